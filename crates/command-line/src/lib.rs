@@ -1,0 +1,1 @@
+//! How both command lines speak: exit codes, errors with hints, output and progress.

@@ -1,0 +1,1 @@
+//! Image signatures in cosign's simple signing form (ECDSA P-256).

@@ -1,0 +1,1 @@
+//! Where images live: registries, OCI layouts, archives; streams in and out, no keys.

@@ -1,0 +1,1 @@
+//! TEE launch evidence: reports, endorsements, checks, launch measurement, the simulated platform.

@@ -1,0 +1,1 @@
+//! What shim and service say to each other: types and codecs only.
