@@ -1,1 +1,13 @@
-//! How both command lines speak: exit codes, errors with hints, output and progress.
+//! How both command lines speak: exit codes, errors with hints, output on stdout and talk on stderr.
+//!
+//! Knows nothing of images, evidence or licences. `main` functions build a [`Console`] from [`CommonArgs`] and end with
+//! [`Console::finish`].
+#![forbid(unsafe_code)]
+
+mod console;
+mod failure;
+mod progress;
+
+pub use console::{CommonArgs, Console, OutputFormat, start_logging};
+pub use failure::{Answerer, ExitCode, Failure, FailureContext};
+pub use progress::ByteProgress;

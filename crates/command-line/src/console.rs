@@ -1,0 +1,111 @@
+//! Output: data on stdout, talk on stderr, errors in the form that was asked for.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process;
+
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::{ByteProgress, Failure};
+
+/// How results and errors are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// The switches that every command has.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct CommonArgs {
+    /// How results and errors are written.
+    #[arg(long, value_enum, default_value_t, global = true, value_name = "FORMAT")]
+    pub output: OutputFormat,
+    /// Say more on stderr (repeat for more).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Show no progress bars.
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// Where a command writes: results to stdout, talk to stderr.
+#[derive(Clone, Copy, Debug)]
+pub struct Console {
+    format: OutputFormat,
+    progress: bool,
+}
+
+impl Console {
+    /// A console as the command line asked for it. Bars are shown only on a terminal and not beside `-v` talk.
+    pub fn new(args: &CommonArgs) -> Self {
+        let progress = !args.no_progress && args.verbose == 0 && io::stderr().is_terminal();
+        Self { format: args.output, progress }
+    }
+
+    /// Whether results are JSON.
+    pub fn is_json(&self) -> bool {
+        self.format == OutputFormat::Json
+    }
+
+    /// Writes one result: `value` as JSON, or `text` for people (a final newline is added).
+    pub fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        let rendered = match self.format {
+            OutputFormat::Text => text(),
+            OutputFormat::Json => serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()),
+        };
+        // A reader that has gone away (`| head`) is no failure of the command.
+        let _ = writeln!(io::stdout(), "{rendered}");
+    }
+
+    /// One line of talk on stderr.
+    #[expect(clippy::unused_self, reason = "talk goes through the console like everything else")]
+    pub fn say(&self, line: impl AsRef<str>) {
+        let _ = writeln!(io::stderr(), "{}", line.as_ref());
+    }
+
+    /// A byte progress bar on stderr; hidden where bars are not wanted.
+    pub fn byte_progress(&self, label: &str, total_bytes: u64) -> ByteProgress {
+        ByteProgress::new(label, total_bytes, self.progress)
+    }
+
+    /// Reports a failure on stderr in the chosen form.
+    pub fn report(&self, failure: &Failure) {
+        let rendered = match self.format {
+            OutputFormat::Text => failure.to_string(),
+            OutputFormat::Json => failure.to_json().to_string(),
+        };
+        let _ = writeln!(io::stderr(), "{rendered}");
+    }
+
+    /// Reports the failure, if there is one, and gives the process's exit code.
+    pub fn finish(&self, result: Result<(), Failure>) -> process::ExitCode {
+        match result {
+            Ok(()) => process::ExitCode::SUCCESS,
+            Err(failure) => {
+                self.report(&failure);
+                process::ExitCode::from(failure.code as u8)
+            }
+        }
+    }
+}
+
+/// Sends log lines to stderr: warnings, more with `-v`, or what `SEALIFT_LOG` says.
+pub fn start_logging(verbose: u8, default_filter: &str) {
+    let level = match verbose {
+        0 => default_filter,
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("SEALIFT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // Only the first call of a process can succeed; a second one changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .try_init();
+}
