@@ -1,1 +1,31 @@
 //! What shim and service say to each other: types and codecs only.
+//!
+//! KBS messages with our additions, the licence, the lease, obligations and problem documents. No network, no clock, no
+//! storage. The design is `KBS 0.4.0` of Confidential Containers, whose base types come from `kbs-types`.
+#![forbid(unsafe_code)]
+
+mod binding;
+mod lease;
+mod license;
+mod message;
+mod name;
+mod obligation;
+mod problem;
+
+pub use binding::{BindingError, host_data, report_data};
+pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
+pub use lease::{Lease, LeaseId};
+pub use license::{LICENSE_TYP, License, LicenseError, LicenseFile, LicenseId, ServiceAddress};
+pub use message::{AttestAnswer, Attestation, Evidence, RuntimeData, RuntimeDataError, Workload};
+pub use name::{ParseNameError, ProductName, ResourcePath, ResourcePathError};
+pub use obligation::Obligations;
+pub use problem::Problem;
+
+/// The protocol version that we speak.
+pub const KBS_VERSION: &str = "0.4.0";
+
+/// The path below which the key broker protocol is served.
+pub const KBS_PREFIX: &str = "/kbs/v0";
+
+/// The name of the cookie that carries the sealed challenge; any name works for stock clients.
+pub const SESSION_COOKIE: &str = "kbs-session-id";

@@ -1,0 +1,101 @@
+//! The messages of the key broker protocol with our members in them.
+
+use kbs_types::TeePubKey;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::lease::{Lease, LeaseId};
+use crate::obligation::Obligations;
+
+/// What the guest wants to run. Bound to the report through the runtime data.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Workload {
+    /// `sha256:…` of the platform's image manifest.
+    pub manifest_digest: String,
+    /// Thumbprints (RFC 7638) of the keys whose signatures over the manifest the guest has verified.
+    #[serde(default)]
+    pub signers: Vec<String>,
+    /// The command line that will run.
+    #[serde(default)]
+    pub command: Vec<String>,
+}
+
+/// Why runtime data cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeDataError {
+    /// A member is missing or of the wrong form.
+    #[error("the runtime data is malformed")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// Runtime data read into types. The report binds the JSON as it was sent, never this.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RuntimeData {
+    /// The service's challenge.
+    pub nonce: String,
+    /// The guest's ephemeral key.
+    #[serde(rename = "tee-pubkey")]
+    pub tee_pubkey: TeePubKey,
+    /// The licence's compact JWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// What is to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// The lease that is being renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseId>,
+}
+
+impl RuntimeData {
+    /// Reads the members that we know; others are bound all the same.
+    pub fn read(members: &Map<String, Value>) -> Result<Self, RuntimeDataError> {
+        Self::deserialize(&Value::Object(members.clone())).map_err(RuntimeDataError::Malformed)
+    }
+
+    /// The JSON members to send and to bind.
+    pub fn to_members(&self) -> Result<Map<String, Value>, RuntimeDataError> {
+        let value = serde_json::to_value(self).map_err(RuntimeDataError::Malformed)?;
+        serde_json::from_value(value).map_err(RuntimeDataError::Malformed)
+    }
+}
+
+/// The evidence of all devices of the guest.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Evidence {
+    /// The CPU's evidence; its form depends on the TEE.
+    pub primary_evidence: Value,
+    /// JSON text of further devices' evidence; bound as the text that was sent.
+    #[serde(default)]
+    pub additional_evidence: String,
+}
+
+/// The body of `POST /kbs/v0/attest`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Attestation {
+    /// Data that the host gave at launch and the report binds through HOST_DATA.
+    #[serde(default)]
+    pub init_data: Option<kbs_types::InitData>,
+    /// Nonce, key and our members, as they were sent.
+    pub runtime_data: Map<String, Value>,
+    /// The evidence.
+    pub tee_evidence: Evidence,
+}
+
+/// The answer to an attestation. Stock clients read only the token.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct AttestAnswer {
+    /// An EAR token in compact JWS form.
+    pub token: String,
+    /// The lease, where a licence was presented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// Duties of the shim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obligations: Option<Obligations>,
+    /// Whether the evidence came from a simulated platform.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub simulated: bool,
+}
