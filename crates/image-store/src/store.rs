@@ -1,0 +1,348 @@
+//! The face of the crate: one type for every place where images live.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::blob::BlobStream;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::{Corruption, Error, UsageError};
+use crate::layout::{Layout, LayoutSink};
+use crate::local::{self, blocking};
+use crate::local_images::LocalImages;
+use crate::manifest::{ManifestError, RawManifest};
+use crate::options::StoreOptions;
+use crate::reference::{ImageReference, Selector, is_ref_name, is_tag};
+use crate::writer::{BlobWriter, Hashing, Sink};
+
+/// A place where images live, opened for reading ([`Store::open`]) or for both ([`Store::create`]).
+///
+/// Clones are cheap and work on the same store; several blobs may be read and written at once.
+#[derive(Clone, Debug)]
+pub struct Store {
+    reference: ImageReference,
+    name: Arc<str>,
+    backend: Backend,
+}
+
+#[derive(Clone, Debug)]
+enum Backend {
+    Layout(Arc<Layout>),
+}
+
+/// Under what name a manifest is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Place {
+    /// Named by its digest only; in a layout it stands in `index.json` without a tag.
+    Digest,
+    /// Part of an index that is written after it; in a layout it does not stand in `index.json`.
+    Nested,
+    /// Named by a tag, which moves if it was another's.
+    Tag(String),
+}
+
+/// How [`Store::copy_blob`] got a blob to its destination.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum CopyOutcome {
+    /// Its bytes were streamed.
+    Copied,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// It was there.
+    Present,
+}
+
+impl Store {
+    /// Opens a store for reading.
+    ///
+    /// A local store must be there. A registry is not asked yet, except on a loopback address, to find out whether it
+    /// speaks https.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Corrupt`], [`Error::Io`], and [`Error::Usage`] for options that cannot be used.
+    pub async fn open(reference: &ImageReference, options: &StoreOptions) -> Result<Self, Error> {
+        let name = reference.to_string();
+        let _ = options;
+        let backend = match reference {
+            ImageReference::Oci { directory, .. } => {
+                let (directory, name) = (directory.clone(), name.clone());
+                Backend::Layout(Arc::new(blocking(move || Layout::open(&directory, name)).await?))
+            }
+            _ => return Err(UsageError::ReadOnly { store: name, reason: "not here yet" }.into()),
+        };
+        Ok(Self { reference: reference.clone(), name: name.into(), backend })
+    }
+
+    /// Opens a store for writing and reading, making it where there is none.
+    ///
+    /// A layout that is there is added to. An `oci-archive:` is written anew: blobs go into a directory beside the file,
+    /// and [`Store::commit`] turns that into the file, since tar wants every size up front.
+    ///
+    /// # Errors
+    ///
+    /// [`UsageError::ReadOnly`] for `docker-archive:`; else as [`Store::open`].
+    pub async fn create(reference: &ImageReference, options: &StoreOptions) -> Result<Self, Error> {
+        let name = reference.to_string();
+        let _ = options;
+        let backend = match reference {
+            ImageReference::Oci { directory, .. } => {
+                let (directory, name) = (directory.clone(), name.clone());
+                Backend::Layout(Arc::new(blocking(move || Layout::create(&directory, name)).await?))
+            }
+            _ => return Err(UsageError::ReadOnly { store: name, reason: "not here yet" }.into()),
+        };
+        Ok(Self { reference: reference.clone(), name: name.into(), backend })
+    }
+
+    /// The reference that the store was opened with.
+    pub fn reference(&self) -> &ImageReference {
+        &self.reference
+    }
+
+    /// The manifest or index that the store's reference names by tag or digest. Its digest is checked, and it is the
+    /// reference's own where that has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Corrupt`], [`UsageError::Ambiguous`]; [`Error::Denied`] and [`Error::Unavailable`]
+    /// from registries.
+    pub async fn resolve(&self) -> Result<RawManifest, Error> {
+        let selector = match (self.reference.digest(), self.reference.tag()) {
+            (Some(digest), _) => Selector::Digest(digest),
+            (None, Some(tag)) => Selector::Tag(tag.to_owned()),
+            (None, None) => Selector::Only,
+        };
+        self.select(selector).await
+    }
+
+    /// The manifest or index with a digest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::resolve`].
+    pub async fn manifest(&self, digest: &Digest) -> Result<RawManifest, Error> {
+        self.select(Selector::Digest(*digest)).await
+    }
+
+    /// The manifest or index with a tag, such as cosign's `sha256-<hex>.sig`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::resolve`]; [`UsageError::Tag`].
+    pub async fn manifest_by_tag(&self, tag: &str) -> Result<RawManifest, Error> {
+        self.check_tag(tag)?;
+        self.select(Selector::Tag(tag.to_owned())).await
+    }
+
+    /// A blob as a stream that ends cleanly only when size and digest were right.
+    ///
+    /// From a registry, a broken connection is taken up again where it broke.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Corrupt`] when the store knows another size; [`Error::Denied`] and
+    /// [`Error::Unavailable`] from registries. Later ones come through the stream.
+    pub async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, Error> {
+        let (name, descriptor) = (self.name.clone(), descriptor.clone());
+        match &self.backend {
+            Backend::Layout(layout) => {
+                let layout = layout.clone();
+                let extent = local_extent(layout, &descriptor).await?;
+                local::stream(extent, &descriptor, &name)
+            }
+        }
+    }
+
+    /// A part of a blob, by byte offsets.
+    ///
+    /// # Security
+    ///
+    /// Only the length is checked: the digest is over the whole blob. The caller needs another proof of the bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::blob`]; a range that is empty or ends after the blob is [`UsageError::Range`].
+    pub async fn read_range(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
+        if range.start >= range.end || range.end > descriptor.size {
+            return Err(UsageError::Range { start: range.start, end: range.end, size: descriptor.size }.into());
+        }
+        let (name, descriptor) = (self.name.clone(), descriptor.clone());
+        match &self.backend {
+            Backend::Layout(layout) => {
+                let layout = layout.clone();
+                let extent = local_extent(layout, &descriptor).await?;
+                local::stream_range(extent, &descriptor, range, &name)
+            }
+        }
+    }
+
+    /// A small blob (config, signature) whole in memory, verified.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] with [`ManifestError::TooLarge`] when the descriptor says more than `limit_bytes`; else as
+    /// [`Store::blob`].
+    pub async fn small_blob(&self, descriptor: &Descriptor, limit_bytes: usize) -> Result<Bytes, Error> {
+        let size = usize::try_from(descriptor.size).unwrap_or(usize::MAX);
+        if size > limit_bytes {
+            let source = ManifestError::TooLarge { found: descriptor.size.into() };
+            return Err(Error::corrupt(format!("blob {}", descriptor.digest), &*self.name, source));
+        }
+        let mut stream = self.blob(descriptor).await?;
+        let mut bytes = bytes::BytesMut::with_capacity(size);
+        while let Some(chunk) = stream.chunk().await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Whether a blob is there, with the descriptor's size where the store tells sizes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Denied`], [`Error::Unavailable`].
+    pub async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, Error> {
+        let (digest, size) = (descriptor.digest, descriptor.size);
+        match &self.backend {
+            Backend::Layout(layout) => {
+                let layout = layout.clone();
+                blocking(move || layout.has(&digest, size)).await
+            }
+        }
+    }
+
+    /// Begins a blob whose digest is known only at its end. The store hashes it on the way.
+    ///
+    /// # Errors
+    ///
+    /// [`UsageError::ReadOnly`], [`Error::Io`], [`Error::Denied`], [`Error::Unavailable`].
+    pub async fn begin_blob(&self) -> Result<BlobWriter, Error> {
+        self.begin(Hashing::Store).await
+    }
+
+    /// Begins a blob that the caller hashes while making it; only its size is checked here (a registry checks the digest
+    /// itself).
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::begin_blob`].
+    pub async fn begin_hashed_blob(&self) -> Result<BlobWriter, Error> {
+        self.begin(Hashing::Caller).await
+    }
+
+    /// Writes a blob that is in memory, unless it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlobWriter::finish`].
+    pub async fn put_blob(&self, media_type: &str, bytes: Bytes) -> Result<Descriptor, Error> {
+        let descriptor = Descriptor::of(media_type, &bytes);
+        if !self.has_blob(&descriptor).await? {
+            let mut writer = self.begin_hashed_blob().await?;
+            writer.write(bytes).await?;
+            writer.finish(descriptor.digest, descriptor.size).await?;
+        }
+        Ok(descriptor)
+    }
+
+    /// Gets a blob here from another store by the cheapest way: not at all, by a mount, by a stream.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and of writing.
+    pub async fn copy_blob(&self, source: &Self, descriptor: &Descriptor) -> Result<CopyOutcome, Error> {
+        if self.has_blob(descriptor).await? {
+            return Ok(CopyOutcome::Present);
+        }
+        let mut stream = source.blob(descriptor).await?;
+        let mut writer = self.begin_hashed_blob().await?;
+        while let Some(chunk) = stream.chunk().await {
+            writer.write(chunk?).await?;
+        }
+        writer.finish(descriptor.digest, descriptor.size).await?;
+        Ok(CopyOutcome::Copied)
+    }
+
+    /// Writes a manifest or index. Its blobs must be in place.
+    ///
+    /// # Errors
+    ///
+    /// [`UsageError::Incomplete`] when a layout lacks a blob that it names, [`UsageError::Tag`], [`UsageError::ReadOnly`],
+    /// [`Error::Corrupt`] when the bytes are no manifest of that type; [`Error::Refused`] and others from registries.
+    pub async fn put_manifest(&self, bytes: Bytes, media_type: &str, place: Place) -> Result<Digest, Error> {
+        if let Place::Tag(tag) = &place {
+            self.check_tag(tag)?;
+        }
+        let raw = RawManifest::new(bytes, Some(media_type))
+            .map_err(|error| Error::corrupt("manifest to write", &*self.name, Corruption::Manifest(error)))?;
+        let digest = raw.digest;
+        match &self.backend {
+            Backend::Layout(layout) => {
+                let layout = layout.clone();
+                blocking(move || layout.put_manifest(&raw, &place)).await?;
+            }
+        }
+        Ok(digest)
+    }
+
+    /// Writes the manifest or index that the store's own reference names: under its tag, else under its digest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::put_manifest`]; [`UsageError::Pinned`] when the reference has a digest and it is another.
+    pub async fn put_image(&self, bytes: Bytes, media_type: &str) -> Result<Digest, Error> {
+        if let Some(wanted) = self.reference.digest() {
+            let found = Digest::of(&bytes);
+            if found != wanted {
+                return Err(UsageError::Pinned { store: self.name.to_string(), found }.into());
+            }
+        }
+        let place = self.reference.tag().map_or(Place::Digest, |tag| Place::Tag(tag.to_owned()));
+        self.put_manifest(bytes, media_type, place).await
+    }
+
+    /// Ends writing. Only `oci-archive:` has something left to do, but every writer calls it once, at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    #[expect(clippy::unused_async, reason = "archives are written here")]
+    pub async fn commit(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Layout(_) => Ok(()),
+        }
+    }
+
+    async fn select(&self, selector: Selector) -> Result<RawManifest, Error> {
+        match &self.backend {
+            Backend::Layout(layout) => {
+                let layout = layout.clone();
+                blocking(move || layout.select(&selector)).await
+            }
+        }
+    }
+
+    async fn begin(&self, hashing: Hashing) -> Result<BlobWriter, Error> {
+        match &self.backend {
+            Backend::Layout(layout) => Ok(BlobWriter::new(Sink::Layout(LayoutSink::begin(layout, hashing).await?))),
+        }
+    }
+
+    fn check_tag(&self, tag: &str) -> Result<(), UsageError> {
+        let is_right = match &self.reference {
+            ImageReference::Docker(_) => is_tag(tag),
+            _ => is_ref_name(tag),
+        };
+        if is_right { Ok(()) } else { Err(UsageError::Tag { tag: tag.to_owned() }) }
+    }
+}
+
+async fn local_extent(images: Arc<impl LocalImages>, descriptor: &Descriptor) -> Result<local::Extent, Error> {
+    let digest = descriptor.digest;
+    blocking(move || images.extent(&digest)).await
+}
