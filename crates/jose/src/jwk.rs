@@ -314,13 +314,13 @@ impl From<Jwk> for RawJwk {
         match jwk.key.0 {
             Kind::Ec { curve, point } => {
                 let (x, y) = coordinates(&point);
-                raw.kty = "EC".to_owned();
+                "EC".clone_into(&mut raw.kty);
                 raw.crv = Some(curve.name().to_owned());
                 raw.x = Some(x);
                 raw.y = Some(y);
             }
             Kind::Rsa { modulus, exponent } => {
-                raw.kty = "RSA".to_owned();
+                "RSA".clone_into(&mut raw.kty);
                 raw.n = Some(base64url(&modulus));
                 raw.e = Some(base64url(&exponent));
             }

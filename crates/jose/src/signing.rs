@@ -99,7 +99,7 @@ impl fmt::Debug for SigningKey {
 pub struct VerifyingKey(PublicKey);
 
 impl VerifyingKey {
-    /// Reads a `PUBLIC KEY` PEM (SubjectPublicKeyInfo), or a certificate's key.
+    /// Reads a `PUBLIC KEY` PEM (`SubjectPublicKeyInfo`), or a certificate's key.
     pub fn from_spki_pem(text: &str) -> Result<Self, KeyError> {
         PublicKey::from_pem(text)?.try_into()
     }
