@@ -1,1 +1,24 @@
 //! TEE launch evidence: reports, endorsements, checks, launch measurement, the simulated platform.
+//!
+//! Verifying is pure: evidence, expectations, a clock and trust roots go in, a value comes out. Only [`attester`]s and the
+//! simulated platform touch files and sockets. Nothing outside this crate names the `sev` crate.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
+
+pub mod attester;
+pub mod check;
+pub mod identity;
+pub mod snp;
+pub mod verifier;
+
+pub use attester::{Attester, AttesterError};
+pub use check::{Check, CheckName, Verdict};
+pub use identity::{ChipId, Measurement, ParseHexError};
+pub use snp::roots::{TrustRootError, TrustRoots};
+pub use snp::{Product, SnpVerifier};
+pub use verifier::{
+    EvidenceRejected, Expected, HostData, IdKey, MinimumTcb, Requirements, Revocation, VerifiedEvidence, Verifier,
+};

@@ -1,0 +1,129 @@
+//! SEV-SNP: attestation reports, their endorsements, and the verifier that judges both.
+//!
+//! Sources: AMD 56860 (SNP ABI), AMD 57230 (VCEK and VLEK certificates and their key distribution).
+
+pub(crate) mod body;
+pub(crate) mod certificate;
+pub(crate) mod chain;
+pub mod claims;
+pub(crate) mod endorsement;
+pub(crate) mod evidence;
+pub(crate) mod report;
+pub(crate) mod revocation;
+pub mod roots;
+pub(crate) mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::ops::Range;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sev::Generation;
+
+pub use report::REPORT_LEN;
+
+use crate::check::{CheckName, Checks};
+use crate::verifier::{EvidenceRejected, Expected, VerifiedEvidence, Verifier};
+use claims::Claims;
+use evidence::Evidence;
+use roots::TrustRoots;
+
+/// The name of this TEE in the key broker protocol.
+pub const TEE: &str = "snp";
+
+/// Judges SEV-SNP evidence against trust roots.
+#[derive(Debug)]
+pub struct SnpVerifier {
+    roots: TrustRoots,
+}
+
+impl SnpVerifier {
+    /// A verifier that trusts `roots` and nothing else.
+    pub fn new(roots: TrustRoots) -> Self {
+        Self { roots }
+    }
+}
+
+impl Verifier for SnpVerifier {
+    fn tee(&self) -> &'static str {
+        TEE
+    }
+
+    fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected> {
+        let mut checks = Checks::default();
+        let evidence = match Evidence::parse(primary) {
+            Ok(evidence) => evidence,
+            Err(offence) => {
+                checks.note(offence.check, false, offence.expected, offence.found);
+                return Err(EvidenceRejected { checks: checks.into_list() });
+            }
+        };
+        checks.note(CheckName::EvidenceForm, true, "SEV-SNP evidence", evidence.form);
+        checks.note(CheckName::Length, true, "1184 bytes", "1184 bytes");
+        let report = &evidence.report;
+
+        let endorsement = chain::check(&evidence, &self.roots, expected, &mut checks);
+        let product = report.product().or(endorsement.product);
+        body::check(report, product, expected, &mut checks);
+        signature::check(report, endorsement.key.as_deref(), &mut checks);
+
+        match Claims::new(report, product, &endorsement) {
+            Some(claims) if checks.all_hold() => {
+                let evidence_digest = hex::encode(digest(&SHA256, report.bytes()));
+                Ok(VerifiedEvidence::new(claims, checks.into_list(), evidence_digest))
+            }
+            _ => Err(EvidenceRejected { checks: checks.into_list() }),
+        }
+    }
+}
+
+/// The processor generations that sign SNP reports.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[non_exhaustive]
+pub enum Product {
+    /// EPYC 7003.
+    Milan,
+    /// EPYC 9004 and 8004, Bergamo and Siena included.
+    Genoa,
+    /// EPYC 9005.
+    Turin,
+}
+
+impl Product {
+    /// Every product.
+    pub const ALL: [Self; 3] = [Self::Milan, Self::Genoa, Self::Turin];
+
+    /// The name as certificates spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Milan => "Milan",
+            Self::Genoa => "Genoa",
+            Self::Turin => "Turin",
+        }
+    }
+
+    pub(crate) fn generation(self) -> Generation {
+        match self {
+            Self::Milan => Generation::Milan,
+            Self::Genoa => Generation::Genoa,
+            Self::Turin => Generation::Turin,
+        }
+    }
+
+    /// The reserved bytes of its `TCB_VERSION`.
+    pub(crate) fn tcb_reserved(self) -> Range<usize> {
+        match self {
+            Self::Milan | Self::Genoa => 2..6,
+            Self::Turin => 4..7,
+        }
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
