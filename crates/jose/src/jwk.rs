@@ -136,7 +136,7 @@ impl PublicKey {
         }
     }
 
-    /// Reads a SubjectPublicKeyInfo (RFC 5280 §4.1) or an RSA public key (RFC 8017 §A.1.1), in DER.
+    /// Reads a `SubjectPublicKeyInfo` (RFC 5280 §4.1) or an RSA public key (RFC 8017 §A.1.1), in DER.
     pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         // A bare curve point is a key to the library as well, but has no place in these formats.
         if der.first() != Some(&DER_SEQUENCE) {
@@ -161,7 +161,7 @@ impl PublicKey {
         Ok(pem::write("PUBLIC KEY", &self.to_spki_der()?).as_str().to_owned())
     }
 
-    /// The key as SubjectPublicKeyInfo DER.
+    /// The key as `SubjectPublicKeyInfo` DER.
     pub fn to_spki_der(&self) -> Result<Vec<u8>, KeyError> {
         match &self.0 {
             Kind::Ec { curve, point } => spki_of_point(*curve, point),

@@ -2,7 +2,6 @@
 //! speaks: ES256 tokens, JWE for one or several recipients as Go's ocicrypt and Confidential
 //! Containers' key broker exchange them, and the P-256 keys behind both. No network, no files.
 #![forbid(unsafe_code)]
-#![cfg_attr(test, expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod jwe;
 pub mod jwk;

@@ -113,6 +113,7 @@ impl Jwe {
         let [protected, encrypted_key, iv, ciphertext, tag] = parts[..] else {
             return Err(ParseJweError::Json(None));
         };
+        decode(protected)?;
         Ok(Self {
             protected: Some(protected.to_owned()),
             unprotected: None,

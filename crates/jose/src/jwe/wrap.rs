@@ -161,7 +161,7 @@ fn agree_new(key: &PublicKey, id: &str, len: usize) -> Result<(Zeroizing<Vec<u8>
 
 fn agree(curve: Curve, private: &PrivateKey, point: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let peer = UnparsedPublicKey::new(curve.agreement(), point);
-    agreement::agree(private, &peer, (), |secret| Ok(Zeroizing::new(secret.to_vec()))).ok()
+    agreement::agree(private, peer, (), |secret| Ok(Zeroizing::new(secret.to_vec()))).ok()
 }
 
 /// One round of the Concat KDF with SHA-256 (RFC 7518 §4.6.2), hence at most 32 bytes.
