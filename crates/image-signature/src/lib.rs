@@ -20,7 +20,6 @@
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
-#![cfg_attr(test, expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod digest;
 mod manifest;

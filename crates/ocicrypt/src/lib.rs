@@ -31,7 +31,6 @@
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
-#![cfg_attr(test, expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod cipher;
 mod digest;

@@ -8,7 +8,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::cipher::{AES_256_CTR_HMAC_SHA256, CipherError, Digest, LayerKey, Mac, Nonce, by_name};
@@ -68,7 +68,6 @@ impl PublicOptions {
     }
 
     /// The name of the layer cipher.
-    #[expect(clippy::unused_self, reason = "a second cipher will be a member")]
     pub fn cipher(&self) -> &'static str {
         AES_256_CTR_HMAC_SHA256
     }
@@ -101,7 +100,7 @@ impl PublicOptions {
             return Err(OptionsError::TooLong);
         }
         let raw: RawPublic<'_> = serde_json::from_slice(json).map_err(|_| OptionsError::Json)?;
-        if let Some(name) = raw.cipheroptions.unwrap_or_default().into_keys().next() {
+        if let Some(name) = raw.cipheroptions.unwrap_or_default().into_iter().map(|(name, _)| name).next() {
             return Err(OptionsError::PublicCipherOption { name });
         }
         by_name(&raw.cipher)?;
@@ -176,7 +175,7 @@ struct RawPublic<'a> {
     cipher: Cow<'a, str>,
     #[serde(borrow)]
     hmac: Option<Cow<'a, str>>,
-    cipheroptions: Option<std::collections::BTreeMap<String, IgnoredAny>>,
+    cipheroptions: Option<Map<String, Value>>,
 }
 
 /// Base64 has no characters that JSON escapes, so that all three stay slices of the input, which
