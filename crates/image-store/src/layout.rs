@@ -207,7 +207,7 @@ pub(crate) fn check_marker(bytes: &[u8], store: &str) -> Result<(), Error> {
     Err(corrupt(Corruption::Archive { problem }))
 }
 
-fn temporary_in(directory: &Path) -> Result<NamedTempFile, Error> {
+pub(crate) fn temporary_in(directory: &Path) -> Result<NamedTempFile, Error> {
     tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         .suffix(TEMPORARY_SUFFIX)
@@ -218,7 +218,7 @@ fn temporary_in(directory: &Path) -> Result<NamedTempFile, Error> {
 
 /// Removes temporary files of writers that are gone: nobody locks them, and they are old enough for their writer to have
 /// locked them long ago.
-fn remove_stale(directory: &Path) -> Result<(), Error> {
+pub(crate) fn remove_stale(directory: &Path) -> Result<(), Error> {
     let now = SystemTime::now();
     for entry in fs::read_dir(directory).map_err(Error::io("list", directory))? {
         let entry = entry.map_err(Error::io("list", directory))?;
@@ -258,6 +258,8 @@ pub(crate) const MARKER: &str = "oci-layout";
 pub(crate) const INDEX: &str = "index.json";
 /// Where the blobs are.
 pub(crate) const BLOBS: &str = "blobs/sha256";
-const TEMPORARY_PREFIX: &str = ".sealift-";
+/// How the names of temporary files and directories begin.
+pub(crate) const TEMPORARY_PREFIX: &str = ".sealift-";
 const TEMPORARY_SUFFIX: &str = ".partial";
-const STALE_AFTER: Duration = Duration::from_secs(60);
+/// How old an unlocked temporary file must be to be removed.
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(60);

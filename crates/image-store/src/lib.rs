@@ -21,7 +21,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod archive;
 mod blob;
+mod credential;
 mod descriptor;
 mod digest;
 mod error;
@@ -32,6 +34,7 @@ mod manifest;
 pub mod media_type;
 mod options;
 mod reference;
+mod registry;
 mod store;
 mod writer;
 

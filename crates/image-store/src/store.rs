@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::archive::{Archive, StagedArchive, normalized_name};
 use crate::blob::BlobStream;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -15,6 +16,7 @@ use crate::local_images::LocalImages;
 use crate::manifest::{ManifestError, RawManifest};
 use crate::options::StoreOptions;
 use crate::reference::{ImageReference, Selector, is_ref_name, is_tag};
+use crate::registry::{self, Access, Registry, UploadSink};
 use crate::writer::{BlobWriter, Hashing, Sink};
 
 /// A place where images live, opened for reading ([`Store::open`]) or for both ([`Store::create`]).
@@ -24,12 +26,16 @@ use crate::writer::{BlobWriter, Hashing, Sink};
 pub struct Store {
     reference: ImageReference,
     name: Arc<str>,
+    access: Access,
     backend: Backend,
 }
 
 #[derive(Clone, Debug)]
 enum Backend {
+    Archive(Arc<Archive>),
     Layout(Arc<Layout>),
+    Registry(Arc<Registry>),
+    Staged(Arc<StagedArchive>),
 }
 
 /// Under what name a manifest is kept.
@@ -67,15 +73,21 @@ impl Store {
     /// [`Error::NotFound`], [`Error::Corrupt`], [`Error::Io`], and [`Error::Usage`] for options that cannot be used.
     pub async fn open(reference: &ImageReference, options: &StoreOptions) -> Result<Self, Error> {
         let name = reference.to_string();
-        let _ = options;
-        let backend = match reference {
-            ImageReference::Oci { directory, .. } => {
-                let (directory, name) = (directory.clone(), name.clone());
-                Backend::Layout(Arc::new(blocking(move || Layout::open(&directory, name)).await?))
+        let backend = match reference.clone() {
+            ImageReference::Docker(reference) => {
+                Backend::Registry(Arc::new(Registry::open(&reference, Access::Read, options).await?))
             }
-            _ => return Err(UsageError::ReadOnly { store: name, reason: "not here yet" }.into()),
+            ImageReference::DockerArchive { file, .. } => {
+                Backend::Archive(blocking(move || Archive::open_docker(&file, name).map(Arc::new)).await?)
+            }
+            ImageReference::Oci { directory, .. } => {
+                Backend::Layout(blocking(move || Layout::open(&directory, name).map(Arc::new)).await?)
+            }
+            ImageReference::OciArchive { file, .. } => {
+                Backend::Archive(blocking(move || Archive::open_oci(&file, name).map(Arc::new)).await?)
+            }
         };
-        Ok(Self { reference: reference.clone(), name: name.into(), backend })
+        Ok(Self::new(reference, Access::Read, backend))
     }
 
     /// Opens a store for writing and reading, making it where there is none.
@@ -88,15 +100,26 @@ impl Store {
     /// [`UsageError::ReadOnly`] for `docker-archive:`; else as [`Store::open`].
     pub async fn create(reference: &ImageReference, options: &StoreOptions) -> Result<Self, Error> {
         let name = reference.to_string();
-        let _ = options;
-        let backend = match reference {
-            ImageReference::Oci { directory, .. } => {
-                let (directory, name) = (directory.clone(), name.clone());
-                Backend::Layout(Arc::new(blocking(move || Layout::create(&directory, name)).await?))
+        let backend = match reference.clone() {
+            ImageReference::Docker(reference) => {
+                Backend::Registry(Arc::new(Registry::open(&reference, Access::Write, options).await?))
             }
-            _ => return Err(UsageError::ReadOnly { store: name, reason: "not here yet" }.into()),
+            ImageReference::DockerArchive { .. } => {
+                let reason = "Docker's archives hold no encrypted layers, write `oci-archive:` in its place";
+                return Err(UsageError::ReadOnly { store: name, reason }.into());
+            }
+            ImageReference::Oci { directory, .. } => {
+                Backend::Layout(blocking(move || Layout::create(&directory, name).map(Arc::new)).await?)
+            }
+            ImageReference::OciArchive { file, .. } => {
+                Backend::Staged(blocking(move || StagedArchive::create(&file, name).map(Arc::new)).await?)
+            }
         };
-        Ok(Self { reference: reference.clone(), name: name.into(), backend })
+        Ok(Self::new(reference, Access::Write, backend))
+    }
+
+    fn new(reference: &ImageReference, access: Access, backend: Backend) -> Self {
+        Self { reference: reference.clone(), name: reference.to_string().into(), access, backend }
     }
 
     /// The reference that the store was opened with.
@@ -148,13 +171,12 @@ impl Store {
     /// [`Error::NotFound`], [`Error::Corrupt`] when the store knows another size; [`Error::Denied`] and
     /// [`Error::Unavailable`] from registries. Later ones come through the stream.
     pub async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, Error> {
-        let (name, descriptor) = (self.name.clone(), descriptor.clone());
-        match &self.backend {
-            Backend::Layout(layout) => {
-                let layout = layout.clone();
-                let extent = local_extent(layout, &descriptor).await?;
-                local::stream(extent, &descriptor, &name)
+        match self.held() {
+            Held::Locally(images) => {
+                let extent = extent(images, descriptor).await?;
+                local::stream(extent, descriptor, &self.name)
             }
+            Held::ByRegistry(registry) => registry::download(registry, descriptor).await,
         }
     }
 
@@ -171,13 +193,12 @@ impl Store {
         if range.start >= range.end || range.end > descriptor.size {
             return Err(UsageError::Range { start: range.start, end: range.end, size: descriptor.size }.into());
         }
-        let (name, descriptor) = (self.name.clone(), descriptor.clone());
-        match &self.backend {
-            Backend::Layout(layout) => {
-                let layout = layout.clone();
-                let extent = local_extent(layout, &descriptor).await?;
-                local::stream_range(extent, &descriptor, range, &name)
+        match self.held() {
+            Held::Locally(images) => {
+                let extent = extent(images, descriptor).await?;
+                local::stream_range(extent, descriptor, range, &self.name)
             }
+            Held::ByRegistry(registry) => registry::download_range(registry, descriptor, range).await,
         }
     }
 
@@ -207,12 +228,13 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::Denied`], [`Error::Unavailable`].
     pub async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool, Error> {
-        let (digest, size) = (descriptor.digest, descriptor.size);
-        match &self.backend {
-            Backend::Layout(layout) => {
-                let layout = layout.clone();
-                blocking(move || layout.has(&digest, size)).await
-            }
+        match self.held() {
+            Held::Locally(images) => match extent(images, descriptor).await {
+                Ok(extent) => Ok(extent.bytes() == descriptor.size),
+                Err(Error::NotFound { .. }) => Ok(false),
+                Err(error) => Err(error),
+            },
+            Held::ByRegistry(registry) => registry.has_blob(descriptor).await,
         }
     }
 
@@ -242,7 +264,13 @@ impl Store {
     /// As [`BlobWriter::finish`].
     pub async fn put_blob(&self, media_type: &str, bytes: Bytes) -> Result<Descriptor, Error> {
         let descriptor = Descriptor::of(media_type, &bytes);
-        if !self.has_blob(&descriptor).await? {
+        self.check_writable()?;
+        if self.has_blob(&descriptor).await? {
+            return Ok(descriptor);
+        }
+        if let Backend::Registry(registry) = &self.backend {
+            registry.put_bytes(&descriptor.digest, bytes).await?;
+        } else {
             let mut writer = self.begin_hashed_blob().await?;
             writer.write(bytes).await?;
             writer.finish(descriptor.digest, descriptor.size).await?;
@@ -258,6 +286,13 @@ impl Store {
     pub async fn copy_blob(&self, source: &Self, descriptor: &Descriptor) -> Result<CopyOutcome, Error> {
         if self.has_blob(descriptor).await? {
             return Ok(CopyOutcome::Present);
+        }
+        self.check_writable()?;
+        if let (Backend::Registry(from), Backend::Registry(to)) = (&source.backend, &self.backend)
+            && from.reference().host() == to.reference().host()
+            && to.mount(from.reference(), &descriptor.digest).await?
+        {
+            return Ok(CopyOutcome::Mounted);
         }
         let mut stream = source.blob(descriptor).await?;
         let mut writer = self.begin_hashed_blob().await?;
@@ -275,6 +310,7 @@ impl Store {
     /// [`UsageError::Incomplete`] when a layout lacks a blob that it names, [`UsageError::Tag`], [`UsageError::ReadOnly`],
     /// [`Error::Corrupt`] when the bytes are no manifest of that type; [`Error::Refused`] and others from registries.
     pub async fn put_manifest(&self, bytes: Bytes, media_type: &str, place: Place) -> Result<Digest, Error> {
+        self.check_writable()?;
         if let Place::Tag(tag) = &place {
             self.check_tag(tag)?;
         }
@@ -282,9 +318,21 @@ impl Store {
             .map_err(|error| Error::corrupt("manifest to write", &*self.name, Corruption::Manifest(error)))?;
         let digest = raw.digest;
         match &self.backend {
+            Backend::Archive(_) => {}
             Backend::Layout(layout) => {
                 let layout = layout.clone();
                 blocking(move || layout.put_manifest(&raw, &place)).await?;
+            }
+            Backend::Registry(registry) => {
+                let name = match place {
+                    Place::Tag(tag) => tag,
+                    Place::Digest | Place::Nested => digest.to_string(),
+                };
+                registry.put_manifest(&raw, &name).await?;
+            }
+            Backend::Staged(archive) => {
+                let archive = archive.clone();
+                blocking(move || archive.layout().put_manifest(&raw, &place)).await?;
             }
         }
         Ok(digest)
@@ -311,25 +359,47 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Io`].
-    #[expect(clippy::unused_async, reason = "archives are written here")]
     pub async fn commit(&self) -> Result<(), Error> {
         match &self.backend {
-            Backend::Layout(_) => Ok(()),
+            Backend::Staged(archive) => {
+                let archive = archive.clone();
+                blocking(move || archive.commit()).await
+            }
+            Backend::Archive(_) | Backend::Layout(_) | Backend::Registry(_) => Ok(()),
         }
     }
 
     async fn select(&self, selector: Selector) -> Result<RawManifest, Error> {
-        match &self.backend {
-            Backend::Layout(layout) => {
-                let layout = layout.clone();
-                blocking(move || layout.select(&selector)).await
+        match (self.held(), selector) {
+            (Held::Locally(images), Selector::Tag(tag)) => {
+                let is_docker = matches!(self.reference, ImageReference::DockerArchive { .. });
+                let tag = if is_docker { normalized_name(&tag) } else { tag };
+                blocking(move || images.tagged(&tag)).await
             }
+            (Held::Locally(images), selector) => blocking(move || images.select(&selector)).await,
+            (Held::ByRegistry(registry), Selector::Digest(digest)) => registry.manifest(&digest).await,
+            (Held::ByRegistry(registry), Selector::Tag(tag)) => registry.tagged(&tag).await,
+            (Held::ByRegistry(registry), Selector::Only) => registry.tagged("latest").await,
         }
     }
 
     async fn begin(&self, hashing: Hashing) -> Result<BlobWriter, Error> {
+        self.check_writable()?;
+        let sink = match &self.backend {
+            Backend::Archive(_) => return Err(self.read_only().into()),
+            Backend::Layout(layout) => Sink::Layout(LayoutSink::begin(layout, hashing).await?),
+            Backend::Registry(registry) => Sink::Upload(UploadSink::begin(registry, hashing).await?),
+            Backend::Staged(archive) => Sink::Layout(LayoutSink::begin(archive.layout(), hashing).await?),
+        };
+        Ok(BlobWriter::new(sink))
+    }
+
+    fn held(&self) -> Held<'_> {
         match &self.backend {
-            Backend::Layout(layout) => Ok(BlobWriter::new(Sink::Layout(LayoutSink::begin(layout, hashing).await?))),
+            Backend::Archive(archive) => Held::Locally(archive.clone()),
+            Backend::Layout(layout) => Held::Locally(layout.clone()),
+            Backend::Registry(registry) => Held::ByRegistry(registry),
+            Backend::Staged(archive) => Held::Locally(Arc::new(archive.layout().clone())),
         }
     }
 
@@ -340,9 +410,23 @@ impl Store {
         };
         if is_right { Ok(()) } else { Err(UsageError::Tag { tag: tag.to_owned() }) }
     }
+
+    fn check_writable(&self) -> Result<(), UsageError> {
+        if self.access == Access::Write { Ok(()) } else { Err(self.read_only()) }
+    }
+
+    fn read_only(&self) -> UsageError {
+        UsageError::ReadOnly { store: self.name.to_string(), reason: "it was opened for reading" }
+    }
 }
 
-async fn local_extent(images: Arc<impl LocalImages>, descriptor: &Descriptor) -> Result<local::Extent, Error> {
+/// What a store reads from.
+enum Held<'a> {
+    Locally(Arc<dyn LocalImages>),
+    ByRegistry(&'a Arc<Registry>),
+}
+
+async fn extent(images: Arc<dyn LocalImages>, descriptor: &Descriptor) -> Result<local::Extent, Error> {
     let digest = descriptor.digest;
     blocking(move || images.extent(&digest)).await
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::error::{Error, UsageError};
 use crate::layout::LayoutSink;
+use crate::registry::UploadSink;
 
 /// A blob that is being written. Dropping it before [`BlobWriter::finish`] leaves nothing behind: a temporary file is
 /// removed, an upload session is cancelled as far as the registry lets us.
@@ -24,6 +25,7 @@ pub(crate) enum Hashing {
 #[derive(Debug)]
 pub(crate) enum Sink {
     Layout(LayoutSink),
+    Upload(UploadSink),
 }
 
 impl BlobWriter {
@@ -42,6 +44,7 @@ impl BlobWriter {
         self.bytes += chunk.len() as u64;
         match &mut self.sink {
             Sink::Layout(sink) => sink.write(chunk).await,
+            Sink::Upload(sink) => sink.write(chunk).await,
         }
     }
 
@@ -72,6 +75,7 @@ impl BlobWriter {
     async fn place(self, announced: Option<(Digest, u64)>) -> Result<Digest, Error> {
         match self.sink {
             Sink::Layout(sink) => sink.place(announced, self.bytes).await,
+            Sink::Upload(sink) => sink.place(announced, self.bytes).await,
         }
     }
 }
