@@ -1,1 +1,24 @@
 //! Verifies launch evidence, decides on release, keeps licences, leases and the audit log.
+//!
+//! [`Home`] holds the service's files, [`Service`] decides, [`serve`] speaks HTTP. The packager runs it by
+//! `sealift serve` and talks to it through [`api`].
+#![forbid(unsafe_code)]
+
+mod administration;
+pub mod api;
+mod challenge;
+mod custody;
+mod home;
+mod http;
+mod policy;
+mod release;
+mod service;
+mod store;
+mod token;
+
+pub use custody::{CustodyError, MasterKey};
+pub use home::{Home, HomeError, ServiceSettings};
+pub use http::{ServeError, Server, serve};
+pub use policy::{DEFAULT_POLICY, PolicyDecision, PolicyError, ReleasePolicy};
+pub use service::{Service, ServiceError, ServiceOptions};
+pub use store::{AuditEntry, Store, StoreError};

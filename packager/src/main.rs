@@ -1,2 +1,56 @@
-//! Entry point.
-fn main() {}
+//! `sealift`: the vendor's tool. Parses the command line, runs one command, reports how it ended.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod client;
+mod commands;
+mod home;
+mod keys;
+mod pack;
+mod storage;
+
+use clap::Parser as _;
+use command_line::{Console, ExitCode, Failure, FailureContext as _, start_logging};
+
+use crate::cli::{Cli, Command};
+use crate::home::VendorHome;
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let default_filter = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    start_logging(cli.common.verbose, default_filter);
+    let console = Console::new(&cli.common);
+    console.finish(run(cli, &console))
+}
+
+fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
+    // One provider for all TLS of the process; a second installation would be a bug of ours and changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .or_fail(ExitCode::Other, || "cannot start the asynchronous runtime".to_owned())?
+        .block_on(dispatch(cli, console))
+}
+
+async fn dispatch(cli: Cli, console: &Console) -> Result<(), Failure> {
+    let home = VendorHome::at(cli.home);
+    match cli.command {
+        Command::Init(args) => commands::init::run(&home, args, console).await,
+        Command::Demo(args) => commands::demo::run(args, console).await,
+        Command::Serve(args) => commands::serve::run(&home, args, console).await,
+        Command::Pack(args) => commands::pack::run(&home, args, console).await,
+        Command::Inspect(args) => commands::inspect::run(args, console).await,
+        Command::Verify(args) => commands::verify::run(&home, args, console).await,
+        Command::Measure(command) => commands::measure::run(command, console),
+        Command::Product(command) => commands::product::run(&home, command, console).await,
+        Command::Reference(command) => commands::reference::run(&home, command, console).await,
+        Command::Policy(command) => commands::policy::run(&home, command, console).await,
+        Command::License(command) => commands::license::run(&home, command, console).await,
+        Command::Lease(command) => commands::lease::run(&home, command, console).await,
+        Command::Audit(command) => commands::audit::run(&home, command, console).await,
+        Command::Simulate(command) => commands::simulate::run(&home, command, console).await,
+        Command::Completions(args) => commands::documentation::completions(&args),
+        Command::Man(args) => commands::documentation::man(&args),
+    }
+}

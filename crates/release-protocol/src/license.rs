@@ -8,7 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use jose::jws;
+use jose::jws::{self, JwsError};
+use jose::signing::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -23,10 +24,10 @@ pub const LICENSE_TYP: &str = "sealift-license+jwt";
 pub enum LicenseError {
     /// The claims are not those of a licence.
     #[error("the licence's claims are malformed")]
-    Claims(#[source] serde_json::Error),
+    Claims(#[source] JwsError),
     /// It could not be signed, or its signature does not verify.
     #[error("the licence's signature does not verify")]
-    Signature(#[source] jws::JwsError),
+    Signature(#[source] JwsError),
     /// Larger than [`LicenseFile::MAX_LEN`].
     #[error("the licence has {found} bytes, at most {} are read", LicenseFile::MAX_LEN)]
     TooLong {
@@ -95,7 +96,7 @@ pub struct License {
 
 impl License {
     /// Signs the licence.
-    pub fn sign(&self, key: &jws::SigningKey) -> Result<LicenseFile, LicenseError> {
+    pub fn sign(&self, key: &SigningKey) -> Result<LicenseFile, LicenseError> {
         let token = jws::sign(LICENSE_TYP, self, key).map_err(LicenseError::Signature)?;
         token.parse()
     }
@@ -128,7 +129,7 @@ impl LicenseFile {
     }
 
     /// Its claims, once one of `keys` is seen to have signed it. Validity and revocation are the caller's to judge.
-    pub fn verify(self, keys: &[jws::VerifyingKey]) -> Result<License, LicenseError> {
+    pub fn verify(self, keys: &[VerifyingKey]) -> Result<License, LicenseError> {
         jws::verify(&self.token, LICENSE_TYP, keys).map_err(LicenseError::Signature)?;
         Ok(self.claims)
     }
@@ -143,7 +144,7 @@ impl FromStr for LicenseFile {
         }
         let token = text.trim();
         let decoded = jws::decode_unverified(token, LICENSE_TYP).map_err(LicenseError::Signature)?;
-        let claims = serde_json::from_slice(&decoded.payload).map_err(LicenseError::Claims)?;
+        let claims = decoded.claims().map_err(LicenseError::Claims)?;
         Ok(Self { token: token.to_owned(), claims })
     }
 }

@@ -1,0 +1,143 @@
+//! What the vendor's people do: products, references, keys, licences. Who may ask is the HTTP layer's matter.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jose::signing::VerifyingKey;
+use release_protocol::{License, LicenseId, ProductName, ResourcePath};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use crate::api::{IssuedLicense, NewImageKey, NewLicense, NewProduct, Product, Reference, SealedManifest, Signer};
+use crate::policy::ReleasePolicy;
+use crate::service::{Service, ServiceError};
+
+/// The length of a key-encryption key, in bytes.
+const KEK_LEN: usize = 32;
+/// The longest lease, in seconds: 31 days.
+const LEASE_MAX_SECONDS: u64 = 31 * 24 * 3600;
+
+impl Service {
+    /// Makes a product.
+    pub(crate) async fn create_product(&self, new: NewProduct) -> Result<Product, ServiceError> {
+        let signers = new
+            .signers
+            .iter()
+            .map(|pem| {
+                let key = VerifyingKey::from_spki_pem(pem).map_err(|error| {
+                    ServiceError::BadRequest(format!("a signer's public key cannot be used: {error}"))
+                })?;
+                Ok(Signer { thumbprint: key.thumbprint(), pem: key.to_spki_pem()? })
+            })
+            .collect::<Result<Vec<_>, ServiceError>>()?;
+        if signers.is_empty() {
+            return Err(ServiceError::BadRequest("a product needs at least one signer".to_owned()));
+        }
+        self.store.create_product(&new.name, &signers, self.now()).await?;
+        Ok(self.store.product(&new.name).await?)
+    }
+
+    /// Adds a reference value.
+    pub(crate) async fn add_reference(&self, product: &ProductName, reference: Reference) -> Result<(), ServiceError> {
+        let measurement: Result<launch_evidence::Measurement, _> = reference.measurement.parse();
+        if let Err(error) = measurement {
+            return Err(ServiceError::BadRequest(format!("`{}`: {error}", reference.measurement)));
+        }
+        Ok(self.store.add_reference(product, &reference, self.now()).await?)
+    }
+
+    /// Gives a product a policy of its own once it compiles; `None` is the default again.
+    pub(crate) async fn set_policy(&self, product: &ProductName, source: Option<String>) -> Result<(), ServiceError> {
+        if let Some(source) = source.clone() {
+            tokio::task::spawn_blocking(move || ReleasePolicy::compile(&source)).await??;
+        }
+        Ok(self.store.set_policy(product, source.as_deref(), self.now()).await?)
+    }
+
+    /// Seals and keeps an image key. The same key under the same id may be registered again.
+    pub(crate) async fn register_key(&self, product: &ProductName, new: NewImageKey) -> Result<(), ServiceError> {
+        let kek = Zeroizing::new(
+            STANDARD
+                .decode(new.kek.as_bytes())
+                .map_err(|_| ServiceError::BadRequest("`kek` is not base64".to_owned()))?,
+        );
+        if kek.len() != KEK_LEN {
+            return Err(ServiceError::BadRequest(format!("`kek` has {} bytes, it must have {KEK_LEN}", kek.len())));
+        }
+        let path = ResourcePath::image_key(product.clone(), &new.id)
+            .map_err(|error| ServiceError::BadRequest(format!("`{}`: {error}", new.id)))?;
+        check_manifests(&new.manifests)?;
+        let context = path.to_string();
+        let sealed = self.key_sealer.seal(&kek, context.as_bytes())?;
+        let is_same = |stored: &[u8]| {
+            self.key_sealer.open(stored, context.as_bytes()).is_ok_and(|stored| stored.ct_eq(&kek).into())
+        };
+        self.store.register_key(product, &new.id, &sealed, &new.image, &new.manifests, is_same, self.now()).await?;
+        Ok(())
+    }
+
+    /// Signs and keeps a licence.
+    pub(crate) async fn issue_license(&self, new: NewLicense) -> Result<IssuedLicense, ServiceError> {
+        let now = self.now();
+        let valid_from = new.valid_from.unwrap_or(now);
+        check_license(&new, valid_from)?;
+        let mut signers: Vec<String> = Vec::new();
+        for product in &new.products {
+            signers.extend(self.store.product(product).await?.signers.into_iter().map(|signer| signer.pem));
+        }
+        signers.sort();
+        signers.dedup();
+        let license = License {
+            id: LicenseId(format!("lic-{}", uuid::Uuid::now_v7())),
+            customer: new.customer,
+            products: new.products,
+            issued_at: now.as_second(),
+            valid_from: valid_from.as_second(),
+            valid_until: new.valid_until.as_second(),
+            seats: new.seats,
+            lease_seconds: new.lease_seconds,
+            grace_seconds: new.grace_seconds,
+            platforms: new.platforms,
+            features: new.features,
+            service: self.address.clone(),
+            signers,
+        };
+        let file = license.sign(&self.license_key)?;
+        self.store.insert_license(&license, now).await?;
+        Ok(IssuedLicense { id: license.id.0, token: file.token().to_owned() })
+    }
+}
+
+fn check_manifests(manifests: &[SealedManifest]) -> Result<(), ServiceError> {
+    if manifests.is_empty() {
+        return Err(ServiceError::BadRequest("a key is registered with at least one manifest".to_owned()));
+    }
+    for manifest in manifests {
+        let is_digest = manifest.digest.strip_prefix("sha256:").is_some_and(|digits| {
+            digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        });
+        if !is_digest {
+            return Err(ServiceError::BadRequest(format!("`{}` is no sha256 digest", manifest.digest)));
+        }
+    }
+    Ok(())
+}
+
+fn check_license(new: &NewLicense, valid_from: jiff::Timestamp) -> Result<(), ServiceError> {
+    let refuse = |why: &str| Err(ServiceError::BadRequest(why.to_owned()));
+    if new.products.is_empty() {
+        return refuse("a licence covers at least one product");
+    }
+    if new.customer.trim().is_empty() {
+        return refuse("a licence names its customer");
+    }
+    if new.seats == 0 {
+        return refuse("a licence has at least one seat");
+    }
+    if new.valid_until <= valid_from {
+        return refuse("a licence ends after it begins");
+    }
+    if new.lease_seconds == 0 || new.lease_seconds > LEASE_MAX_SECONDS || new.grace_seconds > LEASE_MAX_SECONDS {
+        return refuse("a lease lives from one second to 31 days, and so does its grace (or none)");
+    }
+    Ok(())
+}

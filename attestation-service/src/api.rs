@@ -1,0 +1,236 @@
+//! The admin API's documents: what the vendor's tool and the service say to each other below `/api/v1`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use release_protocol::ProductName;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// The path below which the admin API is served.
+pub const API_PREFIX: &str = "/api/v1";
+
+/// A vendor's image signing key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Signer {
+    /// RFC 7638 thumbprint.
+    pub thumbprint: String,
+    /// SPKI PEM.
+    pub pem: String,
+}
+
+/// A launch measurement that may open a product's images.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Reference {
+    /// 96 lower-case hexadecimal digits.
+    pub measurement: String,
+    /// What people call it.
+    #[serde(default)]
+    pub label: String,
+    /// Where it came from: digests of firmware, kernel, initrd and the launch's parameters.
+    #[serde(default)]
+    pub source: Value,
+    /// When it was added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_at: Option<Timestamp>,
+}
+
+/// A product as the service knows it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Product {
+    /// Its name.
+    pub name: ProductName,
+    /// Whose signatures its images need.
+    #[serde(default)]
+    pub signers: Vec<Signer>,
+    /// What may open its images.
+    #[serde(default)]
+    pub references: Vec<Reference>,
+    /// SHA-256 of its policy's source, or `default`.
+    #[serde(default)]
+    pub policy: String,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+}
+
+/// Asks for a new product.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct NewProduct {
+    /// Its name.
+    pub name: ProductName,
+    /// Public keys (SPKI PEM) whose signatures its images need.
+    pub signers: Vec<String>,
+}
+
+/// One platform's manifest that a key may open.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SealedManifest {
+    /// `sha256:…`.
+    pub digest: String,
+    /// `os/architecture[/variant]`.
+    pub platform: String,
+}
+
+/// Registers an image key together with the manifests that it may open.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct NewImageKey {
+    /// The last part of its `kbs://` path.
+    pub id: String,
+    /// Base64 of the 32-byte key-encryption key.
+    pub kek: Zeroizing<String>,
+    /// What people call the image.
+    pub image: String,
+    /// What it may open.
+    pub manifests: Vec<SealedManifest>,
+}
+
+/// The key is not printed.
+impl fmt::Debug for NewImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewImageKey")
+            .field("id", &self.id)
+            .field("kek", &"[redacted]")
+            .field("manifests", &self.manifests)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A registered image key, without the key.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ImageKey {
+    /// The last part of its `kbs://` path.
+    pub id: String,
+    /// What people call the image.
+    pub image: String,
+    /// What it may open.
+    pub manifests: Vec<SealedManifest>,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// Asks for a licence.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct NewLicense {
+    /// What may run.
+    pub products: Vec<ProductName>,
+    /// Who is licensed.
+    pub customer: String,
+    /// How many instances at once.
+    pub seats: u32,
+    /// From when; absent: now.
+    #[serde(default)]
+    pub valid_from: Option<Timestamp>,
+    /// Until when.
+    pub valid_until: Timestamp,
+    /// How long a lease lives, in seconds.
+    pub lease_seconds: u64,
+    /// How long a workload may go on when the service is out of reach, in seconds.
+    pub grace_seconds: u64,
+    /// Chip ids it is bound to; empty: any.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// Names and values for policy and workload.
+    #[serde(default)]
+    pub features: BTreeMap<String, String>,
+}
+
+/// The answer to [`NewLicense`].
+#[derive(Clone, Deserialize, Serialize)]
+pub struct IssuedLicense {
+    /// Its identity.
+    pub id: String,
+    /// The licence as it travels.
+    pub token: String,
+}
+
+/// A licence as the service knows it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LicenseStatus {
+    /// Its identity.
+    pub id: String,
+    /// Who is licensed.
+    pub customer: String,
+    /// What may run.
+    pub products: Vec<ProductName>,
+    /// `issued`, `revoked`, `expired` or `not-yet-valid`.
+    pub state: String,
+    /// How many instances at once.
+    pub seats: u32,
+    /// How many are taken.
+    pub seats_in_use: u32,
+    /// How long a lease lives, in seconds.
+    pub lease_seconds: u64,
+    /// The grace, in seconds.
+    pub grace_seconds: u64,
+    /// From when it holds.
+    pub valid_from: Timestamp,
+    /// Until when it holds.
+    pub valid_until: Timestamp,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+    /// Why it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Asks for a revocation.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Revocation {
+    /// Why; kept with the licence and in the audit log.
+    pub reason: String,
+}
+
+/// What a revocation did.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Revoked {
+    /// Which licence.
+    pub id: String,
+    /// How many instances run at this moment.
+    pub running: u32,
+    /// By when the last of them has stopped, at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<Timestamp>,
+}
+
+/// A lease as the service knows it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LeaseStatus {
+    /// Its identity.
+    pub id: String,
+    /// The licence that it takes a seat of.
+    pub license: String,
+    /// The product that runs.
+    pub product: ProductName,
+    /// The manifest that runs.
+    pub manifest_digest: String,
+    /// The chip that it runs on.
+    pub chip_id: String,
+    /// Whether the platform is simulated.
+    pub simulated: bool,
+    /// `live`, `ended` or `lapsed`.
+    pub state: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ends unless renewed.
+    pub expires_at: Timestamp,
+    /// Why it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<String>,
+}
+
+/// The answer of `/healthz`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The service's version.
+    pub version: String,
+    /// Whether evidence of simulated platforms is accepted.
+    pub simulated_platforms_allowed: bool,
+}

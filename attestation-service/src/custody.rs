@@ -1,0 +1,146 @@
+//! Keys at rest: the master key and what is sealed under it. Where the master key comes from is the home's matter.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// Why something could not be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CustodyError {
+    /// The text is not the base64 of 32 bytes.
+    #[error("a master key is the base64 of 32 bytes")]
+    Malformed,
+    /// Another master key sealed it, or it was changed.
+    #[error("sealed under another master key, or damaged")]
+    Open,
+    /// The random source or the cipher failed.
+    #[error("the cryptographic library failed")]
+    Library,
+}
+
+/// The key that everything at rest is sealed under. Wiped on drop, never printed.
+pub struct MasterKey(Zeroizing<[u8; Self::LEN]>);
+
+impl MasterKey {
+    /// Its length in bytes.
+    pub const LEN: usize = 32;
+
+    /// A fresh random key.
+    pub fn generate() -> Result<Self, CustodyError> {
+        let mut key = Zeroizing::new([0; Self::LEN]);
+        rand::fill(key.as_mut_slice()).map_err(|_| CustodyError::Library)?;
+        Ok(Self(key))
+    }
+
+    /// Reads the form that [`Self::to_text`] writes.
+    pub fn from_text(text: &str) -> Result<Self, CustodyError> {
+        let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| CustodyError::Malformed)?);
+        let key = bytes.as_slice().try_into().map_err(|_| CustodyError::Malformed)?;
+        Ok(Self(Zeroizing::new(key)))
+    }
+
+    /// The base64 of the key, for its file.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.0.as_slice()))
+    }
+
+    /// A sealing key for one purpose, derived by HKDF-SHA256 (RFC 5869) with the purpose as `info`.
+    pub fn sealer(&self, purpose: &'static str) -> Result<Sealer, CustodyError> {
+        let mut derived = Zeroizing::new([0; Self::LEN]);
+        Salt::new(HKDF_SHA256, b"sealift")
+            .extract(self.0.as_slice())
+            .expand(&[purpose.as_bytes()], DerivedLen)
+            .and_then(|okm| okm.fill(derived.as_mut_slice()))
+            .map_err(|_| CustodyError::Library)?;
+        let key = UnboundKey::new(&AES_256_GCM, derived.as_slice()).map_err(|_| CustodyError::Library)?;
+        Ok(Sealer(LessSafeKey::new(key)))
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey([redacted])")
+    }
+}
+
+struct DerivedLen;
+
+impl KeyType for DerivedLen {
+    fn len(&self) -> usize {
+        MasterKey::LEN
+    }
+}
+
+/// Seals and opens small secrets with AES-256-GCM: 12-byte IV, ciphertext, 16-byte tag.
+pub struct Sealer(LessSafeKey);
+
+impl Sealer {
+    /// Seals `plain`; `context` must be the same on opening.
+    pub fn seal(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, CustodyError> {
+        let mut iv = [0; NONCE_LEN];
+        rand::fill(&mut iv).map_err(|_| CustodyError::Library)?;
+        let mut body = plain.to_vec();
+        self.0
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(iv), Aad::from(context), &mut body)
+            .map_err(|_| CustodyError::Library)?;
+        Ok([iv.as_slice(), &body].concat())
+    }
+
+    /// Opens what [`Self::seal`] made with the same `context`.
+    pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+        let (iv, body) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(CustodyError::Open)?;
+        let mut body = Zeroizing::new(body.to_vec());
+        let plain_len = self
+            .0
+            .open_in_place(Nonce::assume_unique_for_key(*iv), Aad::from(context), &mut body)
+            .map_err(|_| CustodyError::Open)?
+            .len();
+        body.truncate(plain_len);
+        Ok(body)
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_only_in_its_context_and_under_its_key() {
+        let key = MasterKey::generate().unwrap();
+        let sealer = key.sealer("test").unwrap();
+        let sealed = sealer.seal(b"secret", b"key-1").unwrap();
+        assert_eq!(sealer.open(&sealed, b"key-1").unwrap().as_slice(), b"secret");
+        assert!(sealer.open(&sealed, b"key-2").is_err());
+        assert!(key.sealer("other").unwrap().open(&sealed, b"key-1").is_err());
+        assert!(MasterKey::generate().unwrap().sealer("test").unwrap().open(&sealed, b"key-1").is_err());
+    }
+
+    #[test]
+    fn master_key_is_never_printed() {
+        let key = MasterKey::generate().unwrap();
+        let printed = format!("{key:?} {key:#?}");
+        assert!(!printed.contains(key.to_text().as_str()) && printed.contains("[redacted]"));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_sealed_secret_is_refused() {
+        let sealer = MasterKey::generate().unwrap().sealer("test").unwrap();
+        let sealed = sealer.seal(b"secret", b"").unwrap();
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(matches!(sealer.open(&changed, b""), Err(CustodyError::Open)), "byte {at}");
+        }
+    }
+}

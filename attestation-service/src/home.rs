@@ -1,0 +1,250 @@
+//! The service's files below a vendor home: master key, token and licence keys, certificates, database, settings.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jose::KeyError;
+use jose::signing::SigningKey;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use serde::{Deserialize, Serialize};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::custody::{CustodyError, MasterKey};
+
+/// Why a home cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// There is something at that place already.
+    #[error("`{}` exists already", .0.display())]
+    Exists(PathBuf),
+    /// A file could not be read or written.
+    #[error("cannot {action} `{}`", path.display())]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A secret's file can be read by others.
+    #[error("`{}` holds a secret and has mode {mode:04o}; it must be 0600", path.display())]
+    Mode {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The master key is malformed.
+    #[error("the master key cannot be used")]
+    MasterKey(#[source] CustodyError),
+    /// A signing key is malformed or could not be made.
+    #[error("a signing key cannot be used")]
+    SigningKey(#[source] KeyError),
+    /// A certificate could not be made.
+    #[error("a certificate could not be made")]
+    Certificate(#[source] rcgen::Error),
+    /// The settings are malformed.
+    #[error("the settings are malformed: {0}")]
+    Settings(String),
+}
+
+/// What the settings file says of the service.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How others reach it; licences carry it.
+    pub url: Url,
+}
+
+/// The service's part of a vendor home.
+#[derive(Clone, Debug)]
+pub struct Home {
+    directory: PathBuf,
+}
+
+impl Home {
+    /// The home at `directory`; nothing is read yet.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// Makes keys, certificate authority and server certificate. `host_names` are the names and addresses that the
+    /// certificate is for.
+    pub fn create(&self, host_names: &[String]) -> Result<(), HomeError> {
+        let service = self.service_directory();
+        if service.exists() {
+            return Err(HomeError::Exists(service));
+        }
+        create_private_directory(&service)?;
+        let master = MasterKey::generate().map_err(HomeError::MasterKey)?;
+        write_secret(&self.master_key_path(), master.to_text().as_bytes())?;
+        for (secret, public) in
+            [(self.license_key_path(), service.join("license.pub")), (self.token_key_path(), service.join("token.pub"))]
+        {
+            let key = SigningKey::generate().map_err(HomeError::SigningKey)?;
+            write_secret(&secret, key.to_pkcs8_pem().map_err(HomeError::SigningKey)?.as_bytes())?;
+            let pem = key.verifying_key().to_spki_pem().map_err(HomeError::SigningKey)?;
+            write_file(&public, pem.as_bytes())?;
+        }
+        self.create_certificates(host_names)
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The certificate authority that licences carry, PEM.
+    pub fn ca_path(&self) -> PathBuf {
+        self.service_directory().join("ca.pem")
+    }
+
+    /// The database.
+    pub fn database_path(&self) -> PathBuf {
+        self.service_directory().join("sealift.db")
+    }
+
+    /// The server's certificate chain, PEM.
+    pub fn certificate_path(&self) -> PathBuf {
+        self.service_directory().join("tls.pem")
+    }
+
+    /// The server's private key, PEM.
+    pub fn certificate_key_path(&self) -> PathBuf {
+        self.service_directory().join("tls.key")
+    }
+
+    /// The root certificate (DER) of the simulated platform that belongs to this home.
+    pub fn simulated_platform_path(&self) -> PathBuf {
+        self.directory.join("simulated-platform")
+    }
+
+    /// Reads the master key; its file must be the owner's alone.
+    pub fn master_key(&self) -> Result<MasterKey, HomeError> {
+        MasterKey::from_text(&read_secret(&self.master_key_path())?).map_err(HomeError::MasterKey)
+    }
+
+    /// The key that signs licences.
+    pub fn license_key(&self) -> Result<SigningKey, HomeError> {
+        SigningKey::from_pkcs8_pem(&read_secret(&self.license_key_path())?).map_err(HomeError::SigningKey)
+    }
+
+    /// The key that signs tokens.
+    pub fn token_key(&self) -> Result<SigningKey, HomeError> {
+        SigningKey::from_pkcs8_pem(&read_secret(&self.token_key_path())?).map_err(HomeError::SigningKey)
+    }
+
+    /// The certificate authority, PEM.
+    pub fn ca_pem(&self) -> Result<String, HomeError> {
+        let path = self.ca_path();
+        fs::read_to_string(&path).map_err(|source| HomeError::File { action: "read", path, source })
+    }
+
+    fn service_directory(&self) -> PathBuf {
+        self.directory.join("service")
+    }
+
+    fn master_key_path(&self) -> PathBuf {
+        self.service_directory().join("master.key")
+    }
+
+    fn license_key_path(&self) -> PathBuf {
+        self.service_directory().join("license.key")
+    }
+
+    fn token_key_path(&self) -> PathBuf {
+        self.service_directory().join("token.key")
+    }
+
+    fn create_certificates(&self, host_names: &[String]) -> Result<(), HomeError> {
+        let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(HomeError::Certificate)?;
+        let mut ca = CertificateParams::default();
+        ca.distinguished_name.push(DnType::CommonName, "Sealift vendor CA");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca_certificate = ca.self_signed(&ca_key).map_err(HomeError::Certificate)?;
+        let server_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(HomeError::Certificate)?;
+        let mut server = CertificateParams::new(host_names.to_vec()).map_err(HomeError::Certificate)?;
+        server.distinguished_name.push(DnType::CommonName, "Sealift attestation service");
+        server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        server.use_authority_key_identifier_extension = true;
+        let issuer = Issuer::from_params(&ca, &ca_key);
+        let server_certificate = server.signed_by(&server_key, &issuer).map_err(HomeError::Certificate)?;
+        write_file(&self.ca_path(), ca_certificate.pem().as_bytes())?;
+        write_secret(&self.service_directory().join("ca.key"), Zeroizing::new(ca_key.serialize_pem()).as_bytes())?;
+        write_file(&self.certificate_path(), server_certificate.pem().as_bytes())?;
+        write_secret(&self.certificate_key_path(), Zeroizing::new(server_key.serialize_pem()).as_bytes())
+    }
+}
+
+/// Makes `directory` and its parents; it is the owner's alone.
+pub(crate) fn create_private_directory(directory: &Path) -> Result<(), HomeError> {
+    let failed = |source| HomeError::File { action: "write", path: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(failed)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+fn write_file(path: &Path, contents: &[u8]) -> Result<(), HomeError> {
+    write_new(path, contents, 0o644)
+}
+
+fn write_secret(path: &Path, contents: &[u8]) -> Result<(), HomeError> {
+    write_new(path, contents, 0o600)
+}
+
+fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), HomeError> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(contents))
+        .map_err(|source| HomeError::File { action: "write", path: path.to_owned(), source })
+}
+
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, HomeError> {
+    let failed = |source| HomeError::File { action: "read", path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(HomeError::Mode { path: path.to_owned(), mode });
+    }
+    fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_key_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path().join("home"));
+        home.create(&["localhost".to_owned()]).unwrap();
+        home.master_key().unwrap();
+        fs::set_permissions(home.master_key_path(), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(home.master_key(), Err(HomeError::Mode { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_home_is_not_made_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        home.create(&["localhost".to_owned()]).unwrap();
+        let before = fs::read(home.ca_path()).unwrap();
+        assert!(matches!(home.create(&["localhost".to_owned()]), Err(HomeError::Exists(_))));
+        assert_eq!(fs::read(home.ca_path()).unwrap(), before);
+    }
+}

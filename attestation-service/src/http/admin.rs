@@ -1,0 +1,184 @@
+//! The admin API below `/api/v1`: JSON in and out, bearer tokens.
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use release_protocol::{LeaseId, LicenseId, ProductName};
+use serde::Deserialize;
+
+use super::problem::{ApiError, bearer, body};
+use crate::api::{
+    ImageKey, IssuedLicense, LeaseStatus, LicenseStatus, NewImageKey, NewLicense, NewProduct, Product, Reference,
+    Revocation, Revoked,
+};
+use crate::release::Refusal;
+use crate::service::SharedService;
+use crate::store::AuditEntry;
+
+pub(super) fn routes(service: SharedService) -> Router<SharedService> {
+    Router::new()
+        .route("/products", get(products).post(create_product))
+        .route("/products/{product}", get(product))
+        .route("/products/{product}/policy", put(set_policy).get(policy))
+        .route("/products/{product}/references", get(references).post(add_reference))
+        .route("/products/{product}/references/{measurement}", delete(remove_reference))
+        .route("/products/{product}/keys", get(keys).post(register_key))
+        .route("/licenses", get(licenses).post(issue_license))
+        .route("/licenses/{license}", get(license))
+        .route("/licenses/{license}/revoke", post(revoke_license))
+        .route("/leases", get(leases))
+        .route("/leases/{lease}/end", post(end_lease))
+        .route("/audit", get(audit))
+        .layer(from_fn_with_state(service, authenticate))
+}
+
+async fn authenticate(
+    State(service): State<SharedService>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let Some(token) = bearer(request.headers(), &AUTHORIZATION) else {
+        return Err(Refusal::NotAttested("the admin API wants a bearer token".to_owned()).into());
+    };
+    if !service.store.api_token_is_good(token, service.now()).await? {
+        return Err(Refusal::NotAttested("the API token is unknown or has expired".to_owned()).into());
+    }
+    Ok(next.run(request).await)
+}
+
+#[derive(Deserialize)]
+struct Limit {
+    #[serde(default = "Limit::default_limit")]
+    limit: u32,
+}
+
+impl Limit {
+    fn default_limit() -> u32 {
+        1000
+    }
+}
+
+fn product_name(text: &str) -> Result<ProductName, Refusal> {
+    text.parse().map_err(|error| Refusal::Malformed(format!("`{text}`: {error}")))
+}
+
+async fn products(State(service): State<SharedService>) -> Result<Json<Vec<Product>>, ApiError> {
+    Ok(Json(service.store.products().await?))
+}
+
+async fn create_product(State(service): State<SharedService>, bytes: Bytes) -> Result<Json<Product>, ApiError> {
+    let new: NewProduct = body(&bytes)?;
+    Ok(Json(service.create_product(new).await?))
+}
+
+async fn product(State(service): State<SharedService>, Path(name): Path<String>) -> Result<Json<Product>, ApiError> {
+    Ok(Json(service.store.product(&product_name(&name)?).await?))
+}
+
+async fn policy(State(service): State<SharedService>, Path(name): Path<String>) -> Result<String, ApiError> {
+    let own = service.store.policy(&product_name(&name)?).await?;
+    Ok(own.unwrap_or_else(|| crate::policy::DEFAULT_POLICY.to_owned()))
+}
+
+async fn set_policy(
+    State(service): State<SharedService>,
+    Path(name): Path<String>,
+    source: String,
+) -> Result<StatusCode, ApiError> {
+    let source = (!source.trim().is_empty()).then_some(source);
+    service.set_policy(&product_name(&name)?, source).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn references(
+    State(service): State<SharedService>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<Reference>>, ApiError> {
+    Ok(Json(service.store.product(&product_name(&name)?).await?.references))
+}
+
+async fn add_reference(
+    State(service): State<SharedService>,
+    Path(name): Path<String>,
+    bytes: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let reference: Reference = body(&bytes)?;
+    service.add_reference(&product_name(&name)?, reference).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_reference(
+    State(service): State<SharedService>,
+    Path((name, measurement)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    service.store.remove_reference(&product_name(&name)?, &measurement, service.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn keys(State(service): State<SharedService>, Path(name): Path<String>) -> Result<Json<Vec<ImageKey>>, ApiError> {
+    let name = product_name(&name)?;
+    service.store.product(&name).await?;
+    Ok(Json(service.store.image_keys(&name).await?))
+}
+
+async fn register_key(
+    State(service): State<SharedService>,
+    Path(name): Path<String>,
+    bytes: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let new: NewImageKey = body(&bytes)?;
+    service.register_key(&product_name(&name)?, new).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn licenses(State(service): State<SharedService>) -> Result<Json<Vec<LicenseStatus>>, ApiError> {
+    Ok(Json(service.store.license_list(service.now()).await?))
+}
+
+async fn issue_license(State(service): State<SharedService>, bytes: Bytes) -> Result<Json<IssuedLicense>, ApiError> {
+    let new: NewLicense = body(&bytes)?;
+    Ok(Json(service.issue_license(new).await?))
+}
+
+async fn license(
+    State(service): State<SharedService>,
+    Path(id): Path<String>,
+) -> Result<Json<LicenseStatus>, ApiError> {
+    Ok(Json(service.store.license_status(&LicenseId(id), service.now()).await?))
+}
+
+async fn revoke_license(
+    State(service): State<SharedService>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<Revoked>, ApiError> {
+    let revocation: Revocation = body(&bytes)?;
+    if revocation.reason.trim().is_empty() {
+        return Err(Refusal::Malformed("a revocation needs a reason".to_owned()).into());
+    }
+    Ok(Json(service.store.revoke_license(&LicenseId(id), &revocation.reason, service.now()).await?))
+}
+
+async fn leases(
+    State(service): State<SharedService>,
+    Query(limit): Query<Limit>,
+) -> Result<Json<Vec<LeaseStatus>>, ApiError> {
+    Ok(Json(service.store.leases(limit.limit, service.now()).await?))
+}
+
+async fn end_lease(State(service): State<SharedService>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    service.store.end_lease(&LeaseId(id), "ended by the vendor", service.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn audit(
+    State(service): State<SharedService>,
+    Query(limit): Query<Limit>,
+) -> Result<Json<Vec<AuditEntry>>, ApiError> {
+    Ok(Json(service.store.audit_entries(limit.limit).await?))
+}

@@ -1,0 +1,123 @@
+//! Errors as RFC 9457 problems: a stable code, one line for people, the reasons, the audit entry; never an inside detail.
+
+use std::error::Error;
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use release_protocol::Problem;
+use serde::de::DeserializeOwned;
+
+use crate::release::Refusal;
+use crate::service::ServiceError;
+use crate::store::StoreError;
+
+/// An error on its way out.
+#[derive(Debug)]
+pub(crate) struct ApiError(Refusal);
+
+impl<E: Into<Refusal>> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+/// Parses a JSON body.
+pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Refusal::Malformed(format!("the request's body is malformed: {error}")))
+}
+
+/// The token of a `Bearer` header.
+pub(super) fn bearer<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+pub(super) async fn no_such_route(uri: Uri) -> ApiError {
+    ApiError(Refusal::Unknown(format!("there is nothing at `{}`", uri.path())))
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let request_id = uuid::Uuid::now_v7().to_string();
+        let (status, code, title, detail, reasons, entry) = parts(self.0, &request_id);
+        let problem = Problem {
+            kind: format!("{}{code}", Problem::URN),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail,
+            reasons,
+            entry,
+            request_id: Some(request_id),
+        };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}
+
+type Parts = (StatusCode, &'static str, &'static str, String, Vec<String>, Option<u64>);
+
+fn parts(refusal: Refusal, request_id: &str) -> Parts {
+    match refusal {
+        Refusal::Malformed(detail) => {
+            (StatusCode::BAD_REQUEST, "malformed", "The request is malformed", detail, Vec::new(), None)
+        }
+        Refusal::NotAttested(detail) => {
+            (StatusCode::UNAUTHORIZED, "not-attested", "Attestation is needed", detail, Vec::new(), None)
+        }
+        Refusal::EvidenceRejected { reasons, entry } => (
+            StatusCode::FORBIDDEN,
+            "evidence-rejected",
+            "The launch evidence does not verify",
+            reasons.first().cloned().unwrap_or_default(),
+            reasons,
+            Some(entry),
+        ),
+        Refusal::Denied { reasons, entry } => {
+            (StatusCode::FORBIDDEN, "denied", "The release is denied", reasons.join("; "), reasons, entry)
+        }
+        Refusal::Unknown(detail) => {
+            (StatusCode::NOT_FOUND, "unknown", "There is no such thing", detail, Vec::new(), None)
+        }
+        Refusal::SeatsExhausted { seats, entry } => (
+            StatusCode::CONFLICT,
+            "seats-exhausted",
+            "All seats are taken",
+            format!("all {seats} seats of the licence are taken"),
+            Vec::new(),
+            Some(entry),
+        ),
+        Refusal::Internal(error) => internal(&error, request_id),
+    }
+}
+
+fn internal(error: &ServiceError, request_id: &str) -> Parts {
+    let text = error.to_string();
+    match error {
+        ServiceError::BadRequest(_) | ServiceError::Policy(_) => {
+            (StatusCode::BAD_REQUEST, "malformed", "The request is malformed", text, Vec::new(), None)
+        }
+        ServiceError::Store(StoreError::Unknown { .. }) => {
+            (StatusCode::NOT_FOUND, "unknown", "There is no such thing", text, Vec::new(), None)
+        }
+        ServiceError::Store(StoreError::Exists { .. } | StoreError::Conflict(_)) => {
+            (StatusCode::CONFLICT, "conflict", "The change conflicts with what there is", text, Vec::new(), None)
+        }
+        ServiceError::Store(StoreError::Database(cause)) => {
+            tracing::error!(request_id, error = cause as &dyn Error, "the database failed");
+            let detail = "the service's database does not answer".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
+        }
+        other => {
+            tracing::error!(request_id, error = other as &dyn Error, "request failed");
+            let detail = "the service failed; its log has the request's id".to_owned();
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service failed", detail, Vec::new(), None)
+        }
+    }
+}

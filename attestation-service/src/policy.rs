@@ -1,0 +1,111 @@
+//! Release policies in Rego: compiled once, evaluated with limits. The input's schema is documented in policies/README.md.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regorus::utils::limits::ExecutionTimerConfig;
+use regorus::{Engine, Value};
+use release_protocol::Obligations;
+use serde::Serialize;
+
+/// The policy of products that have none of their own: demands a known launch measurement.
+pub const DEFAULT_POLICY: &str = include_str!("../../policies/release.rego");
+
+/// Why a policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The text is not Rego, or too long.
+    #[error("the policy does not compile: {0}")]
+    Compile(String),
+    /// It stands in another package.
+    #[error("the policy must be `package sealift.release`, this one declares {found:?}")]
+    Package {
+        /// The packages that it declares.
+        found: Vec<String>,
+    },
+    /// It failed while it was evaluated, or took longer than [`ReleasePolicy::TIME_LIMIT`].
+    #[error("the policy could not be evaluated: {0}")]
+    Evaluate(String),
+    /// It answered with something else than the documented output.
+    #[error("the policy's `{rule}` is not of the documented form: {problem}")]
+    Output {
+        /// Which rule.
+        rule: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What a policy answered.
+#[derive(Clone, Debug, Serialize)]
+pub struct PolicyDecision {
+    /// Whether everything that was asked for may be released.
+    pub allow: bool,
+    /// Why not.
+    pub deny: Vec<String>,
+    /// Duties of the shim.
+    pub obligations: Obligations,
+}
+
+/// A compiled policy.
+#[derive(Clone, Debug)]
+pub struct ReleasePolicy {
+    engine: Arc<Engine>,
+}
+
+impl ReleasePolicy {
+    /// The longest time that one evaluation may take.
+    pub const TIME_LIMIT: Duration = Duration::from_millis(250);
+    const PACKAGE: &str = "data.sealift.release";
+
+    /// Compiles Rego source.
+    pub fn compile(source: &str) -> Result<Self, PolicyError> {
+        let mut engine = Engine::new();
+        let package = engine
+            .add_policy("policy.rego".to_owned(), source.to_owned())
+            .map_err(|error| PolicyError::Compile(error.to_string()))?;
+        if package != Self::PACKAGE {
+            return Err(PolicyError::Package { found: vec![package] });
+        }
+        engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit: Self::TIME_LIMIT,
+            check_interval: NonZeroU32::MIN,
+        });
+        let policy = Self { engine: Arc::new(engine) };
+        // Names that nothing defines show only when it runs.
+        policy.evaluate(&serde_json::json!({})).map(|_| policy)
+    }
+
+    /// Evaluates it for one request. Nothing but an `allow` that is true and an empty `deny` allows.
+    pub fn evaluate(&self, input: &serde_json::Value) -> Result<PolicyDecision, PolicyError> {
+        let mut engine = Engine::clone(&self.engine);
+        let input: Value =
+            serde_json::from_value(input.clone()).map_err(|error| PolicyError::Evaluate(error.to_string()))?;
+        engine.set_input(input);
+        let mut rule = |name: &'static str| -> Result<Option<serde_json::Value>, PolicyError> {
+            let value = engine
+                .eval_rule(format!("{}.{name}", Self::PACKAGE))
+                .map_err(|error| PolicyError::Evaluate(error.to_string()))?;
+            if value == Value::Undefined {
+                return Ok(None);
+            }
+            serde_json::to_value(&value)
+                .map(Some)
+                .map_err(|error| PolicyError::Output { rule: name, problem: error.to_string() })
+        };
+        let allow = rule("allow")? == Some(serde_json::Value::Bool(true));
+        let deny: Vec<String> = match rule("deny")? {
+            None => Vec::new(),
+            Some(value) => serde_json::from_value(value)
+                .map_err(|error| PolicyError::Output { rule: "deny", problem: error.to_string() })?,
+        };
+        let obligations = match rule("obligations")? {
+            None => Obligations::default(),
+            Some(value) => serde_json::from_value(value)
+                .map_err(|error| PolicyError::Output { rule: "obligations", problem: error.to_string() })?,
+        };
+        Ok(PolicyDecision { allow: allow && deny.is_empty(), deny, obligations })
+    }
+}

@@ -1,0 +1,143 @@
+//! The service's state: store, keys, verifiers, compiled policies. What it decides stands in `release.rs`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use jose::KeyError;
+use jose::jws::JwsError;
+use jose::signing::SigningKey;
+use launch_evidence::{SnpVerifier, TrustRoots, Verifier};
+use release_protocol::{LicenseError, ProductName, ServiceAddress};
+
+use crate::challenge::Challenger;
+use crate::custody::{CustodyError, Sealer};
+use crate::home::{Home, HomeError, ServiceSettings};
+use crate::policy::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
+use crate::store::{Store, StoreError};
+use crate::token::TokenIssuer;
+
+/// What the service could not do for a reason that is not the caller's.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Keys at rest.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    /// The home's files.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// A token could not be signed.
+    #[error("a token could not be signed")]
+    Token(#[from] JwsError),
+    /// A licence could not be signed.
+    #[error("a licence could not be signed")]
+    License(#[from] LicenseError),
+    /// A signing key is malformed.
+    #[error("a signing key is malformed")]
+    Key(#[from] KeyError),
+    /// An answer could not be encrypted to the guest.
+    #[error("an answer could not be encrypted to the guest")]
+    Encrypt(#[from] jose::jwe::EncryptError),
+    /// A policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A trust root is malformed.
+    #[error("a trust root cannot be used: {0}")]
+    TrustRoot(String),
+    /// The base64 of a key that is not 32 bytes, or a name that is none.
+    #[error("{0}")]
+    BadRequest(String),
+    /// A task of the runtime was lost.
+    #[error("a background task failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// How the service runs, beyond what its home says.
+#[derive(Clone, Debug)]
+pub struct ServiceOptions {
+    /// Where it is reached; licences carry it.
+    pub settings: ServiceSettings,
+    /// Root certificates (DER) of simulated platforms whose evidence is accepted. Empty: none is, as it should be.
+    pub simulated_roots: Vec<Vec<u8>>,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+}
+
+/// The attestation service.
+pub struct Service {
+    pub(crate) store: Store,
+    pub(crate) challenger: Challenger,
+    pub(crate) tokens: TokenIssuer,
+    pub(crate) license_key: SigningKey,
+    pub(crate) key_sealer: Sealer,
+    pub(crate) verifiers: Vec<Box<dyn Verifier>>,
+    pub(crate) address: ServiceAddress,
+    pub(crate) allows_simulated: bool,
+    policies: Mutex<HashMap<String, ReleasePolicy>>,
+    clock: fn() -> Timestamp,
+}
+
+impl Service {
+    /// Opens the home's database and keys.
+    pub async fn open(home: &Home, options: ServiceOptions) -> Result<Self, ServiceError> {
+        let store = Store::open(&home.database_path()).await?;
+        let master = home.master_key()?;
+        let allows_simulated = !options.simulated_roots.is_empty();
+        let mut roots = TrustRoots::amd();
+        for root in &options.simulated_roots {
+            roots = roots.with_simulated(root).map_err(|error| ServiceError::TrustRoot(error.to_string()))?;
+        }
+        Ok(Self {
+            store,
+            challenger: Challenger::new(&master)?,
+            tokens: TokenIssuer::new(home.token_key()?),
+            license_key: home.license_key()?,
+            key_sealer: master.sealer("image keys")?,
+            verifiers: vec![Box::new(SnpVerifier::new(roots))],
+            address: ServiceAddress { url: options.settings.url, ca_pem: home.ca_pem()? },
+            allows_simulated,
+            policies: Mutex::new(HashMap::new()),
+            clock: options.clock,
+        })
+    }
+
+    /// Whether evidence of simulated platforms is accepted.
+    pub fn allows_simulated(&self) -> bool {
+        self.allows_simulated
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// The product's policy, compiled once for each version of its source.
+    pub(crate) async fn policy(&self, product: &ProductName) -> Result<ReleasePolicy, ServiceError> {
+        let source = self.store.policy(product).await?.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
+        let key = crate::store::policy_digest(&source);
+        if let Some(policy) = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(policy.clone());
+        }
+        let policy = tokio::task::spawn_blocking(move || ReleasePolicy::compile(&source)).await??;
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(key, policy.clone());
+        Ok(policy)
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("address", &self.address.url).finish_non_exhaustive()
+    }
+}
+
+/// The service as the HTTP layer shares it.
+pub(crate) type SharedService = Arc<Service>;

@@ -1,0 +1,144 @@
+//! Image keys, sealed, and the manifests that each may open.
+
+use jiff::Timestamp;
+use release_protocol::ProductName;
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::audit::{AuditKind, append};
+use super::{Store, StoreError, is_unique_violation, millis, timestamp};
+use crate::api::{ImageKey, SealedManifest};
+
+/// What is registered for a manifest digest.
+#[derive(Clone, Debug)]
+pub(crate) struct RegisteredManifest {
+    pub(crate) product: ProductName,
+    pub(crate) image: String,
+}
+
+impl Store {
+    /// Registers a key with its manifests. `sealed` is the key under the master key. Registering the same id again is
+    /// refused unless `is_same` says that the stored one is the same key.
+    pub(crate) async fn register_key(
+        &self,
+        product: &ProductName,
+        id: &str,
+        sealed: &[u8],
+        image: &str,
+        manifests: &[SealedManifest],
+        is_same: impl Fn(&[u8]) -> bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.product(product).await?;
+        let mut transaction = self.write().await?;
+        let stored = sqlx::query("SELECT product, sealed FROM image_key WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if let Some(row) = stored {
+            let same = row.try_get::<&str, _>("product")? == product.as_str() && is_same(row.try_get("sealed")?);
+            if !same {
+                return Err(StoreError::Exists { kind: "another image key", name: id.to_owned() });
+            }
+        } else {
+            sqlx::query("INSERT INTO image_key (id, product, sealed, image, created_at) VALUES ($1, $2, $3, $4, $5)")
+                .bind(id)
+                .bind(product.as_str())
+                .bind(sealed)
+                .bind(image)
+                .bind(millis(now))
+                .execute(&mut *transaction)
+                .await
+                .map_err(|error| {
+                    if is_unique_violation(&error) {
+                        StoreError::Exists { kind: "image key", name: id.to_owned() }
+                    } else {
+                        error.into()
+                    }
+                })?;
+        }
+        for manifest in manifests {
+            sqlx::query(
+                "INSERT INTO image_key_manifest (key_id, manifest_digest, platform) VALUES ($1, $2, $3) \
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(id)
+            .bind(&manifest.digest)
+            .bind(&manifest.platform)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        let body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
+        append(&mut transaction, AuditKind::KeyRegistered, &body, now).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The product's keys, newest first, without the keys.
+    pub(crate) async fn image_keys(&self, product: &ProductName) -> Result<Vec<ImageKey>, StoreError> {
+        let rows =
+            sqlx::query("SELECT id, image, created_at FROM image_key WHERE product = $1 ORDER BY created_at DESC, id")
+                .bind(product.as_str())
+                .fetch_all(&self.pool)
+                .await?;
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: String = row.try_get("id")?;
+            let manifests = self.manifests_of_key(&id).await?;
+            keys.push(ImageKey {
+                manifests,
+                image: row.try_get("image")?,
+                created_at: timestamp(row.try_get("created_at")?)?,
+                id,
+            });
+        }
+        Ok(keys)
+    }
+
+    /// What is registered for the manifest, for any product.
+    pub(crate) async fn registered_manifests(&self, digest: &str) -> Result<Vec<RegisteredManifest>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT image_key.product, image_key.image FROM image_key_manifest \
+             JOIN image_key ON image_key.id = image_key_manifest.key_id WHERE manifest_digest = $1",
+        )
+        .bind(digest)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(RegisteredManifest {
+                    product: row
+                        .try_get::<&str, _>("product")?
+                        .parse()
+                        .map_err(|_| StoreError::Value("product name"))?,
+                    image: row.try_get("image")?,
+                })
+            })
+            .collect()
+    }
+
+    /// The sealed key `id` of `product`, where there is one.
+    pub(crate) async fn sealed_key(&self, product: &ProductName, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT sealed FROM image_key WHERE id = $1 AND product = $2")
+            .bind(id)
+            .bind(product.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// The manifests that the key may open.
+    pub(crate) async fn manifests_of_key(&self, id: &str) -> Result<Vec<SealedManifest>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT manifest_digest, platform FROM image_key_manifest WHERE key_id = $1 ORDER BY platform, manifest_digest",
+        )
+        .bind(id)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(SealedManifest { digest: row.try_get("manifest_digest")?, platform: row.try_get("platform")? })
+            })
+            .collect()
+    }
+}

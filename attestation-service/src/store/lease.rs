@@ -1,0 +1,273 @@
+//! Leases: granted, renewed and ended in one transaction each, with the licence judged and the seats counted inside it.
+
+use jiff::Timestamp;
+use release_protocol::{Lease, LeaseId, LicenseId, ProductName};
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, Sqlite, Transaction};
+
+use super::audit::{AuditKind, append};
+use super::license::{LicenseRecord, later, license_in};
+use super::{Store, StoreError, millis, timestamp};
+use crate::api::LeaseStatus;
+
+/// Asks for a lease or its renewal, after evidence and policy have been judged.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseRequest {
+    /// Thumbprint of the guest's ephemeral key.
+    pub(crate) id: LeaseId,
+    pub(crate) license: LicenseId,
+    pub(crate) product: ProductName,
+    pub(crate) manifest_digest: String,
+    pub(crate) chip_id: String,
+    pub(crate) simulated: bool,
+    /// Whether the guest says that it renews.
+    pub(crate) renewal: bool,
+    /// When the challenge that was answered had been issued.
+    pub(crate) challenge_at: Timestamp,
+    /// What the audit entry says besides.
+    pub(crate) audit: Value,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) enum LeaseOutcome {
+    /// Granted, renewed, or the same answer to a repeated request.
+    Held(Lease),
+    /// The licence, or the state of the lease, says no.
+    Denied { reason: String, entry: u64 },
+    /// All seats are taken.
+    SeatsExhausted { seats: u32, entry: u64 },
+}
+
+impl Store {
+    /// Grants or renews a lease.
+    pub(crate) async fn hold_lease(&self, request: &LeaseRequest, now: Timestamp) -> Result<LeaseOutcome, StoreError> {
+        let mut transaction = self.write().await?;
+        let outcome = decide(&mut transaction, request, now).await?;
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+
+    /// Why nothing may be released under the lease at `now`; `None` when something may.
+    pub(crate) async fn lease_refusal(&self, id: &LeaseId, now: Timestamp) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT license_id, ended_at, expires_at FROM lease WHERE id = $1")
+            .bind(&id.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(Some("there is no such lease".to_owned())) };
+        if row.try_get::<Option<i64>, _>("ended_at")?.is_some() {
+            return Ok(Some("the lease has ended".to_owned()));
+        }
+        if row.try_get::<i64, _>("expires_at")? <= millis(now) {
+            return Ok(Some("the lease has expired".to_owned()));
+        }
+        let license = LicenseId(row.try_get("license_id")?);
+        Ok(match self.license(&license).await? {
+            None => Some(format!("licence {license} is unknown")),
+            Some(record) => record.refusal(now),
+        })
+    }
+
+    /// Ends a lease and frees its seat; ending it again changes nothing.
+    pub(crate) async fn end_lease(&self, id: &LeaseId, reason: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let ended = sqlx::query(
+            "UPDATE lease SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL RETURNING license_id",
+        )
+        .bind(&id.0)
+        .bind(millis(now))
+        .bind(reason)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(row) = ended {
+            let body = json!({"lease": id, "license": row.try_get::<&str, _>(0)?, "reason": reason});
+            append(&mut transaction, AuditKind::LeaseEnded, &body, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The newest leases first.
+    pub(crate) async fn leases(&self, limit: u32, now: Timestamp) -> Result<Vec<LeaseStatus>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM lease ORDER BY started_at DESC, id LIMIT $1")
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| status(row, now)).collect()
+    }
+}
+
+async fn decide(
+    transaction: &mut Transaction<'static, Sqlite>,
+    request: &LeaseRequest,
+    now: Timestamp,
+) -> Result<LeaseOutcome, StoreError> {
+    let record = match license_in(transaction, &request.license).await? {
+        None => return deny(transaction, request, format!("licence {} is unknown", request.license), now).await,
+        Some(record) => record,
+    };
+    if let Some(reason) = record.refusal(now) {
+        return deny(transaction, request, reason, now).await;
+    }
+    let held =
+        sqlx::query("SELECT * FROM lease WHERE id = $1").bind(&request.id.0).fetch_optional(&mut **transaction).await?;
+    let Some(row) = held else {
+        if request.renewal {
+            return deny(transaction, request, "there is no lease to renew".to_owned(), now).await;
+        }
+        return grant(transaction, request, &record, now).await;
+    };
+    if row.try_get::<Option<i64>, _>("ended_at")?.is_some() {
+        return deny(transaction, request, "the lease has ended".to_owned(), now).await;
+    }
+    let same = row.try_get::<&str, _>("license_id")? == request.license.0
+        && row.try_get::<&str, _>("product")? == request.product.as_str()
+        && row.try_get::<&str, _>("manifest_digest")? == request.manifest_digest
+        && row.try_get::<&str, _>("chip_id")? == request.chip_id;
+    if !same {
+        let reason = "the lease was granted for another licence, image or chip".to_owned();
+        return deny(transaction, request, reason, now).await;
+    }
+    if row.try_get::<i64, _>("challenge_at")? >= millis(request.challenge_at) {
+        // The same answer to a challenge once more: the same lease, unchanged.
+        return Ok(LeaseOutcome::Held(lease(&record, &request.id, timestamp(row.try_get("expires_at")?)?)));
+    }
+    renew(transaction, request, &record, row.try_get("seat_until")?, now).await
+}
+
+async fn grant(
+    transaction: &mut Transaction<'static, Sqlite>,
+    request: &LeaseRequest,
+    record: &LicenseRecord,
+    now: Timestamp,
+) -> Result<LeaseOutcome, StoreError> {
+    if let Some(full) = exhausted(transaction, request, record, now).await? {
+        return Ok(full);
+    }
+    let (expires_at, seat_until) = ends(record, now)?;
+    sqlx::query(
+        "INSERT INTO lease (id, license_id, product, manifest_digest, chip_id, simulated, started_at, expires_at, \
+         seat_until, challenge_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(&request.id.0)
+    .bind(&request.license.0)
+    .bind(request.product.as_str())
+    .bind(&request.manifest_digest)
+    .bind(&request.chip_id)
+    .bind(request.simulated)
+    .bind(millis(now))
+    .bind(millis(expires_at))
+    .bind(millis(seat_until))
+    .bind(millis(request.challenge_at))
+    .execute(&mut **transaction)
+    .await?;
+    append(transaction, AuditKind::LeaseGranted, &audit_body(request, &json!({})), now).await?;
+    Ok(LeaseOutcome::Held(lease(record, &request.id, expires_at)))
+}
+
+async fn renew(
+    transaction: &mut Transaction<'static, Sqlite>,
+    request: &LeaseRequest,
+    record: &LicenseRecord,
+    seat_until: i64,
+    now: Timestamp,
+) -> Result<LeaseOutcome, StoreError> {
+    // A lease that has lapsed gave its seat back: it must find a free one.
+    if seat_until <= millis(now) {
+        if let Some(full) = exhausted(transaction, request, record, now).await? {
+            return Ok(full);
+        }
+    }
+    let (expires_at, seat_until) = ends(record, now)?;
+    sqlx::query("UPDATE lease SET expires_at = $2, seat_until = $3, challenge_at = $4 WHERE id = $1")
+        .bind(&request.id.0)
+        .bind(millis(expires_at))
+        .bind(millis(seat_until))
+        .bind(millis(request.challenge_at))
+        .execute(&mut **transaction)
+        .await?;
+    append(transaction, AuditKind::LeaseRenewed, &audit_body(request, &json!({})), now).await?;
+    Ok(LeaseOutcome::Held(lease(record, &request.id, expires_at)))
+}
+
+async fn exhausted(
+    transaction: &mut Transaction<'static, Sqlite>,
+    request: &LeaseRequest,
+    record: &LicenseRecord,
+    now: Timestamp,
+) -> Result<Option<LeaseOutcome>, StoreError> {
+    let row = sqlx::query("SELECT count(*) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2")
+        .bind(&request.license.0)
+        .bind(millis(now))
+        .fetch_one(&mut **transaction)
+        .await?;
+    let seats = record.claims.seats;
+    if row.try_get::<u32, _>(0)? < seats {
+        return Ok(None);
+    }
+    let body = audit_body(request, &json!({"reasons": [format!("all {seats} seats are taken")]}));
+    let entry = append(transaction, AuditKind::Denied, &body, now).await?;
+    Ok(Some(LeaseOutcome::SeatsExhausted { seats, entry }))
+}
+
+async fn deny(
+    transaction: &mut Transaction<'static, Sqlite>,
+    request: &LeaseRequest,
+    reason: String,
+    now: Timestamp,
+) -> Result<LeaseOutcome, StoreError> {
+    let entry =
+        append(transaction, AuditKind::Denied, &audit_body(request, &json!({"reasons": [reason]})), now).await?;
+    Ok(LeaseOutcome::Denied { reason, entry })
+}
+
+fn audit_body(request: &LeaseRequest, more: &Value) -> Value {
+    let mut body = json!({
+        "lease": request.id, "license": request.license, "product": request.product,
+        "manifest_digest": request.manifest_digest, "chip_id": request.chip_id, "simulated": request.simulated,
+    });
+    for extra in [&request.audit, more] {
+        if let (Some(body), Some(extra)) = (body.as_object_mut(), extra.as_object()) {
+            body.extend(extra.clone());
+        }
+    }
+    body
+}
+
+fn ends(record: &LicenseRecord, now: Timestamp) -> Result<(Timestamp, Timestamp), StoreError> {
+    let expires_at = later(now, record.claims.lease_seconds)?;
+    Ok((expires_at, later(expires_at, record.claims.grace_seconds)?))
+}
+
+fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp) -> Lease {
+    Lease {
+        id: id.clone(),
+        license: record.claims.id.0.clone(),
+        expires_at,
+        ttl_seconds: record.claims.lease_seconds,
+        grace_seconds: record.claims.grace_seconds,
+    }
+}
+
+fn status(row: &SqliteRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
+    let ended = row.try_get::<Option<i64>, _>("ended_at")?.is_some();
+    let lapsed = row.try_get::<i64, _>("seat_until")? <= millis(now);
+    Ok(LeaseStatus {
+        id: row.try_get("id")?,
+        license: row.try_get("license_id")?,
+        product: row.try_get::<&str, _>("product")?.parse().map_err(|_| StoreError::Value("product name"))?,
+        manifest_digest: row.try_get("manifest_digest")?,
+        chip_id: row.try_get("chip_id")?,
+        simulated: row.try_get("simulated")?,
+        state: match (ended, lapsed) {
+            (true, _) => "ended",
+            (false, true) => "lapsed",
+            (false, false) => "live",
+        }
+        .to_owned(),
+        started_at: timestamp(row.try_get("started_at")?)?,
+        expires_at: timestamp(row.try_get("expires_at")?)?,
+        end_reason: row.try_get("end_reason")?,
+    })
+}

@@ -1,0 +1,104 @@
+//! The attestation token: an EAR in compact JWS form, signed by the service, short-lived, bound to the guest's key.
+
+use jiff::Timestamp;
+use jose::jws::{self, JwsError};
+use jose::signing::SigningKey;
+use release_protocol::{LeaseId, TeePubKey, Workload};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The JWS header's `typ`, as stock clients see it.
+const TYP: &str = "JWT";
+const PROFILE: &str = "tag:github.com,2024:confidential-containers/Trustee";
+const ISSUER: &str = "sealift";
+
+/// Why a token is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum TokenError {
+    /// Not signed by this service, or malformed.
+    #[error("the token is not one of this service's")]
+    Signature(#[source] JwsError),
+    /// Past its end.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// What a session may ask for: our own claims in the token.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Session {
+    /// The guest's ephemeral key; answers are encrypted to it.
+    pub(crate) tee_pubkey: TeePubKey,
+    /// The lease, once there is one.
+    pub(crate) lease: Option<LeaseId>,
+    /// The licence.
+    pub(crate) license: Option<String>,
+    /// The product that was decided on.
+    pub(crate) product: Option<String>,
+    /// What was attested to run.
+    pub(crate) workload: Option<Workload>,
+    /// Whether the platform is simulated.
+    pub(crate) simulated: bool,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    exp: i64,
+    sealift: Session,
+}
+
+/// Makes and checks tokens.
+pub(crate) struct TokenIssuer {
+    key: SigningKey,
+}
+
+impl TokenIssuer {
+    /// How long a token is good for, in seconds.
+    pub(crate) const LIFETIME_SECONDS: i64 = 300;
+
+    pub(crate) fn new(key: SigningKey) -> Self {
+        Self { key }
+    }
+
+    /// Signs a token over the evidence's claims.
+    pub(crate) fn issue(
+        &self,
+        session: &Session,
+        claims: &Value,
+        runtime_data: &Value,
+        now: Timestamp,
+    ) -> Result<String, JwsError> {
+        let iat = now.as_second();
+        // AR4SI trustworthiness: 2 is affirming, 3 "approved" for executables; a simulated platform proves nothing about hardware.
+        let (status, hardware) = if session.simulated { ("warning", 32) } else { ("affirming", 2) };
+        let payload = json!({
+            "eat_profile": PROFILE,
+            "iss": ISSUER,
+            "iat": iat,
+            "exp": iat + Self::LIFETIME_SECONDS,
+            "ear.verifier-id": {"developer": "sealift", "build": concat!("attestation-service ", env!("CARGO_PKG_VERSION"))},
+            "submods": {"cpu0": {
+                "ear.status": status,
+                "ear.trustworthiness-vector": {
+                    "instance-identity": 0, "configuration": 2, "executables": 3, "file-system": 0,
+                    "hardware": hardware, "runtime-opaque": 0, "storage-opaque": 0, "sourced-data": 0
+                },
+                "ear.appraisal-policy-id": "sealift",
+                "ear.veraison.annotated-evidence": {"snp": claims, "runtime_data_claims": runtime_data}
+            }},
+            "sealift": session,
+        });
+        jws::sign(TYP, &payload, &self.key)
+    }
+
+    /// The session of a token that this service signed and that has not expired.
+    pub(crate) fn check(&self, token: &str, now: Timestamp) -> Result<Session, TokenError> {
+        let verified =
+            jws::verify(token, TYP, std::slice::from_ref(self.key.verifying_key())).map_err(TokenError::Signature)?;
+        let claims: Claims = verified.claims().map_err(TokenError::Signature)?;
+        if now.as_second() >= claims.exp {
+            return Err(TokenError::Expired);
+        }
+        Ok(claims.sealift)
+    }
+}

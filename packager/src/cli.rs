@@ -1,0 +1,438 @@
+//! The command line as types: names, switches and help texts, no behaviour.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use command_line::CommonArgs;
+use image_store::ImageReference;
+use jiff::Timestamp;
+use release_protocol::ProductName;
+use url::Url;
+
+/// Ships containers that run only where a TEE proves itself and while a licence lives.
+#[derive(Debug, Parser)]
+#[command(name = "sealift", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 other failure, 2 usage, 3 bad input, 4 verification failed, \
+5 denied, 6 unavailable (retry), 7 lease lost.")]
+pub(crate) struct Cli {
+    /// Output and verbosity.
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    /// The vendor home: settings, keys, tokens, database.
+    #[arg(long, global = true, env = "SEALIFT_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a vendor home: settings, signing key, certificate authority, first admin token.
+    Init(InitArgs),
+    /// Tell the whole story on this machine: pack, serve, attest, run, revoke, denied. Needs nothing set up.
+    Demo(DemoArgs),
+    /// Run the attestation service.
+    Serve(ServeArgs),
+    /// Encrypt an image's layers, register the key, sign, push. Prints the sealed reference.
+    Pack(PackArgs),
+    /// Show what is sealed to what.
+    Inspect(InspectArgs),
+    /// Check signatures and structure of a sealed image.
+    Verify(VerifyArgs),
+    /// Compute launch measurements from the files that boot.
+    #[command(subcommand)]
+    Measure(MeasureCommand),
+    /// Products: what images belong to and policies are about.
+    #[command(subcommand)]
+    Product(ProductCommand),
+    /// Reference values: the launch measurements that may open a product's images.
+    #[command(subcommand)]
+    Reference(ReferenceCommand),
+    /// Release policies (Rego), one a product.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Licences: who may run what, how often at once, until when.
+    #[command(subcommand)]
+    License(LicenseCommand),
+    /// Leases: what runs now.
+    #[command(subcommand)]
+    Lease(LeaseCommand),
+    /// The audit log: what was released to whom.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// A simulated SEV-SNP platform for evaluation and tests. Protects nothing.
+    #[command(subcommand)]
+    Simulate(SimulateCommand),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Write manual pages, one a command.
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Where; the home by default.
+    pub(crate) dir: Option<PathBuf>,
+    /// Where the service listens.
+    #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// How customers reach the service; licences carry it. `https://` and the listening address by default.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<Url>,
+    /// Further names or addresses for the server certificate.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host_name: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep everything that the demo makes in this folder, and print the commands that it stands for.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// The shim to run; `sealift-shim` beside this program by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shim: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; what the settings say by default.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// DANGER: accept evidence of simulated platforms, which protect nothing. For evaluation and tests.
+    #[arg(long)]
+    pub(crate) allow_simulated: bool,
+    /// Directory of a simulated platform to accept; the home's own by default.
+    #[arg(long, value_name = "DIR", requires = "allow_simulated")]
+    pub(crate) simulated_platform: Vec<PathBuf>,
+}
+
+/// How to reach registries.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RegistryArgs {
+    /// Speak plain HTTP to registries that are not on this machine, too.
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Registry credentials; Docker's and Podman's auth files by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) auth_file: Option<PathBuf>,
+    /// A further certificate authority for registries, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_ca: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// The plain image: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG].
+    #[arg(value_name = "SRC")]
+    pub(crate) source: ImageReference,
+    /// Where the sealed image goes: docker://, oci:DIR:TAG, oci-archive:FILE:TAG.
+    #[arg(value_name = "DST")]
+    pub(crate) destination: ImageReference,
+    /// The product that the image belongs to.
+    #[arg(long, value_name = "PRODUCT")]
+    pub(crate) product: ProductName,
+    /// Only these platforms of an index (os/architecture[/variant]); all by default.
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
+    /// Only these layers, from 0 at the base; negative ones count from the top. All by default.
+    #[arg(long, value_name = "N", value_delimiter = ',', allow_hyphen_values = true)]
+    pub(crate) layers: Vec<i64>,
+    /// A further recipient that can open the layers without the service: `jwe:FILE` with a public key (PEM).
+    #[arg(long, value_name = "KEY")]
+    pub(crate) recipient: Vec<String>,
+    /// The private key that signs the image (PEM file, `-`, `env://NAME`); the home's by default.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) signer: Option<String>,
+    /// The version to note on the manifest.
+    #[arg(long = "image-version", value_name = "TEXT")]
+    pub(crate) image_version: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The image.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: ImageReference,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The image.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: ImageReference,
+    /// Public keys (PEM) of which one must have signed; the home's by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Vec<PathBuf>,
+    /// Read every layer and check its digest and size, too.
+    #[arg(long)]
+    pub(crate) deep: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MeasureCommand {
+    /// SEV-SNP launch digests.
+    Snp(MeasureSnpArgs),
+}
+
+/// The files and parameters of an SEV-SNP launch.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LaunchArgs {
+    /// The firmware image.
+    #[arg(long, visible_alias = "ovmf", value_name = "FILE")]
+    pub(crate) firmware: PathBuf,
+    /// The kernel.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The initial RAM disk.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    pub(crate) append: Option<String>,
+    /// How many virtual CPUs.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
+    pub(crate) vcpus: Vec<u32>,
+    /// Their type, as QEMU names it.
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "EPYC-v4")]
+    pub(crate) vcpu_type: Vec<String>,
+    /// The guest's SEV features, hexadecimal.
+    #[arg(long, value_name = "HEX", default_value = "0x1", value_parser = hexadecimal)]
+    pub(crate) guest_features: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MeasureSnpArgs {
+    #[command(flatten)]
+    pub(crate) launch: LaunchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProductCommand {
+    /// Make a product.
+    Create {
+        /// Its name.
+        name: ProductName,
+        /// Public keys (PEM) whose signatures its images need; the home's signing key by default.
+        #[arg(long, value_name = "FILE")]
+        signer: Vec<PathBuf>,
+    },
+    /// List products.
+    List,
+    /// Show one product, its signers, reference values and keys.
+    Show {
+        /// Its name.
+        name: ProductName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReferenceCommand {
+    /// Add a reference value.
+    Add(ReferenceAddArgs),
+    /// List a product's reference values.
+    List {
+        /// The product.
+        #[arg(long, value_name = "PRODUCT")]
+        product: ProductName,
+    },
+    /// Remove a reference value: guests with this measurement get nothing any more.
+    Remove {
+        /// The product.
+        #[arg(long, value_name = "PRODUCT")]
+        product: ProductName,
+        /// The measurement, 96 hexadecimal digits.
+        measurement: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceAddArgs {
+    /// The product.
+    #[arg(long, value_name = "PRODUCT")]
+    pub(crate) product: ProductName,
+    /// The measurement, 96 hexadecimal digits, as `sealift measure` prints it; `-` reads it from stdin.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) digest: String,
+    /// What people call it.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) label: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Give a product a policy of its own.
+    Set {
+        /// The product.
+        #[arg(long, value_name = "PRODUCT")]
+        product: ProductName,
+        /// The Rego source; `-` reads stdin.
+        file: PathBuf,
+    },
+    /// Print a product's policy.
+    Show {
+        /// The product.
+        #[arg(long, value_name = "PRODUCT")]
+        product: ProductName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LicenseCommand {
+    /// Issue a licence and write it to stdout or a file.
+    Issue(LicenseIssueArgs),
+    /// List licences with their seats in use.
+    List,
+    /// Show one licence.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Revoke a licence: nothing new starts, what runs stops at its next renewal.
+    Revoke {
+        /// Its id.
+        id: String,
+        /// Why; kept with the licence and in the audit log.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LicenseIssueArgs {
+    /// What may run.
+    #[arg(long, value_name = "PRODUCT", required = true)]
+    pub(crate) product: Vec<ProductName>,
+    /// Who is licensed.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) customer: String,
+    /// How many instances at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seats: u32,
+    /// From when (RFC 3339); now by default.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<Timestamp>,
+    /// Until when (RFC 3339), or for how long (`90d`).
+    #[arg(long, value_name = "TIME|DURATION", default_value = "365d")]
+    pub(crate) until: String,
+    /// How long a lease lives; it is renewed at a third of that.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub(crate) lease: Duration,
+    /// How long a workload may go on when the service is out of reach.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
+    pub(crate) grace: Duration,
+    /// A chip id that the licence is bound to; any by default.
+    #[arg(long, value_name = "CHIP")]
+    pub(crate) platform: Vec<String>,
+    /// A name and value for policy and workload.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = feature)]
+    pub(crate) feature: Vec<(String, String)>,
+    /// Write the licence to this file; an existing one is not overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// List leases, newest first.
+    List,
+    /// End a lease: its workload stops at its next renewal.
+    End {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List the newest entries, oldest first.
+    List {
+        /// How many.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimulateCommand {
+    /// Make a simulated platform: its own root, its own chip.
+    Platform {
+        /// Where; `simulated-platform` in the home by default.
+        dir: Option<PathBuf>,
+    },
+    /// Launch a program as a simulated guest: measured as the initial RAM disk, then run with a report device.
+    Launch(SimulateLaunchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateLaunchArgs {
+    /// The platform's directory; `simulated-platform` in the home by default.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) platform: Option<PathBuf>,
+    /// The program that is the guest's initial RAM disk, such as `sealift-shim`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: PathBuf,
+    /// The firmware; a simulated one by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) firmware: Option<PathBuf>,
+    /// The kernel; a simulated one by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The kernel's command line.
+    #[arg(long, value_name = "TEXT", default_value = "console=ttyS0")]
+    pub(crate) append: String,
+    /// How many virtual CPUs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) vcpus: u32,
+    /// Only print the launch measurement; run nothing.
+    #[arg(long)]
+    pub(crate) measure_only: bool,
+    /// What the guest's program is given.
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) args: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where to.
+    pub(crate) dir: PathBuf,
+}
+
+fn hexadecimal(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
+}
+
+fn feature(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a feature is NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,137 @@
+//! `inspect`: what is sealed to what, without any key.
+
+use command_line::{Console, Failure};
+use image_store::{Descriptor, Document, Manifest, Store};
+use ocicrypt::layer::SealedLayer;
+use serde::Serialize;
+
+use crate::cli::InspectArgs;
+use crate::pack::{PRODUCT_ANNOTATION, SignatureCheck, VERSION_ANNOTATION, check_signatures, parse, platform_name};
+use crate::storage::{self, store_failure};
+
+#[derive(Serialize)]
+struct Inspected {
+    reference: String,
+    digest: String,
+    product: Option<String>,
+    version: Option<String>,
+    platforms: Vec<InspectedPlatform>,
+}
+
+#[derive(Serialize)]
+struct InspectedPlatform {
+    platform: String,
+    digest: String,
+    signed: bool,
+    layers: Vec<InspectedLayer>,
+}
+
+#[derive(Serialize)]
+struct InspectedLayer {
+    digest: String,
+    media_type: String,
+    size: u64,
+    encrypted: bool,
+    cipher: Option<String>,
+    /// `kbs://…` ids of the keys that open it.
+    keys: Vec<String>,
+    /// Other ways to open it, by annotation.
+    other_wraps: Vec<String>,
+    /// Why its annotations cannot be used.
+    problem: Option<String>,
+}
+
+pub(crate) async fn run(args: InspectArgs, console: &Console) -> Result<(), Failure> {
+    let store = storage::open(&args.reference, &args.registry).await?;
+    let raw = store
+        .resolve()
+        .await
+        .map_err(|error| store_failure(format!("cannot read `{}`", args.reference), &error))?;
+    let (annotations, platforms) = match parse(&raw)? {
+        Document::Manifest(manifest) => {
+            let annotations = manifest.annotations.clone();
+            (annotations, vec![platform(&store, raw.digest.to_string(), "(single)".to_owned(), &manifest).await?])
+        }
+        Document::Index(index) => {
+            let mut platforms = Vec::with_capacity(index.manifests.len());
+            for entry in &index.manifests {
+                let raw = store.manifest(&entry.digest).await.map_err(|error| {
+                    store_failure(format!("cannot read the manifest {}", entry.digest), &error)
+                })?;
+                let name = entry.platform.as_ref().map_or_else(|| "(none)".to_owned(), platform_name);
+                if let Document::Manifest(manifest) = parse(&raw)? {
+                    platforms.push(platform(&store, raw.digest.to_string(), name, &manifest).await?);
+                }
+            }
+            (index.annotations, platforms)
+        }
+    };
+    let inspected = Inspected {
+        reference: args.reference.to_string(),
+        digest: raw.digest.to_string(),
+        product: annotations.get(PRODUCT_ANNOTATION).cloned(),
+        version: annotations.get(VERSION_ANNOTATION).cloned(),
+        platforms,
+    };
+    console.result(&inspected, || text(&inspected));
+    Ok(())
+}
+
+async fn platform(
+    store: &Store,
+    digest: String,
+    platform: String,
+    manifest: &Manifest,
+) -> Result<InspectedPlatform, Failure> {
+    let signed = !matches!(check_signatures(store, &digest, &[]).await?, SignatureCheck::Unsigned);
+    Ok(InspectedPlatform { platform, digest, signed, layers: manifest.layers.iter().map(layer).collect() })
+}
+
+fn layer(descriptor: &Descriptor) -> InspectedLayer {
+    let encrypted = ocicrypt::media_type::is_encrypted(&descriptor.media_type);
+    let mut inspected = InspectedLayer {
+        digest: descriptor.digest.to_string(),
+        media_type: descriptor.media_type.clone(),
+        size: descriptor.size,
+        encrypted,
+        cipher: None,
+        keys: Vec::new(),
+        other_wraps: Vec::new(),
+        problem: None,
+    };
+    if encrypted {
+        match SealedLayer::parse(&descriptor.annotations) {
+            Ok(sealed) => {
+                inspected.cipher = Some(sealed.public().cipher().to_owned());
+                inspected.keys = sealed.kids().map(|kid| kid.as_str().to_owned()).collect();
+                inspected.other_wraps = sealed.other_wraps().map(ToOwned::to_owned).collect();
+            }
+            Err(error) => inspected.problem = Some(error.to_string()),
+        }
+    }
+    inspected
+}
+
+fn text(inspected: &Inspected) -> String {
+    let mut lines = vec![
+        format!("image    {}", inspected.reference),
+        format!("digest   {}", inspected.digest),
+        format!("product  {}", inspected.product.as_deref().unwrap_or("(none)")),
+    ];
+    if let Some(version) = &inspected.version {
+        lines.push(format!("version  {version}"));
+    }
+    for platform in &inspected.platforms {
+        let signed = if platform.signed { "signed" } else { "NOT SIGNED" };
+        lines.push(format!("{}  {}  {signed}", platform.platform, platform.digest));
+        for layer in &platform.layers {
+            let state = match (&layer.problem, layer.encrypted) {
+                (Some(problem), _) => format!("UNUSABLE: {problem}"),
+                (None, true) => format!("sealed to {}", layer.keys.iter().chain(&layer.other_wraps).cloned().collect::<Vec<_>>().join(", ")),
+                (None, false) => "PLAIN".to_owned(),
+            };
+            lines.push(format!("  {}  {:>12} bytes  {state}", layer.digest, layer.size));
+        }
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,91 @@
+//! `pack`: encrypt, register, sign, push.
+
+use std::path::Path;
+use std::time::Instant;
+
+use command_line::{ByteProgress, Console, ExitCode, Failure, FailureContext as _};
+use image_store::{Document, Store};
+use jose::jwe::Recipient;
+use serde_json::json;
+
+use crate::cli::PackArgs;
+use crate::client::AdminClient;
+use crate::home::VendorHome;
+use crate::keys::{read_key_text, read_signing_key};
+use crate::pack::{LayerSelection, PackPlan, Packer, docker_reference, parse};
+use crate::storage::{self, store_failure};
+
+pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) -> Result<(), Failure> {
+    if args.destination.digest().is_some() {
+        return Err(Failure::usage(format!("`{}` names a digest; a sealed image gets a new one", args.destination))
+            .hint("name a tag"));
+    }
+    let client = AdminClient::new(home)?;
+    // Asked first: a wrong product or a silent service must not cost an hour of encryption.
+    let _: attestation_service::api::Product = client.get(&format!("/products/{}", args.product)).await?;
+    let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
+    let signer = read_signing_key(&signer_uri)?;
+    let recipients = args.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?;
+    let source = storage::open(&args.source, &args.registry).await?;
+    let destination = Store::create(&args.destination, &storage::options(&args.registry)?)
+        .await
+        .map_err(|error| store_failure(format!("cannot open `{}`", args.destination), &error))?;
+    let progress = progress(&source, console).await?;
+    let plan = PackPlan {
+        source: &source,
+        destination: &destination,
+        docker_reference: docker_reference(&args.destination, &args.product),
+        product: args.product.clone(),
+        version: args.image_version,
+        layers: LayerSelection::new(args.layers),
+        platforms: args.platform,
+        recipients,
+        signer,
+        key_authority: client.key_authority()?,
+    };
+    let started = Instant::now();
+    let mut packer = Packer::new(plan, progress.clone())?;
+    let packed = packer.pack().await?;
+    client.submit(&format!("/products/{}/keys", args.product), &packer.registration(&packed)).await?;
+    packer.publish(&packed).await?;
+    progress.finish();
+    let reference = args.destination.with_digest(packed.digest);
+    let seconds = started.elapsed().as_secs_f64();
+    console.say(format!(
+        "sealed {} layers ({} MiB in {seconds:.1} s), left {} plain, for {}; key {}",
+        packed.sealed_layers,
+        packed.sealed_bytes >> 20,
+        packed.plain_layers,
+        packed.manifests.iter().map(|manifest| manifest.platform.as_str()).collect::<Vec<_>>().join(", "),
+        packer.kid().as_str(),
+    ));
+    let document = json!({
+        "reference": reference.to_string(), "digest": packed.digest.to_string(), "product": args.product,
+        "key": packer.kid().as_str(), "manifests": packed.manifests, "sealed_layers": packed.sealed_layers,
+        "plain_layers": packed.plain_layers, "sealed_bytes": packed.sealed_bytes, "seconds": seconds,
+    });
+    console.result(&document, || reference.to_string());
+    Ok(())
+}
+
+fn recipient(uri: &str) -> Result<Recipient, Failure> {
+    let Some(file) = uri.strip_prefix("jwe:") else {
+        return Err(Failure::usage(format!("the recipient `{uri}` is of no known kind"))
+            .hint("write `jwe:FILE` with a public key in PEM"));
+    };
+    Recipient::from_pem(&read_key_text(file)?)
+        .or_fail(ExitCode::BadInput, || format!("`{}` is no public key", Path::new(file).display()))
+}
+
+/// A bar over all layers' bytes, for single images; an index is counted as it goes.
+async fn progress(source: &Store, console: &Console) -> Result<ByteProgress, Failure> {
+    let raw = source
+        .resolve()
+        .await
+        .map_err(|error| store_failure(format!("cannot read `{}`", source.reference()), &error))?;
+    let total = match parse(&raw)? {
+        Document::Manifest(manifest) => manifest.layers.iter().map(|layer| layer.size).sum(),
+        Document::Index(_) => 0,
+    };
+    Ok(console.byte_progress("packing", total))
+}

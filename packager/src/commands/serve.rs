@@ -1,0 +1,67 @@
+//! `serve`: runs the attestation service until it is told to stop.
+
+use std::sync::Arc;
+
+use attestation_service::{Service, ServiceOptions, serve};
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use jiff::Timestamp;
+use launch_evidence::simulated::SimulatedPlatform;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::ServeArgs;
+use crate::home::VendorHome;
+
+pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
+    let settings = home.settings()?.service;
+    let simulated_roots = simulated_roots(home, &args)?;
+    let files = home.service();
+    let options = ServiceOptions { settings: settings.clone(), simulated_roots, clock: Timestamp::now };
+    let service = Service::open(&files, options)
+        .await
+        .or_fail(ExitCode::Other, || format!("cannot open the service's files in `{}`", home.directory().display()))?;
+    let listen = args.listen.unwrap_or(settings.listen);
+    let server = serve(&files, Arc::new(service), listen)
+        .await
+        .or_fail(ExitCode::Other, || format!("cannot serve on {listen}"))?;
+    if args.allow_simulated {
+        console.say("WARNING: evidence of SIMULATED platforms is accepted. It protects nothing; never serve customers so.");
+    }
+    console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
+    let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});
+    console.result(&ready, || format!("https://{}", server.address()));
+    wait_for_stop().await?;
+    console.say("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+fn simulated_roots(home: &VendorHome, args: &ServeArgs) -> Result<Vec<Vec<u8>>, Failure> {
+    if !args.allow_simulated {
+        return Ok(Vec::new());
+    }
+    let mut directories = args.simulated_platform.clone();
+    if directories.is_empty() {
+        directories.push(home.service().simulated_platform_path());
+    }
+    directories
+        .iter()
+        .map(|directory| {
+            SimulatedPlatform::open(directory)
+                .map(|platform| platform.ark_der().to_vec())
+                .or_fail(ExitCode::BadInput, || format!("cannot open the simulated platform `{}`", directory.display()))
+                .map_err(|failure| failure.hint("make one with `sealift simulate platform`"))
+        })
+        .collect()
+}
+
+async fn wait_for_stop() -> Result<(), Failure> {
+    let failed = || "cannot listen for signals".to_owned();
+    let mut terminate = signal(SignalKind::terminate()).or_fail(ExitCode::Other, failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).or_fail(ExitCode::Other, failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The vendor home: settings, signing key, admin token, and the service's files below it.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use attestation_service::{Home, ServiceSettings};
+use command_line::{ExitCode, Failure, FailureContext as _};
+use serde::{Deserialize, Serialize};
+
+/// What `sealift.toml` says.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) service: ServiceSettings,
+}
+
+/// A vendor home.
+#[derive(Clone, Debug)]
+pub(crate) struct VendorHome {
+    directory: PathBuf,
+}
+
+impl VendorHome {
+    /// The home at `directory`; `~/.sealift` by default.
+    pub(crate) fn at(directory: Option<PathBuf>) -> Self {
+        let directory = directory.unwrap_or_else(|| {
+            std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from).join(".sealift")
+        });
+        Self { directory }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn service(&self) -> Home {
+        Home::at(&self.directory)
+    }
+
+    pub(crate) fn settings_path(&self) -> PathBuf {
+        self.directory.join("sealift.toml")
+    }
+
+    pub(crate) fn admin_token_path(&self) -> PathBuf {
+        self.directory.join("admin.token")
+    }
+
+    pub(crate) fn signing_key_path(&self) -> PathBuf {
+        self.directory.join("signing.key")
+    }
+
+    pub(crate) fn signing_public_key_path(&self) -> PathBuf {
+        self.directory.join("signing.pub")
+    }
+
+    /// Reads the settings.
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
+        let path = self.settings_path();
+        let text = fs::read_to_string(&path)
+            .or_fail(ExitCode::BadInput, || format!("cannot read the settings `{}`", path.display()))
+            .map_err(|failure| self.suggest_init(failure))?;
+        toml::from_str(&text).or_fail(ExitCode::BadInput, || format!("the settings `{}` are malformed", path.display()))
+    }
+
+    /// Adds the hint for a home that is not there.
+    pub(crate) fn suggest_init(&self, failure: Failure) -> Failure {
+        if self.settings_path().exists() {
+            return failure;
+        }
+        failure.hint(format!("make a vendor home with `sealift init {}`, or name another by `--home`", self.directory.display()))
+    }
+}
+
+/// Writes a file that must not exist yet.
+pub(crate) fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(contents))
+        .or_fail(ExitCode::BadInput, || format!("cannot write `{}`", path.display()))
+}

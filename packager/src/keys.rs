@@ -1,0 +1,47 @@
+//! Keys by the one grammar of the command line: a file, `-` for stdin, `env://NAME`.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use command_line::{ExitCode, Failure, FailureContext as _};
+use jose::signing::{SigningKey, VerifyingKey};
+use zeroize::Zeroizing;
+
+/// The longest key text that is read, in bytes.
+const KEY_TEXT_MAX: u64 = 64 * 1024;
+
+/// The text of the key that `uri` names.
+pub(crate) fn read_key_text(uri: &str) -> Result<Zeroizing<String>, Failure> {
+    if let Some(name) = uri.strip_prefix("env://") {
+        return std::env::var(name)
+            .map(Zeroizing::new)
+            .or_fail(ExitCode::BadInput, || format!("cannot read a key from the environment variable `{name}`"));
+    }
+    if let Some((scheme, _)) = uri.split_once("://") {
+        return Err(Failure::usage(format!("keys of the kind `{scheme}://` are not supported"))
+            .hint("name a key by a file, `-` for stdin, or `env://NAME`"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    let read = if uri == "-" {
+        std::io::stdin().take(KEY_TEXT_MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(uri).and_then(|file| file.take(KEY_TEXT_MAX).read_to_string(&mut text))
+    };
+    read.or_fail(ExitCode::BadInput, || format!("cannot read the key `{uri}`"))?;
+    Ok(text)
+}
+
+/// The signing key that `uri` names.
+pub(crate) fn read_signing_key(uri: &str) -> Result<SigningKey, Failure> {
+    SigningKey::from_pem(&read_key_text(uri)?)
+        .or_fail(ExitCode::BadInput, || format!("`{uri}` is no P-256 private key"))
+        .map_err(|failure| failure.hint("make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"))
+}
+
+/// The public key in the file.
+pub(crate) fn read_verifying_key(path: &Path) -> Result<VerifyingKey, Failure> {
+    let text = std::fs::read_to_string(path)
+        .or_fail(ExitCode::BadInput, || format!("cannot read the public key `{}`", path.display()))?;
+    VerifyingKey::from_spki_pem(&text)
+        .or_fail(ExitCode::BadInput, || format!("`{}` is no P-256 public key", path.display()))
+}

@@ -1,0 +1,297 @@
+//! Packing: every layer encrypted in one pass, the key registered with the manifests it may open, all of it signed.
+//!
+//! Order matters: blobs, platform manifests, key registration, signatures, and only then the name that people pull. An
+//! interrupted pack leaves blobs that nothing names; a rerun makes new ones.
+
+mod layer;
+mod selection;
+mod signature;
+
+use std::collections::HashMap;
+
+use attestation_service::api::{NewImageKey, SealedManifest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _};
+use image_store::{Descriptor, Digest, Document, Index, Manifest, Place, Platform, RawManifest, Store, media_type};
+use jose::jwe::Recipient;
+use jose::signing::SigningKey;
+use ocicrypt::cipher::KeyEncryptionKey;
+use ocicrypt::packet::Kid;
+use release_protocol::{ProductName, ResourcePath};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+pub(crate) use selection::{LayerSelection, platform_name};
+pub(crate) use signature::{SignatureCheck, check_signatures, docker_reference};
+
+use crate::storage::store_failure;
+
+/// The manifest annotation that names the product.
+pub(crate) const PRODUCT_ANNOTATION: &str = "io.sealift.product";
+/// The manifest annotation that names the image's version.
+pub(crate) const VERSION_ANNOTATION: &str = "io.sealift.version";
+
+/// What is to be packed and how.
+pub(crate) struct PackPlan<'a> {
+    pub(crate) source: &'a Store,
+    pub(crate) destination: &'a Store,
+    pub(crate) product: ProductName,
+    pub(crate) version: Option<String>,
+    pub(crate) layers: LayerSelection,
+    /// Empty: all platforms.
+    pub(crate) platforms: Vec<String>,
+    pub(crate) recipients: Vec<Recipient>,
+    pub(crate) signer: SigningKey,
+    /// `HOST:PORT` of the service, for the key's id.
+    pub(crate) key_authority: String,
+    /// The name that the signature is for.
+    pub(crate) docker_reference: String,
+}
+
+/// What was packed, ready to be registered and published.
+pub(crate) struct Packed {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) manifests: Vec<SealedManifest>,
+    pub(crate) sealed_layers: usize,
+    pub(crate) plain_layers: usize,
+    /// Plain bytes that were encrypted.
+    pub(crate) sealed_bytes: u64,
+    bytes: bytes::Bytes,
+}
+
+/// One pack in progress.
+pub(crate) struct Packer<'a> {
+    plan: PackPlan<'a>,
+    key_id: String,
+    kid: Kid,
+    kek: KeyEncryptionKey,
+    progress: ByteProgress,
+    /// Plain digest → sealed layer: a layer that several platforms share is encrypted once.
+    sealed: HashMap<Digest, Descriptor>,
+    plain_layers: usize,
+    sealed_bytes: u64,
+}
+
+impl<'a> Packer<'a> {
+    /// A packer with a fresh key-encryption key.
+    pub(crate) fn new(plan: PackPlan<'a>, progress: ByteProgress) -> Result<Self, Failure> {
+        let key_id = uuid::Uuid::now_v7().to_string();
+        let path = [plan.product.as_str(), ResourcePath::IMAGE_KEY, &key_id];
+        let kid = Kid::new(&plan.key_authority, path)
+            .or_fail(ExitCode::BadInput, || "cannot name the image key".to_owned())?;
+        let kek = KeyEncryptionKey::generate().or_fail(ExitCode::Other, || "cannot make a key".to_owned())?;
+        Ok(Self { plan, key_id, kid, kek, progress, sealed: HashMap::new(), plain_layers: 0, sealed_bytes: 0 })
+    }
+
+    /// Encrypts and writes all layers and platform manifests. Nothing is registered, signed or named yet.
+    pub(crate) async fn pack(&mut self) -> Result<Packed, Failure> {
+        let source = self.plan.source;
+        let raw = source
+            .resolve()
+            .await
+            .map_err(|error| store_failure(format!("cannot read `{}`", source.reference()), &error))?;
+        let mut manifests = Vec::new();
+        let (bytes, media_type) = match parse(&raw)? {
+            Document::Manifest(manifest) => {
+                let platform = self.platform_of(&manifest).await?;
+                if !self.is_wanted(&platform) {
+                    return Err(no_such_platform(&self.plan.platforms, &[platform]));
+                }
+                let bytes = self.pack_manifest(manifest).await?;
+                manifests.push(SealedManifest { digest: Digest::of(&bytes).to_string(), platform });
+                (bytes, media_type::OCI_MANIFEST)
+            }
+            Document::Index(index) => (self.pack_index(index, &mut manifests).await?, media_type::OCI_INDEX),
+        };
+        Ok(Packed {
+            digest: Digest::of(&bytes),
+            media_type: media_type.to_owned(),
+            manifests,
+            sealed_layers: self.sealed.len(),
+            plain_layers: self.plain_layers,
+            sealed_bytes: self.sealed_bytes,
+            bytes,
+        })
+    }
+
+    /// What to register with the service before anything is published.
+    pub(crate) fn registration(&self, packed: &Packed) -> NewImageKey {
+        NewImageKey {
+            id: self.key_id.clone(),
+            kek: Zeroizing::new(STANDARD.encode(self.kek.expose())),
+            image: self.plan.docker_reference.clone(),
+            manifests: packed.manifests.clone(),
+        }
+    }
+
+    /// The key's id as layers carry it.
+    pub(crate) fn kid(&self) -> &Kid {
+        &self.kid
+    }
+
+    /// Signs every manifest and gives the image its name.
+    pub(crate) async fn publish(&self, packed: &Packed) -> Result<(), Failure> {
+        let mut digests: Vec<String> = packed.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
+        if !digests.contains(&packed.digest.to_string()) {
+            digests.push(packed.digest.to_string());
+        }
+        let destination = self.plan.destination;
+        for digest in &digests {
+            signature::sign(destination, digest, &self.plan.docker_reference, &self.plan.signer).await?;
+        }
+        destination
+            .put_image(packed.bytes.clone(), &packed.media_type)
+            .await
+            .map_err(|error| store_failure(format!("cannot write `{}`", destination.reference()), &error))?;
+        destination
+            .commit()
+            .await
+            .map_err(|error| store_failure(format!("cannot finish `{}`", destination.reference()), &error))
+    }
+
+    async fn pack_index(&mut self, mut index: Index, manifests: &mut Vec<SealedManifest>) -> Result<bytes::Bytes, Failure> {
+        let available: Vec<String> =
+            index.manifests.iter().filter_map(|entry| entry.platform.as_ref().map(platform_name)).collect();
+        let mut packed = Vec::new();
+        for entry in std::mem::take(&mut index.manifests) {
+            let Some(platform) = entry.platform.as_ref().map(platform_name) else {
+                // Attestations and other riders speak of the plain image; they do not fit the sealed one.
+                tracing::warn!(digest = %entry.digest, "left out an index entry without a platform");
+                continue;
+            };
+            if platform.starts_with("unknown/") || !self.is_wanted(&platform) {
+                continue;
+            }
+            let raw = self.plan.source.manifest(&entry.digest).await.map_err(|error| {
+                store_failure(format!("cannot read the manifest {} for {platform}", entry.digest), &error)
+            })?;
+            let Document::Manifest(manifest) = parse(&raw)? else {
+                return Err(Failure::bad_input(format!("{} is an index inside an index", entry.digest)));
+            };
+            let bytes = self.pack_manifest(manifest).await?;
+            let digest = self
+                .plan
+                .destination
+                .put_manifest(bytes.clone(), media_type::OCI_MANIFEST, Place::Digest)
+                .await
+                .map_err(|error| store_failure("cannot write a platform's manifest", &error))?;
+            manifests.push(SealedManifest { digest: digest.to_string(), platform });
+            let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+            descriptor.platform = entry.platform;
+            packed.push(descriptor);
+        }
+        if packed.is_empty() {
+            return Err(no_such_platform(&self.plan.platforms, &available));
+        }
+        index.manifests = packed;
+        index.media_type = Some(media_type::OCI_INDEX.to_owned());
+        self.annotate(&mut index.annotations);
+        index.to_bytes().or_fail(ExitCode::Other, || "cannot write the index".to_owned())
+    }
+
+    async fn pack_manifest(&mut self, mut manifest: Manifest) -> Result<bytes::Bytes, Failure> {
+        let wanted = self.plan.layers.resolve(manifest.layers.len())?;
+        let (source, destination) = (self.plan.source, self.plan.destination);
+        destination
+            .copy_blob(source, &manifest.config)
+            .await
+            .map_err(|error| store_failure("cannot copy the image's config", &error))?;
+        if manifest.config.media_type == "application/vnd.docker.container.image.v1+json" {
+            media_type::OCI_CONFIG.clone_into(&mut manifest.config.media_type);
+        }
+        for (position, layer) in manifest.layers.iter_mut().enumerate() {
+            // What another partner has encrypted stays as it is.
+            if ocicrypt::media_type::is_encrypted(&layer.media_type) || !wanted.contains(&position) {
+                self.keep_layer(layer).await?;
+            } else {
+                *layer = self.seal_layer(layer, position).await?;
+            }
+        }
+        manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
+        self.annotate(&mut manifest.annotations);
+        refuse_plain(&manifest, &wanted)?;
+        manifest.to_bytes().or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())
+    }
+
+    async fn keep_layer(&mut self, layer: &mut Descriptor) -> Result<(), Failure> {
+        let copied = self.plan.destination.copy_blob(self.plan.source, layer).await;
+        copied.map_err(|error| store_failure(format!("cannot copy the layer {}", layer.digest), &error))?;
+        if let Some(layer_type) = ocicrypt::media_type::LayerType::parse(&layer.media_type) {
+            layer.media_type = layer_type.name();
+        }
+        self.progress.add(layer.size);
+        self.plain_layers += usize::from(!ocicrypt::media_type::is_encrypted(&layer.media_type));
+        Ok(())
+    }
+
+    async fn seal_layer(&mut self, plain: &Descriptor, position: usize) -> Result<Descriptor, Failure> {
+        if let Some(sealed) = self.sealed.get(&plain.digest) {
+            return Ok(sealed.clone());
+        }
+        let media_type = ocicrypt::media_type::encrypted(&plain.media_type)
+            .or_fail(ExitCode::BadInput, || format!("layer {position} ({}) cannot be encrypted", plain.digest))?;
+        let sealed = layer::seal(self.plan.source, self.plan.destination, plain, &self.progress).await?;
+        let annotations = ocicrypt::layer::LayerAnnotations::new(sealed.public, &sealed.private)
+            .with_kek(&self.kid, &self.kek)
+            .and_then(|annotations| annotations.with_recipients(&self.plan.recipients))
+            .and_then(ocicrypt::layer::LayerAnnotations::build)
+            .or_fail(ExitCode::Other, || format!("cannot wrap the key of layer {position}"))?;
+        let mut descriptor = Descriptor::new(media_type, sealed.digest, sealed.size);
+        descriptor.annotations = plain.annotations.clone();
+        descriptor.annotations.extend(annotations);
+        self.sealed_bytes += plain.size;
+        self.sealed.insert(plain.digest, descriptor.clone());
+        Ok(descriptor)
+    }
+
+    async fn platform_of(&self, manifest: &Manifest) -> Result<String, Failure> {
+        let config = self
+            .plan
+            .source
+            .small_blob(&manifest.config, CONFIG_MAX)
+            .await
+            .map_err(|error| store_failure("cannot read the image's config", &error))?;
+        let config: Value = serde_json::from_slice(&config)
+            .or_fail(ExitCode::BadInput, || "the image's config is not JSON".to_owned())?;
+        let platform: Platform = serde_json::from_value(config)
+            .or_fail(ExitCode::BadInput, || "the image's config names no platform".to_owned())?;
+        Ok(platform_name(&platform))
+    }
+
+    fn is_wanted(&self, platform: &str) -> bool {
+        self.plan.platforms.is_empty() || self.plan.platforms.iter().any(|wanted| wanted == platform)
+    }
+
+    fn annotate(&self, annotations: &mut std::collections::BTreeMap<String, String>) {
+        annotations.insert(PRODUCT_ANNOTATION.to_owned(), self.plan.product.to_string());
+        if let Some(version) = &self.plan.version {
+            annotations.insert(VERSION_ANNOTATION.to_owned(), version.clone());
+        }
+    }
+}
+
+/// The largest image config that is read, in bytes.
+pub(crate) const CONFIG_MAX: usize = 4 * 1024 * 1024;
+
+/// Reads a manifest or index.
+pub(crate) fn parse(raw: &RawManifest) -> Result<Document, Failure> {
+    raw.parse().or_fail(ExitCode::BadInput, || format!("the manifest {} cannot be used", raw.digest))
+}
+
+/// The last look before a manifest is written: where encryption was asked for, nothing is plain.
+fn refuse_plain(manifest: &Manifest, wanted: &std::collections::BTreeSet<usize>) -> Result<(), Failure> {
+    for (position, layer) in manifest.layers.iter().enumerate() {
+        if wanted.contains(&position) && !ocicrypt::media_type::is_encrypted(&layer.media_type) {
+            return Err(Failure::other(format!("layer {position} would have stayed plain; nothing was published")));
+        }
+    }
+    Ok(())
+}
+
+fn no_such_platform(wanted: &[String], available: &[String]) -> Failure {
+    let wanted = if wanted.is_empty() { "any platform".to_owned() } else { wanted.join(", ") };
+    Failure::bad_input(format!("the image has no manifest for {wanted}"))
+        .hint(format!("it has: {}", if available.is_empty() { "none".to_owned() } else { available.join(", ") }))
+}
