@@ -163,7 +163,10 @@ impl LayerDecryptor {
     }
 
     /// Ends the layer: verifies the HMAC over all ciphertext, and only then gives the digest that
-    /// the plain layer must have. Comparing it is the caller's duty.
+    /// the plain layer was promised to have. Comparing it is the caller's duty.
+    ///
+    /// skopeo promises the digest of the layer that it read, and may have compressed it since:
+    /// where the decrypted bytes have another digest, the uncompressed ones may have it.
     ///
     /// # Errors
     /// [`CipherError::Authentication`].

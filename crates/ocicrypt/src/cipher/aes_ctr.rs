@@ -85,6 +85,7 @@ impl CtrStream {
     }
 
     /// Bytes used of the block that `position` is in.
+    #[expect(clippy::cast_possible_truncation, reason = "less than a block")]
     fn used(&self) -> usize {
         (self.position % BLOCK as u64) as usize
     }
