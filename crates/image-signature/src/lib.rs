@@ -1,5 +1,5 @@
 //! Image signatures in cosign's simple signing form (ECDSA P-256): made, appended and verified as
-//! bytes; the caller fetches and stores them.
+//! bytes, and looked up in the store that holds the image. The caller stores them.
 //!
 //! The signature of an image is an image itself, at the tag [`signature_tag`] of the same
 //! repository. Each of its layers is a payload ([`payload`]) that names the signed manifest's
@@ -22,12 +22,14 @@
 #![forbid(unsafe_code)]
 
 mod digest;
+mod lookup;
 mod manifest;
 pub mod payload;
 mod sign;
 mod verify;
 
 pub use self::digest::{DigestError, signature_tag};
+pub use self::lookup::{LookupError, Signatures, find_signers, signature_manifest};
 pub use self::manifest::{ManifestError, PayloadDescriptor, payload_descriptors};
 pub use self::sign::{Appended, Blob, SignError, SignatureArtifact, append, sign};
 pub use self::verify::{Signer, VerifyError, verify};
@@ -40,3 +42,6 @@ pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 pub const PAYLOAD_MEDIA_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// The annotation of a layer that holds the signature: base64 of the DER.
 pub const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+
+#[cfg(test)]
+mod tests;
