@@ -148,13 +148,7 @@ pub(crate) struct Checks(Vec<Check>);
 
 impl Checks {
     /// Notes a check that holds or not.
-    pub(crate) fn note(
-        &mut self,
-        name: CheckName,
-        holds: bool,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) {
+    pub(crate) fn note(&mut self, name: CheckName, holds: bool, expected: impl Into<String>, found: impl Into<String>) {
         let verdict = if holds { Verdict::Passed } else { Verdict::Failed };
         self.0.push(Check { name, verdict, expected: expected.into(), found: found.into() });
     }

@@ -3,20 +3,21 @@
 //! Verifying is pure: evidence, expectations, a clock and trust roots go in, a value comes out. Only [`attester`]s and the
 //! simulated platform touch files and sockets. Nothing outside this crate names the `sev` crate.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed unwrap is a failed test")
-)]
+#![cfg_attr(test, expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod attester;
 pub mod check;
+pub mod configfs;
 pub mod identity;
+pub mod measure;
+pub mod simulated;
 pub mod snp;
 pub mod verifier;
 
 pub use attester::{Attester, AttesterError};
 pub use check::{Check, CheckName, Verdict};
 pub use identity::{ChipId, Measurement, ParseHexError};
+pub use measure::{LaunchInput, MeasureError, VcpuType};
 pub use snp::roots::{TrustRootError, TrustRoots};
 pub use snp::{Product, SnpVerifier};
 pub use verifier::{

@@ -164,7 +164,8 @@ fn claims_say_what_the_manifest_says() {
         let mut expected = case.expected();
         // Lenient, so that the debuggable report and the provider's key give claims as well.
         expected.requirements.allow_debug = true;
-        expected.requirements.vmpl = u32::try_from(case.expect["fields"]["vmpl"].as_u64().expect("a number")).expect("small");
+        expected.requirements.vmpl =
+            u32::try_from(case.expect["fields"]["vmpl"].as_u64().expect("a number")).expect("small");
         if case.expect["signer"] == "VLEK" {
             expected.now = "2025-06-01T00:00:00Z".parse().expect("a date");
         }
@@ -174,9 +175,16 @@ fn claims_say_what_the_manifest_says() {
         };
         let claims = serde_json::to_value(evidence.claims()).expect("JSON");
         let fields = &case.expect["fields"];
-        for name in
-            ["guest_svn", "family_id", "image_id", "report_data", "measurement", "host_data", "id_key_digest", "author_key_digest"]
-        {
+        for name in [
+            "guest_svn",
+            "family_id",
+            "image_id",
+            "report_data",
+            "measurement",
+            "host_data",
+            "id_key_digest",
+            "author_key_digest",
+        ] {
             assert_eq!(claims[name], fields[name], "{}: {name}", case.name);
         }
         for name in ["report_id", "report_id_ma", "chip_id", "vmpl"] {
@@ -192,7 +200,10 @@ fn claims_say_what_the_manifest_says() {
         assert_eq!(claims["committed_version"], fields["committed_ver"], "{}", case.name);
         assert_eq!(json!(format!("{:#x}", claims["policy"]["bits"].as_u64().expect("a number"))), fields["policy"]);
         assert_eq!(json!(claims["policy"]["debug"] == true), json!(fields["policy_bits"]["debug"] == 1));
-        assert_eq!(json!(format!("{:#x}", claims["platform_info"]["bits"].as_u64().expect("a number"))), fields["platform_info"]);
+        assert_eq!(
+            json!(format!("{:#x}", claims["platform_info"]["bits"].as_u64().expect("a number"))),
+            fields["platform_info"]
+        );
         let kind = case.expect["signer"].as_str().expect("a kind").to_lowercase();
         assert_eq!(claims["signing_key"], json!(kind), "{}", case.name);
     }
@@ -294,6 +305,7 @@ fn real_revocation_lists_are_read_and_judged_by_their_dates() {
 
 #[test]
 fn amd_roots_of_all_products_are_built_in() {
-    let products: Vec<String> = TrustRoots::amd().products().map(|(product, simulated)| format!("{product} {simulated}")).collect();
+    let products: Vec<String> =
+        TrustRoots::amd().products().map(|(product, simulated)| format!("{product} {simulated}")).collect();
     assert_eq!(products, ["Milan false", "Genoa false", "Turin false"]);
 }

@@ -52,10 +52,20 @@ fn check_policy(report: &Report, requirements: &Requirements, checks: &mut Check
     let policy = report.policy();
     let allowed = |allowed: bool| if allowed { "allowed" } else { "not allowed" };
     let debug = policy.debug_allowed();
-    checks.note(CheckName::Debug, !debug || requirements.allow_debug, "debugging not allowed", format!("debugging {}", allowed(debug)));
+    checks.note(
+        CheckName::Debug,
+        !debug || requirements.allow_debug,
+        "debugging not allowed",
+        format!("debugging {}", allowed(debug)),
+    );
     let migration = policy.migrate_ma_allowed();
     let holds = !migration || requirements.allow_migration_agent;
-    checks.note(CheckName::MigrationAgent, holds, "a migration agent not allowed", format!("a migration agent {}", allowed(migration)));
+    checks.note(
+        CheckName::MigrationAgent,
+        holds,
+        "a migration agent not allowed",
+        format!("a migration agent {}", allowed(migration)),
+    );
 
     let [minor, major, ..] = bits.to_le_bytes();
     let (least_major, least_minor) = requirements.minimum_abi;
@@ -128,7 +138,8 @@ fn check_tcb(report: &Report, product: Option<Product>, requirements: &Requireme
 
 /// The minimum for one CPUID model.
 fn least(minimum: &MinimumTcb, model: Option<u8>, has_fmc: bool) -> TcbClaims {
-    let microcode = model.and_then(|model| minimum.microcode_by_model.get(&model)).copied().unwrap_or(minimum.microcode);
+    let microcode =
+        model.and_then(|model| minimum.microcode_by_model.get(&model)).copied().unwrap_or(minimum.microcode);
     TcbClaims {
         fmc: has_fmc.then_some(minimum.fmc),
         bootloader: minimum.bootloader,

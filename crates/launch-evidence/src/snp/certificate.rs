@@ -20,9 +20,9 @@ use x509_cert::time::Time;
 pub(crate) const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 /// `RSASSA-PSS-params` of SHA-384, MGF1 with SHA-384, salt of 48 bytes; the trailer field left to its default.
 pub(crate) const PSS_SHA384: [u8; 54] = [
-    0x30, 0x34, 0xA0, 0x0F, 0x30, 0x0D, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xA1,
-    0x1C, 0x30, 0x1A, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x08, 0x30, 0x0D, 0x06, 0x09, 0x60, 0x86,
-    0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xA2, 0x03, 0x02, 0x01, 0x30,
+    0x30, 0x34, 0xA0, 0x0F, 0x30, 0x0D, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00,
+    0xA1, 0x1C, 0x30, 0x1A, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x08, 0x30, 0x0D, 0x06, 0x09,
+    0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xA2, 0x03, 0x02, 0x01, 0x30,
 ];
 /// The trailer field written out, as AMD's authorities have it.
 const PSS_TRAILER: [u8; 5] = [0xA3, 0x03, 0x02, 0x01, 0x01];
@@ -111,7 +111,9 @@ impl Certificate {
     pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let PublicKey::Rsa(key) = &self.key else { return false };
         let Ok(signature) = Signature::try_from(signature) else { return false };
-        VerifyingKey::<Sha384>::new_with_salt_len(RsaPublicKey::clone(key), PSS_SALT).verify(message, &signature).is_ok()
+        VerifyingKey::<Sha384>::new_with_salt_len(RsaPublicKey::clone(key), PSS_SALT)
+            .verify(message, &signature)
+            .is_ok()
     }
 
     /// Why it is no authority: CA flag, path length, key usage, critical extensions that nobody here knows.
@@ -155,7 +157,8 @@ impl Certificate {
     }
 
     fn unknown_critical(&self, known: &[ObjectIdentifier]) -> Option<String> {
-        let unknown = self.extensions().iter().find(|extension| extension.critical && !known.contains(&extension.extn_id))?;
+        let unknown =
+            self.extensions().iter().find(|extension| extension.critical && !known.contains(&extension.extn_id))?;
         Some(format!("{} with the unknown critical extension {}", shown(self.subject()), unknown.extn_id))
     }
 
@@ -171,7 +174,8 @@ impl PublicKey {
     fn parse(certificate: &CertificateInner<Raw>) -> Result<Self, String> {
         let info = certificate.tbs_certificate().subject_public_key_info();
         if info.algorithm.oid == RSA_ENCRYPTION {
-            let key = RsaPublicKey::try_from(info.owned_to_ref()).map_err(|error| format!("an RSA key that is none: {error}"))?;
+            let key = RsaPublicKey::try_from(info.owned_to_ref())
+                .map_err(|error| format!("an RSA key that is none: {error}"))?;
             if key.n().bit_width() != RSA_BITS || *key.e() != BoxedUint::from(65_537_u32) {
                 return Err("an RSA key that is not of 4096 bits with exponent 65537".to_owned());
             }

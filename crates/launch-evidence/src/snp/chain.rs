@@ -105,7 +105,8 @@ fn issuer_of<'a, T>(
     candidates: impl IntoIterator<Item = &'a T>,
     of: impl Fn(&T) -> &Certificate,
 ) -> Option<&'a T> {
-    let mut named = candidates.into_iter().filter(|candidate| of(candidate).subject() == certificate.issuer()).peekable();
+    let mut named =
+        candidates.into_iter().filter(|candidate| of(candidate).subject() == certificate.issuer()).peekable();
     let first = *named.peek()?;
     Some(named.find(|candidate| certificate.is_signed_by(of(candidate))).unwrap_or(first))
 }
@@ -136,7 +137,9 @@ fn check_names(
             }
         }
         // Named and linked as far as it goes; that no root is at its end is the next check's to say.
-        (Some(_), Some(intermediate), None) => Ok(format!("{} below {}", shown(leaf.subject()), shown(intermediate.subject()))),
+        (Some(_), Some(intermediate), None) => {
+            Ok(format!("{} below {}", shown(leaf.subject()), shown(intermediate.subject())))
+        }
     };
     checks.judge(CheckName::CertificateNames, EXPECTED, found);
 }
@@ -147,11 +150,17 @@ fn check_root(intermediate: Option<&Certificate>, root: Option<&Root>, checks: &
         (None, _) => checks.skip(CheckName::TrustRoot, "the chain does not reach a root"),
         (Some(_), Some(root)) => {
             let simulated = if root.simulated { ", which is simulated" } else { "" };
-            checks.note(CheckName::TrustRoot, true, EXPECTED, format!("{}{simulated}", shown(root.certificate.subject())));
+            checks.note(
+                CheckName::TrustRoot,
+                true,
+                EXPECTED,
+                format!("{}{simulated}", shown(root.certificate.subject())),
+            );
         }
         (Some(intermediate), None) => {
             let name = shown(intermediate.issuer());
-            let hint = if name.contains(SIMULATED) { ", a simulated platform's root, which is not accepted here" } else { "" };
+            let hint =
+                if name.contains(SIMULATED) { ", a simulated platform's root, which is not accepted here" } else { "" };
             checks.note(CheckName::TrustRoot, false, EXPECTED, format!("{name}{hint}"));
         }
     }
@@ -187,13 +196,22 @@ fn check_flags_and_dates(
     let flags = "authorities that may sign certificates, and an end that is none";
     checks.note(CheckName::CertificateAuthority, offence.is_none(), flags, offence.unwrap_or_else(|| flags.to_owned()));
 
-    let offence = [Some(leaf), intermediate, root].into_iter().flatten().find_map(|certificate| certificate.date_offence(expected.now));
+    let offence = [Some(leaf), intermediate, root]
+        .into_iter()
+        .flatten()
+        .find_map(|certificate| certificate.date_offence(expected.now));
     let dates = format!("certificates valid at {}", expected.now);
     checks.note(CheckName::CertificateDates, offence.is_none(), dates.clone(), offence.unwrap_or(dates));
 }
 
 /// Checks that the report is about what the endorsement key's certificate is about.
-fn check_report(report: &Report, leaf: &Certificate, kind: Option<KeyKind>, chain: Option<Product>, checks: &mut Checks) {
+fn check_report(
+    report: &Report,
+    leaf: &Certificate,
+    kind: Option<KeyKind>,
+    chain: Option<Product>,
+    checks: &mut Checks,
+) {
     check_signing_key(report, kind, checks);
     check_product(report, leaf, chain, checks);
     let Some(product) = chain.or(report.product()) else {
@@ -204,7 +222,11 @@ fn check_report(report: &Report, leaf: &Certificate, kind: Option<KeyKind>, chai
 
     let reported = report.tcb_bytes(Tcb::Reported);
     let found = endorsement::tcb(leaf, product).and_then(|endorsed| {
-        if endorsed == reported { Ok(hex::encode(endorsed)) } else { Err(format!("{} in the certificate", hex::encode(endorsed))) }
+        if endorsed == reported {
+            Ok(hex::encode(endorsed))
+        } else {
+            Err(format!("{} in the certificate", hex::encode(endorsed)))
+        }
     });
     checks.judge(CheckName::TcbExtensions, format!("the reported TCB, {}", hex::encode(reported)), found);
 
@@ -219,9 +241,8 @@ fn check_report(report: &Report, leaf: &Certificate, kind: Option<KeyKind>, chai
         }
         _ => {
             let chip = report.chip_id();
-            let found = endorsement::hardware_id(leaf, product).and_then(|id| {
-                if id == chip { Ok(id.to_string()) } else { Err(format!("{id} in the certificate")) }
-            });
+            let found = endorsement::hardware_id(leaf, product)
+                .and_then(|id| if id == chip { Ok(id.to_string()) } else { Err(format!("{id} in the certificate")) });
             checks.judge(CheckName::HardwareId, format!("the report's chip id, {chip}"), found);
         }
     }
@@ -249,11 +270,14 @@ fn check_product(report: &Report, leaf: &Certificate, chain: Option<Product>, ch
     };
     let name = endorsement::product_name(leaf);
     // `Milan`, or with the stepping, `Milan-B0`.
-    let agrees = name.as_deref().and_then(|name| name.strip_prefix(chain.as_str())).is_some_and(|rest| {
-        rest.is_empty() || rest.starts_with('-')
-    });
+    let agrees = name
+        .as_deref()
+        .and_then(|name| name.strip_prefix(chain.as_str()))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
     let found = match (report.cpuid(), report.product()) {
-        _ if !agrees => Err(format!("a certificate for {}", name.map_or("no product".to_owned(), |name| format!("`{name}`")))),
+        _ if !agrees => {
+            Err(format!("a certificate for {}", name.map_or("no product".to_owned(), |name| format!("`{name}`"))))
+        }
         (None, _) => Ok(format!("{chain} by the certificate; version 2 has no CPUID")),
         (Some(_), Some(product)) if product == chain => Ok(chain.to_string()),
         (Some([family, model, _]), _) => Err(format!("CPUID family {family:#04x} model {model:#04x}")),

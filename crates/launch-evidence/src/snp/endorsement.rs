@@ -108,7 +108,9 @@ pub(crate) fn hardware_id(certificate: &Certificate, product: Product) -> Result
     let length = product.hardware_id_len();
     // Raw in AMD's certificates, wrapped as DER demands in others.
     let bytes = if value.len() == length { Some(value) } else { content(value, OCTET_STRING) };
-    let bytes = bytes.filter(|bytes| bytes.len() == length).ok_or_else(|| format!("a hardware id that is not of {length} bytes"))?;
+    let bytes = bytes
+        .filter(|bytes| bytes.len() == length)
+        .ok_or_else(|| format!("a hardware id that is not of {length} bytes"))?;
     let mut id = [0; ChipId::LEN];
     for (to, from) in id.iter_mut().zip(bytes) {
         *to = *from;
@@ -132,7 +134,11 @@ pub(crate) fn has_hardware_id(certificate: &Certificate) -> bool {
 }
 
 fn value(certificate: &Certificate, id: ObjectIdentifier) -> Option<&[u8]> {
-    certificate.extensions().iter().find(|extension| extension.extn_id == id).map(|extension| extension.extn_value.as_bytes())
+    certificate
+        .extensions()
+        .iter()
+        .find(|extension| extension.extn_id == id)
+        .map(|extension| extension.extn_value.as_bytes())
 }
 
 fn text(certificate: &Certificate, id: ObjectIdentifier) -> Option<String> {
@@ -144,7 +150,9 @@ fn text(certificate: &Certificate, id: ObjectIdentifier) -> Option<String> {
 /// The content of a value of one tag with a one-byte length; nothing may follow it.
 fn content(value: &[u8], tag: u8) -> Option<&[u8]> {
     match value {
-        [found, length, content @ ..] if *found == tag && *length < 0x80 && content.len() == usize::from(*length) => Some(content),
+        [found, length, content @ ..] if *found == tag && *length < 0x80 && content.len() == usize::from(*length) => {
+            Some(content)
+        }
         _ => None,
     }
 }

@@ -48,9 +48,7 @@ impl Evidence {
         };
         let certificates = certificates(members.get("cert_chain"))?;
         match (members.get("report"), members.get("attestation_report")) {
-            (Some(report), None) => {
-                Ok(Self { report: raw_report(report)?, certificates, form: "a raw report" })
-            }
+            (Some(report), None) => Ok(Self { report: raw_report(report)?, certificates, form: "a raw report" }),
             (None, Some(report)) => {
                 Ok(Self { report: structured_report(report)?, certificates, form: "a report as a JSON structure" })
             }
@@ -88,8 +86,8 @@ fn structured_report(value: &Value) -> Result<Report, Offence> {
     if members.len() > 64 {
         return Err(Offence::form(EXPECTED, format!("{} members", members.len())));
     }
-    let report: AttestationReport =
-        serde::Deserialize::deserialize(value).map_err(|error: serde_json::Error| Offence::form(EXPECTED, error.to_string()))?;
+    let report: AttestationReport = serde::Deserialize::deserialize(value)
+        .map_err(|error: serde_json::Error| Offence::form(EXPECTED, error.to_string()))?;
     let bytes = report.to_bytes().map_err(|error| Offence::form(EXPECTED, error.to_string()))?;
     Ok(Report::new(bytes))
 }
@@ -108,7 +106,9 @@ fn certificates(value: Option<&Value>) -> Result<Vec<Vec<u8>>, Offence> {
     let mut certificates = Vec::with_capacity(list.len());
     for entry in list {
         let (data, wanted) = match entry {
-            Value::Object(members) => (members.get("data").unwrap_or(&Value::Null), is_certificate(members.get("cert_type"))),
+            Value::Object(members) => {
+                (members.get("data").unwrap_or(&Value::Null), is_certificate(members.get("cert_type")))
+            }
             other => (other, true),
         };
         if wanted {

@@ -185,7 +185,8 @@ impl Report {
             let inside = product.tcb_reserved();
             ranges.extend(Tcb::ALL.map(|tcb| tcb.offset() + inside.start..tcb.offset() + inside.end));
         }
-        let mut offences = ranges.into_iter().flatten().filter(|offset| self.0.get(*offset).is_some_and(|byte| *byte != 0));
+        let mut offences =
+            ranges.into_iter().flatten().filter(|offset| self.0.get(*offset).is_some_and(|byte| *byte != 0));
         if let Some(offset) = offences.next() {
             return Some(format!("a byte that is not zero at {offset:#05x}"));
         }

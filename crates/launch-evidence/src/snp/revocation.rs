@@ -14,7 +14,8 @@ use crate::verifier::Revocation;
 const LIST_LEN: usize = 256 * 1024;
 
 /// The extensions that a complete list may carry: authority key identifier and number.
-const KNOWN: [ObjectIdentifier; 2] = [ObjectIdentifier::new_unwrap("2.5.29.35"), ObjectIdentifier::new_unwrap("2.5.29.20")];
+const KNOWN: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("2.5.29.35"), ObjectIdentifier::new_unwrap("2.5.29.20")];
 
 /// A parsed list, with the bytes that its signature covers as received.
 #[derive(Clone, Debug)]
@@ -36,7 +37,9 @@ impl RevocationList {
             return Err("a revocation list that is not of version 2".to_owned());
         }
         check_pss(&parsed.signature_algorithm)?;
-        if let Some(unknown) = body.crl_extensions.iter().flatten().find(|extension| !KNOWN.contains(&extension.extn_id)) {
+        if let Some(unknown) =
+            body.crl_extensions.iter().flatten().find(|extension| !KNOWN.contains(&extension.extn_id))
+        {
             return Err(format!("a revocation list with the extension {}", unknown.extn_id));
         }
         Ok(Self { parsed, signed })
