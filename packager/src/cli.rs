@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use command_line::CommonArgs;
+use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
 use jiff::Timestamp;
 use release_protocol::ProductName;
@@ -108,20 +108,6 @@ pub(crate) struct ServeArgs {
     /// Directory of a simulated platform to accept; the home's own by default.
     #[arg(long, value_name = "DIR", requires = "allow_simulated")]
     pub(crate) simulated_platform: Vec<PathBuf>,
-}
-
-/// How to reach registries.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct RegistryArgs {
-    /// Speak plain HTTP to registries that are not on this machine, too.
-    #[arg(long)]
-    pub(crate) plain_http: bool,
-    /// Registry credentials; Docker's and Podman's auth files by default.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) auth_file: Option<PathBuf>,
-    /// A further certificate authority for registries, PEM.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) registry_ca: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -116,7 +116,9 @@ impl AdminClient {
                 (ExitCode::Denied, Some("the token in `admin.token` (or `SEALIFT_TOKEN_FILE`) is not accepted"))
             }
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => (ExitCode::BadInput, None),
-            status if status.is_server_error() => (ExitCode::Unavailable, Some("try again; the service's log says more")),
+            status if status.is_server_error() => {
+                (ExitCode::Unavailable, Some("try again; the service's log says more"))
+            }
             _ => (ExitCode::Other, None),
         };
         let failure = Failure::new(code, detail).from_answerer(Answerer::Service);

@@ -69,7 +69,10 @@ impl VendorHome {
         if self.settings_path().exists() {
             return failure;
         }
-        failure.hint(format!("make a vendor home with `sealift init {}`, or name another by `--home`", self.directory.display()))
+        failure.hint(format!(
+            "make a vendor home with `sealift init {}`, or name another by `--home`",
+            self.directory.display()
+        ))
     }
 }
 

@@ -35,7 +35,9 @@ pub(crate) fn read_key_text(uri: &str) -> Result<Zeroizing<String>, Failure> {
 pub(crate) fn read_signing_key(uri: &str) -> Result<SigningKey, Failure> {
     SigningKey::from_pem(&read_key_text(uri)?)
         .or_fail(ExitCode::BadInput, || format!("`{uri}` is no P-256 private key"))
-        .map_err(|failure| failure.hint("make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"))
+        .map_err(|failure| {
+            failure.hint("make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`")
+        })
 }
 
 /// The public key in the file.

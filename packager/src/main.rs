@@ -4,10 +4,10 @@
 mod cli;
 mod client;
 mod commands;
+mod demo;
 mod home;
 mod keys;
 mod pack;
-mod storage;
 
 use clap::Parser as _;
 use command_line::{Console, ExitCode, Failure, FailureContext as _, start_logging};
@@ -20,10 +20,10 @@ fn main() -> std::process::ExitCode {
     let default_filter = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     start_logging(cli.common.verbose, default_filter);
     let console = Console::new(&cli.common);
-    console.finish(run(cli, &console))
+    console.finish(run(cli, &console), 0)
 }
 
-fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
+fn run(cli: Cli, console: &Console) -> Result<u8, Failure> {
     // One provider for all TLS of the process; a second installation would be a bug of ours and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread()
@@ -33,7 +33,8 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         .block_on(dispatch(cli, console))
 }
 
-async fn dispatch(cli: Cli, console: &Console) -> Result<(), Failure> {
+/// Runs the command and gives the exit code.
+async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
     let home = VendorHome::at(cli.home);
     match cli.command {
         Command::Init(args) => commands::init::run(&home, args, console).await,
@@ -49,8 +50,9 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::License(command) => commands::license::run(&home, command, console).await,
         Command::Lease(command) => commands::lease::run(&home, command, console).await,
         Command::Audit(command) => commands::audit::run(&home, command, console).await,
-        Command::Simulate(command) => commands::simulate::run(&home, command, console).await,
+        Command::Simulate(command) => return commands::simulate::run(&home, command, console).await,
         Command::Completions(args) => commands::documentation::completions(&args),
         Command::Man(args) => commands::documentation::man(&args),
     }
+    .map(|()| 0)
 }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use attestation_service::api::{NewImageKey, SealedManifest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _};
+use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
 use image_store::{Descriptor, Digest, Document, Index, Manifest, Place, Platform, RawManifest, Store, media_type};
 use jose::jwe::Recipient;
 use jose::signing::SigningKey;
@@ -23,9 +23,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 pub(crate) use selection::{LayerSelection, platform_name};
-pub(crate) use signature::{SignatureCheck, check_signatures, docker_reference};
-
-use crate::storage::store_failure;
+pub(crate) use signature::{check_signatures, docker_reference};
 
 /// The manifest annotation that names the product.
 pub(crate) const PRODUCT_ANNOTATION: &str = "io.sealift.product";
@@ -151,7 +149,11 @@ impl<'a> Packer<'a> {
             .map_err(|error| store_failure(format!("cannot finish `{}`", destination.reference()), &error))
     }
 
-    async fn pack_index(&mut self, mut index: Index, manifests: &mut Vec<SealedManifest>) -> Result<bytes::Bytes, Failure> {
+    async fn pack_index(
+        &mut self,
+        mut index: Index,
+        manifests: &mut Vec<SealedManifest>,
+    ) -> Result<bytes::Bytes, Failure> {
         let available: Vec<String> =
             index.manifests.iter().filter_map(|entry| entry.platform.as_ref().map(platform_name)).collect();
         let mut packed = Vec::new();

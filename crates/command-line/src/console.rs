@@ -81,13 +81,14 @@ impl Console {
         let _ = writeln!(io::stderr(), "{rendered}");
     }
 
-    /// Reports the failure, if there is one, and gives the process's exit code.
-    pub fn finish(&self, result: Result<(), Failure>) -> process::ExitCode {
+    /// Reports the failure, if there is one, and gives the process's exit code: the one that the command ended with, or
+    /// the failure's own and `offset`.
+    pub fn finish(&self, result: Result<u8, Failure>, offset: u8) -> process::ExitCode {
         match result {
-            Ok(()) => process::ExitCode::SUCCESS,
+            Ok(code) => process::ExitCode::from(code),
             Err(failure) => {
                 self.report(&failure);
-                process::ExitCode::from(failure.code as u8)
+                process::ExitCode::from(failure.code as u8 + offset)
             }
         }
     }

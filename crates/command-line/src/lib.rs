@@ -1,13 +1,16 @@
-//! How both command lines speak: exit codes, errors with hints, output on stdout and talk on stderr.
+//! How both command lines speak: exit codes, errors with hints, output on stdout and talk on stderr, and the
+//! switches for registries.
 //!
-//! Knows nothing of images, evidence or licences. `main` functions build a [`Console`] from [`CommonArgs`] and end with
+//! Knows nothing of evidence or licences. `main` functions build a [`Console`] from [`CommonArgs`] and end with
 //! [`Console::finish`].
 #![forbid(unsafe_code)]
 
 mod console;
 mod failure;
 mod progress;
+mod registry;
 
 pub use console::{CommonArgs, Console, OutputFormat, start_logging};
 pub use failure::{Answerer, ExitCode, Failure, FailureContext};
 pub use progress::ByteProgress;
+pub use registry::{RegistryArgs, store_failure};

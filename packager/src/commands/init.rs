@@ -58,10 +58,8 @@ pub(crate) async fn create(target: &Path, args: &InitArgs) -> Result<(), Failure
     let failed = || format!("cannot make `{}`", target.display());
     std::fs::create_dir_all(parent).or_fail(ExitCode::BadInput, failed)?;
     // Dropped on any failure, and all that is in it with it.
-    let staging = tempfile::Builder::new()
-        .prefix(".sealift-init-")
-        .tempdir_in(parent)
-        .or_fail(ExitCode::BadInput, failed)?;
+    let staging =
+        tempfile::Builder::new().prefix(".sealift-init-").tempdir_in(parent).or_fail(ExitCode::BadInput, failed)?;
     fill(&VendorHome::at(Some(staging.path().to_owned())), args, url).await?;
     if target.exists() {
         std::fs::remove_dir(target).or_fail(ExitCode::BadInput, failed)?;

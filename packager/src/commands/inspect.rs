@@ -1,13 +1,13 @@
 //! `inspect`: what is sealed to what, without any key.
 
-use command_line::{Console, Failure};
+use command_line::{Console, Failure, store_failure};
+use image_signature::Signatures;
 use image_store::{Descriptor, Document, Manifest, Store};
 use ocicrypt::layer::SealedLayer;
 use serde::Serialize;
 
 use crate::cli::InspectArgs;
-use crate::pack::{PRODUCT_ANNOTATION, SignatureCheck, VERSION_ANNOTATION, check_signatures, parse, platform_name};
-use crate::storage::{self, store_failure};
+use crate::pack::{PRODUCT_ANNOTATION, VERSION_ANNOTATION, check_signatures, parse, platform_name};
 
 #[derive(Serialize)]
 struct Inspected {
@@ -42,11 +42,9 @@ struct InspectedLayer {
 }
 
 pub(crate) async fn run(args: InspectArgs, console: &Console) -> Result<(), Failure> {
-    let store = storage::open(&args.reference, &args.registry).await?;
-    let raw = store
-        .resolve()
-        .await
-        .map_err(|error| store_failure(format!("cannot read `{}`", args.reference), &error))?;
+    let store = args.registry.open(&args.reference).await?;
+    let raw =
+        store.resolve().await.map_err(|error| store_failure(format!("cannot read `{}`", args.reference), &error))?;
     let (annotations, platforms) = match parse(&raw)? {
         Document::Manifest(manifest) => {
             let annotations = manifest.annotations.clone();
@@ -55,9 +53,10 @@ pub(crate) async fn run(args: InspectArgs, console: &Console) -> Result<(), Fail
         Document::Index(index) => {
             let mut platforms = Vec::with_capacity(index.manifests.len());
             for entry in &index.manifests {
-                let raw = store.manifest(&entry.digest).await.map_err(|error| {
-                    store_failure(format!("cannot read the manifest {}", entry.digest), &error)
-                })?;
+                let raw = store
+                    .manifest(&entry.digest)
+                    .await
+                    .map_err(|error| store_failure(format!("cannot read the manifest {}", entry.digest), &error))?;
                 let name = entry.platform.as_ref().map_or_else(|| "(none)".to_owned(), platform_name);
                 if let Document::Manifest(manifest) = parse(&raw)? {
                     platforms.push(platform(&store, raw.digest.to_string(), name, &manifest).await?);
@@ -83,7 +82,7 @@ async fn platform(
     platform: String,
     manifest: &Manifest,
 ) -> Result<InspectedPlatform, Failure> {
-    let signed = !matches!(check_signatures(store, &digest, &[]).await?, SignatureCheck::Unsigned);
+    let signed = !matches!(check_signatures(store, &digest, &[]).await?, Signatures::None);
     Ok(InspectedPlatform { platform, digest, signed, layers: manifest.layers.iter().map(layer).collect() })
 }
 
@@ -102,7 +101,7 @@ fn layer(descriptor: &Descriptor) -> InspectedLayer {
     if encrypted {
         match SealedLayer::parse(&descriptor.annotations) {
             Ok(sealed) => {
-                inspected.cipher = Some(sealed.public().cipher().to_owned());
+                inspected.cipher = Some(sealed.public.cipher().to_owned());
                 inspected.keys = sealed.kids().map(|kid| kid.as_str().to_owned()).collect();
                 inspected.other_wraps = sealed.other_wraps().map(ToOwned::to_owned).collect();
             }
@@ -127,7 +126,10 @@ fn text(inspected: &Inspected) -> String {
         for layer in &platform.layers {
             let state = match (&layer.problem, layer.encrypted) {
                 (Some(problem), _) => format!("UNUSABLE: {problem}"),
-                (None, true) => format!("sealed to {}", layer.keys.iter().chain(&layer.other_wraps).cloned().collect::<Vec<_>>().join(", ")),
+                (None, true) => format!(
+                    "sealed to {}",
+                    layer.keys.iter().chain(&layer.other_wraps).cloned().collect::<Vec<_>>().join(", ")
+                ),
                 (None, false) => "PLAIN".to_owned(),
             };
             lines.push(format!("  {}  {:>12} bytes  {state}", layer.digest, layer.size));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use command_line::{ByteProgress, Console, ExitCode, Failure, FailureContext as _};
+use command_line::{ByteProgress, Console, ExitCode, Failure, FailureContext as _, store_failure};
 use image_store::{Document, Store};
 use jose::jwe::Recipient;
 use serde_json::json;
@@ -13,7 +13,6 @@ use crate::client::AdminClient;
 use crate::home::VendorHome;
 use crate::keys::{read_key_text, read_signing_key};
 use crate::pack::{LayerSelection, PackPlan, Packer, docker_reference, parse};
-use crate::storage::{self, store_failure};
 
 pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) -> Result<(), Failure> {
     if args.destination.digest().is_some() {
@@ -26,8 +25,8 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
     let recipients = args.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?;
-    let source = storage::open(&args.source, &args.registry).await?;
-    let destination = Store::create(&args.destination, &storage::options(&args.registry)?)
+    let source = args.registry.open(&args.source).await?;
+    let destination = Store::create(&args.destination, &args.registry.store_options()?)
         .await
         .map_err(|error| store_failure(format!("cannot open `{}`", args.destination), &error))?;
     let progress = progress(&source, console).await?;

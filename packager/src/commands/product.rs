@@ -19,7 +19,8 @@ pub(crate) async fn run(home: &VendorHome, command: ProductCommand, console: &Co
             }
             let mut signers = Vec::with_capacity(signer.len());
             for path in &signer {
-                signers.push(read_verifying_key(path)?.to_spki_pem().map_err(|error| Failure::other(error.to_string()))?);
+                signers
+                    .push(read_verifying_key(path)?.to_spki_pem().map_err(|error| Failure::other(error.to_string()))?);
             }
             let product: Product = client.post("/products", &NewProduct { name, signers }).await?;
             console.result(&product, || product.name.to_string());
@@ -27,10 +28,7 @@ pub(crate) async fn run(home: &VendorHome, command: ProductCommand, console: &Co
         ProductCommand::List => {
             let products: Vec<Product> = client.get("/products").await?;
             console.result(&products, || {
-                table::render(
-                    &["PRODUCT", "SIGNERS", "REFERENCES", "POLICY"],
-                    products.iter().map(row).collect(),
-                )
+                table::render(&["PRODUCT", "SIGNERS", "REFERENCES", "POLICY"], products.iter().map(row).collect())
             });
         }
         ProductCommand::Show { name } => {

@@ -55,7 +55,7 @@ fn measurement(args: &ReferenceAddArgs) -> Result<Measurement, Failure> {
     } else {
         args.digest.clone()
     };
-    text.parse()
-        .or_fail(ExitCode::BadInput, || format!("`{text}` is no launch measurement"))
-        .map_err(|failure| failure.hint("compute one with `sealift measure snp` or `sealift simulate launch --measure-only`"))
+    text.parse().or_fail(ExitCode::BadInput, || format!("`{text}` is no launch measurement")).map_err(|failure| {
+        failure.hint("compute one with `sealift measure snp` or `sealift simulate launch --measure-only`")
+    })
 }

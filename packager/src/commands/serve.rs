@@ -25,7 +25,9 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
         .await
         .or_fail(ExitCode::Other, || format!("cannot serve on {listen}"))?;
     if args.allow_simulated {
-        console.say("WARNING: evidence of SIMULATED platforms is accepted. It protects nothing; never serve customers so.");
+        console.say(
+            "WARNING: evidence of SIMULATED platforms is accepted. It protects nothing; never serve customers so.",
+        );
     }
     console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
     let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});

@@ -8,7 +8,7 @@ pub(crate) fn render(headings: &[&str], rows: Vec<Vec<String>>) -> String {
         return "(none)".to_owned();
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headings.iter().copied());
+    table.load_style(presets::NOTHING).set_header(headings.iter().copied());
     for row in rows {
         table.add_row(row);
     }

@@ -1,6 +1,7 @@
 //! `verify`: signatures and structure of a sealed image; with `--deep` every blob as well.
 
-use command_line::{Console, Failure};
+use command_line::{Console, Failure, store_failure};
+use image_signature::Signatures;
 use image_store::{Document, Manifest, Store};
 use jose::signing::VerifyingKey;
 use ocicrypt::layer::SealedLayer;
@@ -9,8 +10,7 @@ use serde_json::json;
 use crate::cli::VerifyArgs;
 use crate::home::VendorHome;
 use crate::keys::read_verifying_key;
-use crate::pack::{PRODUCT_ANNOTATION, SignatureCheck, check_signatures, parse, platform_name};
-use crate::storage::{self, store_failure};
+use crate::pack::{PRODUCT_ANNOTATION, check_signatures, parse, platform_name};
 
 pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) -> Result<(), Failure> {
     let mut paths = args.key.clone();
@@ -18,20 +18,19 @@ pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) 
         paths.push(home.signing_public_key_path());
     }
     let keys = paths.iter().map(|path| read_verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
-    let store = storage::open(&args.reference, &args.registry).await?;
-    let raw = store
-        .resolve()
-        .await
-        .map_err(|error| store_failure(format!("cannot read `{}`", args.reference), &error))?;
+    let store = args.registry.open(&args.reference).await?;
+    let raw =
+        store.resolve().await.map_err(|error| store_failure(format!("cannot read `{}`", args.reference), &error))?;
     let mut manifests = Vec::new();
     match parse(&raw)? {
         Document::Manifest(manifest) => manifests.push((raw.digest.to_string(), "(single)".to_owned(), manifest)),
         Document::Index(index) => {
             signers(&store, &raw.digest.to_string(), &keys).await?;
             for entry in &index.manifests {
-                let raw = store.manifest(&entry.digest).await.map_err(|error| {
-                    store_failure(format!("cannot read the manifest {}", entry.digest), &error)
-                })?;
+                let raw = store
+                    .manifest(&entry.digest)
+                    .await
+                    .map_err(|error| store_failure(format!("cannot read the manifest {}", entry.digest), &error))?;
                 let name = entry.platform.as_ref().map_or_else(|| "(none)".to_owned(), platform_name);
                 if let Document::Manifest(manifest) = parse(&raw)? {
                     manifests.push((raw.digest.to_string(), name, manifest));
@@ -46,21 +45,26 @@ pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) 
         if args.deep {
             check_blobs(&store, manifest).await?;
         }
-        verified.push(json!({"platform": platform, "digest": digest, "signers": signers, "layers": manifest.layers.len()}));
+        verified
+            .push(json!({"platform": platform, "digest": digest, "signers": signers, "layers": manifest.layers.len()}));
     }
     let document = json!({"reference": args.reference.to_string(), "digest": raw.digest.to_string(), "verified": verified, "deep": args.deep});
     console.result(&document, || {
-        format!("verified {}: {} manifests signed and well-formed", args.reference.with_digest(raw.digest), manifests.len())
+        format!(
+            "verified {}: {} manifests signed and well-formed",
+            args.reference.with_digest(raw.digest),
+            manifests.len()
+        )
     });
     Ok(())
 }
 
 async fn signers(store: &Store, digest: &str, keys: &[VerifyingKey]) -> Result<Vec<String>, Failure> {
     match check_signatures(store, digest, keys).await? {
-        SignatureCheck::Signed(signers) => Ok(signers),
-        SignatureCheck::Unsigned => Err(Failure::verification(format!("{digest} is not signed"))
+        Signatures::By(signers) => Ok(signers.into_iter().map(|signer| signer.thumbprint).collect()),
+        Signatures::None => Err(Failure::verification(format!("{digest} is not signed"))
             .hint("an image that `sealift pack` wrote is signed; this one was put together by somebody else")),
-        SignatureCheck::NoKnownSigner => Err(Failure::verification(format!("{digest} is signed by none of the given keys"))
+        Signatures::ByOthers => Err(Failure::verification(format!("{digest} is signed by none of the given keys"))
             .hint("name the vendor's public key by `--key`")),
     }
 }
@@ -73,11 +77,15 @@ fn check_structure(manifest: &Manifest, digest: &str) -> Result<(), Failure> {
     for layer in &manifest.layers {
         if ocicrypt::media_type::is_encrypted(&layer.media_type) {
             SealedLayer::parse(&layer.annotations).map_err(|error| {
-                Failure::verification(format!("the layer {} cannot be opened by anyone", layer.digest)).caused_by(&error)
+                Failure::verification(format!("the layer {} cannot be opened by anyone", layer.digest))
+                    .caused_by(&error)
             })?;
             sealed_layers += 1;
         } else if layer.annotations.keys().any(|name| ocicrypt::layer::is_encryption_annotation(name)) {
-            return Err(Failure::verification(format!("the layer {} is plain but says how it is encrypted", layer.digest)));
+            return Err(Failure::verification(format!(
+                "the layer {} is plain but says how it is encrypted",
+                layer.digest
+            )));
         }
     }
     if sealed_layers == 0 {
@@ -88,7 +96,9 @@ fn check_structure(manifest: &Manifest, digest: &str) -> Result<(), Failure> {
 
 async fn check_blobs(store: &Store, manifest: &Manifest) -> Result<(), Failure> {
     for descriptor in manifest.layers.iter().chain([&manifest.config]) {
-        let failed = |error: image_store::Error| store_failure(format!("the blob {} does not verify", descriptor.digest), &error);
+        let failed = |error: image_store::Error| {
+            store_failure(format!("the blob {} does not verify", descriptor.digest), &error)
+        };
         let mut blob = store.blob(descriptor).await.map_err(failed)?;
         while let Some(chunk) = blob.chunk().await {
             chunk.map_err(failed)?;

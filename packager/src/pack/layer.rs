@@ -6,14 +6,12 @@
 use std::io::Read as _;
 
 use bytes::Bytes;
-use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _};
+use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
 use image_store::{BlockingBlob, Descriptor, Digest, Hasher, Store};
 use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, CtrStream, EncryptionSeal};
 use ocicrypt::options::{PrivateOptions, PublicOptions};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
-
-use crate::storage::store_failure;
 
 /// Bytes in one chunk.
 const CHUNK: usize = 256 * 1024;
@@ -141,7 +139,8 @@ fn join<T>(joined: Result<T, JoinError>) -> Result<T, Failure> {
 fn read_failure(plain: &Descriptor, error: &EncryptError) -> Failure {
     let message = format!("cannot read the layer {}", plain.digest);
     match error {
-        EncryptError::Read(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<image_store::Error>()) {
+        EncryptError::Read(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<image_store::Error>())
+        {
             Some(error) => store_failure(message, error),
             None => Failure::new(ExitCode::BadInput, message).caused_by(error),
         },

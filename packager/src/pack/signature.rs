@@ -1,12 +1,10 @@
 //! Signatures beside the image: written at `sha256-<digest>.sig`, those of others kept.
 
-use command_line::{ExitCode, Failure, FailureContext as _};
-use image_signature::{Appended, SignatureArtifact, payload_descriptors};
-use image_store::{Descriptor, ErrorKind, ImageReference, Place, RawManifest, Store};
+use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
+use image_signature::{Appended, LookupError, SignatureArtifact, Signatures, find_signers, signature_manifest};
+use image_store::{ImageReference, Place, Store};
 use jose::signing::{SigningKey, VerifyingKey};
 use release_protocol::ProductName;
-
-use crate::storage::store_failure;
 
 /// The name that a signature is for: the registry's name of the image with its tag, else one made from the product's.
 pub(crate) fn docker_reference(reference: &ImageReference, product: &ProductName) -> String {
@@ -25,7 +23,8 @@ pub(crate) fn docker_reference(reference: &ImageReference, product: &ProductName
 /// Signs the manifest with `digest` in `store`.
 pub(super) async fn sign(store: &Store, digest: &str, name: &str, key: &SigningKey) -> Result<(), Failure> {
     let cannot = || format!("cannot sign {digest}");
-    let artifact = match existing(store, digest).await? {
+    let existing = signature_manifest(store, digest).await.map_err(|error| lookup_failure(digest, &error))?;
+    let artifact = match existing {
         None => image_signature::sign(digest, name, key).or_fail(ExitCode::Other, cannot)?,
         Some(manifest) => {
             match image_signature::append(&manifest.bytes, digest, name, key).or_fail(ExitCode::BadInput, cannot)? {
@@ -51,51 +50,20 @@ async fn put(store: &Store, digest: &str, artifact: SignatureArtifact) -> Result
         .map(drop)
 }
 
-/// What a look at a manifest's signatures gave.
-#[derive(Debug)]
-pub(crate) enum SignatureCheck {
-    /// Nobody signed.
-    Unsigned,
-    /// Somebody signed, none of the keys.
-    NoKnownSigner,
-    /// These keys signed, by thumbprint.
-    Signed(Vec<String>),
-}
-
 /// Which of `keys` signed the manifest with `digest`.
 pub(crate) async fn check_signatures(
     store: &Store,
     digest: &str,
     keys: &[VerifyingKey],
-) -> Result<SignatureCheck, Failure> {
-    let Some(manifest) = existing(store, digest).await? else { return Ok(SignatureCheck::Unsigned) };
-    let descriptors = payload_descriptors(&manifest.bytes)
-        .or_fail(ExitCode::VerificationFailed, || format!("the signature of {digest} is malformed"))?;
-    let mut payloads = Vec::with_capacity(descriptors.len());
-    for descriptor in descriptors {
-        let blob = descriptor
-            .digest
-            .parse()
-            .or_fail(ExitCode::VerificationFailed, || format!("the signature of {digest} is malformed"))?;
-        let blob = Descriptor::new(image_signature::PAYLOAD_MEDIA_TYPE, blob, descriptor.size);
-        let bytes = store
-            .small_blob(&blob, image_signature::payload::PAYLOAD_MAX)
-            .await
-            .map_err(|error| store_failure(format!("cannot read the signature of {digest}"), &error))?;
-        payloads.push(bytes);
-    }
-    let verified = image_signature::verify(&manifest.bytes, payloads.iter().map(AsRef::as_ref), digest, keys);
-    Ok(match verified {
-        Ok(signers) => SignatureCheck::Signed(signers.into_iter().map(|signer| signer.thumbprint).collect()),
-        Err(_) => SignatureCheck::NoKnownSigner,
-    })
+) -> Result<Signatures, Failure> {
+    find_signers(store, digest, keys).await.map_err(|error| lookup_failure(digest, &error))
 }
 
-async fn existing(store: &Store, digest: &str) -> Result<Option<RawManifest>, Failure> {
-    match store.manifest_by_tag(&tag(digest)?).await {
-        Ok(manifest) => Ok(Some(manifest)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(store_failure(format!("cannot look for signatures of {digest}"), &error)),
+fn lookup_failure(digest: &str, error: &LookupError) -> Failure {
+    let message = format!("cannot read the signatures of {digest}");
+    match error {
+        LookupError::Store(error) => store_failure(message, error),
+        other => Failure::verification(message).caused_by(other),
     }
 }
 

@@ -1,0 +1,33 @@
+//! Which attester this guest has: the kernel's, or in evaluation a simulated platform's, which is always said.
+
+use std::path::Path;
+
+use command_line::{Console, ExitCode, Failure};
+use launch_evidence::configfs::ConfigfsAttester;
+use launch_evidence::simulated::SimulatedAttester;
+use launch_evidence::{Attester, AttesterError};
+
+/// The variable by which a simulated launch tells its guest where the report device is.
+pub(crate) const SIMULATED_PLATFORM: &str = "SEALIFT_SIMULATED_PLATFORM";
+
+/// Where the kernel offers launch evidence.
+pub(crate) const CONFIGFS: &str = "/sys/kernel/config/tsm/report";
+
+/// Opens this guest's attester.
+pub(crate) fn open(console: &Console) -> Result<Box<dyn Attester>, Failure> {
+    if let Some(socket) = std::env::var_os(SIMULATED_PLATFORM) {
+        let attester = SimulatedAttester::connect(Path::new(&socket)).map_err(|error| failure(&error))?;
+        console.say("note: the platform is SIMULATED; it protects nothing");
+        return Ok(Box::new(attester));
+    }
+    ConfigfsAttester::open(Path::new(CONFIGFS))
+        .map(|attester| Box::new(attester) as Box<dyn Attester>)
+        .map_err(|error| failure(&error))
+}
+
+/// An attester's error as a command's.
+pub(crate) fn failure(error: &AttesterError) -> Failure {
+    Failure::new(ExitCode::VerificationFailed, "cannot get launch evidence of this machine")
+        .caused_by(error)
+        .hint("run inside a SEV-SNP guest (`sealift-shim doctor` says what is missing), or evaluate with `sealift simulate launch`")
+}

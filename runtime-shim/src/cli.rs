@@ -1,0 +1,135 @@
+//! The command line as types: names, switches and help texts, no behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use command_line::{CommonArgs, RegistryArgs};
+use image_store::ImageReference;
+
+/// Runs sealed images: attests first, then fetches, verifies, unpacks and runs them, while the licence lives.
+#[derive(Debug, Parser)]
+#[command(name = "sealift-shim", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 other failure, 2 usage, 3 bad input, 4 verification failed, \
+5 denied, 6 unavailable (retry), 7 lease lost. `run` passes the workload's own code through and gives its own \
+failures as 120 + the code above.")]
+pub(crate) struct Cli {
+    /// Output and verbosity.
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Attest, fetch, verify, unpack and run an image; renew its lease; stop it when the lease is gone.
+    Run(RunArgs),
+    /// The same up to an OCI bundle.
+    Unpack(UnpackArgs),
+    /// Show this machine's launch evidence and the service's verdict on it.
+    Attest(AttestArgs),
+    /// Say what this machine lacks.
+    Doctor(DoctorArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What every command needs that opens a sealed image.
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// The sealed image: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG].
+    #[arg(value_name = "REF")]
+    pub(crate) reference: ImageReference,
+    /// The licence that the vendor issued.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) license: PathBuf,
+    /// The platform to pick from an index (os/architecture[/variant]); this machine's by default.
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) image: ImageArgs,
+    /// What runs the container.
+    #[arg(long, value_enum, default_value_t, value_name = "RUNTIME")]
+    pub(crate) runtime: RuntimeKind,
+    /// Where root file systems are unpacked; must be memory or encrypted storage of the TEE.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// The container's network.
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub(crate) network: NetworkMode,
+    /// How long the workload has between SIGTERM and SIGKILL when its lease is gone.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) stop_timeout: u64,
+    /// What to run instead of the image's own command.
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnpackArgs {
+    #[command(flatten)]
+    pub(crate) image: ImageArgs,
+    /// The bundle's directory; must not exist.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttestArgs {
+    /// The licence, which names the service.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) license: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A licence, to try the service that it names.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) license: Option<PathBuf>,
+}
+
+/// What runs containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeKind {
+    /// runc or crun where there is one that works, else the embedded runtime.
+    #[default]
+    Auto,
+    /// crun
+    Crun,
+    /// The runtime inside this program.
+    Embedded,
+    /// runc
+    Runc,
+}
+
+/// The container's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkMode {
+    /// The guest's own.
+    #[default]
+    Host,
+    /// None but loopback.
+    None,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

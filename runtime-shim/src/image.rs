@@ -1,0 +1,196 @@
+//! The sealed image as far as it can be known before anything is released: manifest, signers, config, wrapped keys.
+//! No layer is requested here.
+
+use std::collections::BTreeMap;
+
+use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
+use image_signature::{LookupError, Signatures, find_signers};
+use image_store::{Descriptor, Document, Index, Manifest, Platform, RawManifest, Store};
+use jose::signing::VerifyingKey;
+use ocicrypt::cipher::KeyEncryptionKey;
+use ocicrypt::layer::SealedLayer;
+use ocicrypt::options::PrivateOptions;
+use oci_spec::image::ImageConfiguration;
+use release_protocol::ResourcePath;
+
+/// The largest image config that is read, in bytes.
+const CONFIG_MAX: usize = 4 * 1024 * 1024;
+
+/// One layer: its blob, the digest of its plain tar, and how it is sealed, where it is.
+pub(crate) struct Layer {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) diff_id: String,
+    pub(crate) sealed: Option<SealedLayer>,
+}
+
+/// An image whose manifest one of the vendor's keys signed.
+pub(crate) struct SignedImage {
+    pub(crate) manifest_digest: String,
+    /// Thumbprints of the keys that signed.
+    pub(crate) signers: Vec<String>,
+    pub(crate) config: ImageConfiguration,
+    pub(crate) layers: Vec<Layer>,
+}
+
+impl SignedImage {
+    /// Fetches manifest, signatures and config, and checks everything that needs no key.
+    pub(crate) async fn open(store: &Store, keys: &[VerifyingKey], platform: Option<&str>) -> Result<Self, Failure> {
+        let raw = platform_manifest(store, platform).await?;
+        let Document::Manifest(manifest) = parse(&raw)? else {
+            return Err(Failure::bad_input(format!("{} is an index inside an index", raw.digest)));
+        };
+        let manifest_digest = raw.digest.to_string();
+        let signers = signers(store, &manifest_digest, keys).await?;
+        let config = config(store, &manifest).await?;
+        let layers = layers(&manifest, &config)?;
+        Ok(Self { manifest_digest, signers, config, layers })
+    }
+
+    /// The keys that open its layers, each once.
+    pub(crate) fn key_paths(&self) -> Result<Vec<ResourcePath>, Failure> {
+        let mut paths = BTreeMap::new();
+        for kid in self.layers.iter().filter_map(|layer| layer.sealed.as_ref()).flat_map(SealedLayer::kids) {
+            let path: ResourcePath = kid
+                .path()
+                .parse()
+                .or_fail(ExitCode::BadInput, || format!("the layers' key `{}` is none of a service", kid.as_str()))?;
+            paths.insert(path.to_string(), path);
+        }
+        if paths.is_empty() {
+            return Err(Failure::verification("the image has no layer that is sealed to a service")
+                .hint("a plain or re-assembled image is not started; ask the vendor for the sealed one"));
+        }
+        Ok(paths.into_values().collect())
+    }
+
+    /// Opens the wrapped keys of all sealed layers, before any layer is requested.
+    pub(crate) fn unwrap(&self, keks: &[KeyEncryptionKey]) -> Result<Vec<Option<PrivateOptions>>, Failure> {
+        self.layers.iter().map(|layer| layer.sealed.as_ref().map(|sealed| open(layer, sealed, keks)).transpose()).collect()
+    }
+
+    /// The command line that will run: the image's own, with `args` in the place of its default arguments.
+    pub(crate) fn command(&self, args: &[String]) -> Vec<String> {
+        let config = self.config.config().as_ref();
+        let mut command = config.and_then(|config| config.entrypoint().clone()).unwrap_or_default();
+        if args.is_empty() {
+            command.extend(config.and_then(|config| config.cmd().clone()).unwrap_or_default());
+        } else {
+            command.extend(args.iter().cloned());
+        }
+        command
+    }
+}
+
+fn open(layer: &Layer, sealed: &SealedLayer, keks: &[KeyEncryptionKey]) -> Result<PrivateOptions, Failure> {
+    let mut last = None;
+    for kek in keks {
+        match sealed.open_with_kek(kek) {
+            Ok(options) => return Ok(options),
+            Err(error) => last = Some(error),
+        }
+    }
+    let failure = Failure::verification(format!("the released key does not open the layer {}", layer.descriptor.digest));
+    Err(match last {
+        Some(error) => failure.caused_by(&error),
+        None => failure,
+    })
+}
+
+async fn platform_manifest(store: &Store, platform: Option<&str>) -> Result<RawManifest, Failure> {
+    let raw = store
+        .resolve()
+        .await
+        .map_err(|error| store_failure(format!("cannot read `{}`", store.reference()), &error))?;
+    let Document::Index(index) = parse(&raw)? else { return Ok(raw) };
+    let wanted = platform.map_or_else(this_platform, ToOwned::to_owned);
+    let entry = pick(&index, &wanted).ok_or_else(|| {
+        let available: Vec<String> = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(name).collect();
+        Failure::bad_input(format!("`{}` has no image for {wanted}", store.reference()))
+            .hint(format!("name another by `--platform`; there are: {}", available.join(", ")))
+    })?;
+    store
+        .manifest(&entry.digest)
+        .await
+        .map_err(|error| store_failure(format!("cannot read the manifest {}", entry.digest), &error))
+}
+
+fn pick<'a>(index: &'a Index, wanted: &str) -> Option<&'a Descriptor> {
+    let of = |entry: &&Descriptor, exact: bool| {
+        entry.platform.as_ref().is_some_and(|platform| {
+            let name = name(platform);
+            name == wanted || (!exact && name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('/')))
+        })
+    };
+    index.manifests.iter().find(|entry| of(entry, true)).or_else(|| index.manifests.iter().find(|entry| of(entry, false)))
+}
+
+fn name(platform: &Platform) -> String {
+    match platform.variant.as_deref() {
+        Some(variant) if !variant.is_empty() => format!("{}/{}/{variant}", platform.os, platform.architecture),
+        _ => format!("{}/{}", platform.os, platform.architecture),
+    }
+}
+
+/// This machine's platform in Go's names.
+fn this_platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("linux/{architecture}")
+}
+
+fn parse(raw: &RawManifest) -> Result<Document, Failure> {
+    raw.parse().or_fail(ExitCode::BadInput, || format!("the manifest {} cannot be used", raw.digest))
+}
+
+async fn signers(store: &Store, digest: &str, keys: &[VerifyingKey]) -> Result<Vec<String>, Failure> {
+    let signatures = find_signers(store, digest, keys).await.map_err(|error| {
+        let message = format!("cannot read the signatures of {digest}");
+        match &error {
+            LookupError::Store(error) => store_failure(message, error),
+            other => Failure::verification(message).caused_by(other),
+        }
+    })?;
+    match signatures {
+        Signatures::By(signers) => Ok(signers.into_iter().map(|signer| signer.thumbprint).collect()),
+        Signatures::None => Err(Failure::verification(format!("the image {digest} is not signed"))
+            .hint("copy its signature, too (tag `sha256-<digest>.sig`), or ask the vendor for the signed image")),
+        Signatures::ByOthers => Err(Failure::verification(format!(
+            "the image {digest} is signed by none of the keys in the licence"
+        ))
+        .hint("the image and the licence must come from the same vendor")),
+    }
+}
+
+async fn config(store: &Store, manifest: &Manifest) -> Result<ImageConfiguration, Failure> {
+    let bytes = store
+        .small_blob(&manifest.config, CONFIG_MAX)
+        .await
+        .map_err(|error| store_failure("cannot read the image's config", &error))?;
+    serde_json::from_slice(&bytes).or_fail(ExitCode::BadInput, || "the image's config is malformed".to_owned())
+}
+
+fn layers(manifest: &Manifest, config: &ImageConfiguration) -> Result<Vec<Layer>, Failure> {
+    let diff_ids = config.rootfs().diff_ids();
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(Failure::verification(format!(
+            "the image has {} layers but its config names {}",
+            manifest.layers.len(),
+            diff_ids.len()
+        )));
+    }
+    manifest
+        .layers
+        .iter()
+        .zip(diff_ids)
+        .map(|(descriptor, diff_id)| {
+            let sealed = ocicrypt::media_type::is_encrypted(&descriptor.media_type)
+                .then(|| SealedLayer::parse(&descriptor.annotations))
+                .transpose()
+                .or_fail(ExitCode::BadInput, || format!("the layer {} cannot be opened by anyone", descriptor.digest))?;
+            Ok(Layer { descriptor: descriptor.clone(), diff_id: diff_id.clone(), sealed })
+        })
+        .collect()
+}

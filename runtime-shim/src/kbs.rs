@@ -1,0 +1,234 @@
+//! The service's client: challenge, attestation, keys, renewal. Trusts the licence's certificate authority alone.
+
+use std::error::Error;
+use std::time::Duration;
+
+use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
+use jose::jwe::{EphemeralKey, Jwe};
+use launch_evidence::Attester;
+use ocicrypt::cipher::KeyEncryptionKey;
+use release_protocol::{
+    AttestAnswer, Attestation, Challenge, Evidence, KBS_PREFIX, KBS_VERSION, LeaseId, LicenseFile, Problem, Request,
+    ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
+};
+use reqwest::{Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use url::Url;
+
+/// The largest answer that is read, in bytes.
+const ANSWER_MAX: usize = 1 << 20;
+
+/// One guest's conversation with its service.
+pub(crate) struct ServiceClient {
+    http: reqwest::Client,
+    base: Url,
+    license: LicenseFile,
+    key: EphemeralKey,
+}
+
+/// What went wrong in a conversation.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// The service answered and said no, or its answer cannot be believed. Trying again does not help.
+    Final(Failure),
+    /// The service was out of reach or too busy.
+    Unavailable(Failure),
+}
+
+impl Refused {
+    /// The command's failure.
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Final(failure) | Self::Unavailable(failure) => failure,
+        }
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        match failure.code {
+            ExitCode::Unavailable => Self::Unavailable(failure),
+            _ => Self::Final(failure),
+        }
+    }
+}
+
+impl ServiceClient {
+    /// A client for the service that the licence names, with a fresh ephemeral key.
+    pub(crate) fn new(license: LicenseFile) -> Result<Self, Failure> {
+        let service = &license.unverified().service;
+        if service.url.scheme() != "https" {
+            return Err(Failure::bad_input(format!("the licence's service `{}` is not https", service.url)));
+        }
+        let ca = reqwest::Certificate::from_pem(service.ca_pem.as_bytes())
+            .or_fail(ExitCode::BadInput, || "the licence's certificate authority is malformed".to_owned())?;
+        let http = reqwest::Client::builder()
+            .tls_certs_only([ca])
+            .https_only(true)
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(Duration::from_secs(30))
+            .build()
+            .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
+        let key = EphemeralKey::generate().or_fail(ExitCode::Other, || "cannot make the guest's key".to_owned())?;
+        Ok(Self { http, base: service.url.clone(), license, key })
+    }
+
+    /// The lease's identity: the thumbprint of the guest's key.
+    pub(crate) fn lease_id(&self) -> LeaseId {
+        LeaseId(self.key.thumbprint())
+    }
+
+    /// Attests, stating `workload`; `lease` renews one.
+    pub(crate) async fn attest(
+        &self,
+        attester: &dyn Attester,
+        workload: Option<&Workload>,
+        lease: Option<&LeaseId>,
+    ) -> Result<AttestAnswer, Refused> {
+        let tee: Tee = attester
+            .tee()
+            .parse()
+            .or_fail(ExitCode::Other, || format!("`{}` is no TEE that the protocol knows", attester.tee()))?;
+        let request =
+            Request { version: KBS_VERSION.to_owned(), tee, extra_params: Value::String(String::new()) };
+        let challenge: Challenge = self.post("auth", &request).await?;
+        let runtime_data = RuntimeData {
+            nonce: challenge.nonce,
+            tee_pubkey: self.public_key()?,
+            license: Some(self.license.token().to_owned()),
+            workload: workload.cloned(),
+            lease: lease.cloned(),
+        }
+        .to_members()
+        .or_fail(ExitCode::Other, || "cannot write the runtime data".to_owned())?;
+        let bound = report_data(&runtime_data, "")
+            .or_fail(ExitCode::Other, || "cannot bind the runtime data".to_owned())?;
+        let primary_evidence = attester.evidence(&bound).map_err(|error| crate::attester::failure(&error))?;
+        let attestation = Attestation {
+            init_data: None,
+            runtime_data,
+            tee_evidence: Evidence { primary_evidence, additional_evidence: String::new() },
+        };
+        self.post("attest", &attestation).await
+    }
+
+    /// Fetches one key under the attestation's token.
+    pub(crate) async fn fetch_key(&self, token: &str, path: &ResourcePath) -> Result<KeyEncryptionKey, Refused> {
+        let url = self.url(&format!("resource/{path}"))?;
+        let answer = self.http.get(url).bearer_auth(token).send().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.body(answer).await?;
+        let cannot = || format!("the service's answer for `{path}` does not open");
+        let message = Jwe::parse(&bytes).or_fail(ExitCode::VerificationFailed, cannot)?;
+        let plain = self.key.decrypt(&message).or_fail(ExitCode::VerificationFailed, cannot)?;
+        Ok(KeyEncryptionKey::try_init(|key| {
+            if plain.len() != key.len() {
+                return Err(Failure::verification(format!("the key `{path}` has {} bytes, not 32", plain.len())));
+            }
+            key.copy_from_slice(&plain);
+            Ok(())
+        })?)
+    }
+
+    /// Gives the lease back; the workload has stopped.
+    pub(crate) async fn end_lease(&self, token: &str) -> Result<(), Refused> {
+        let url = self.url("lease/end")?;
+        let answer = self.http.post(url).bearer_auth(token).send().await.map_err(|error| self.unreachable(&error))?;
+        self.body(answer).await.map(drop)
+    }
+
+    fn public_key(&self) -> Result<TeePubKey, Failure> {
+        serde_json::to_value(self.key.jwk())
+            .and_then(serde_json::from_value)
+            .or_fail(ExitCode::Other, || "cannot write the guest's public key".to_owned())
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Failure> {
+        self.base
+            .join(&format!("{KBS_PREFIX}/{path}"))
+            .or_fail(ExitCode::BadInput, || format!("`{}` is no address of a service", self.base))
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, Refused> {
+        let answer =
+            self.http.post(self.url(path)?).json(body).send().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.body(answer).await?;
+        Ok(serde_json::from_slice(&bytes).or_fail(ExitCode::VerificationFailed, || {
+            format!("the answer of the service at `{}` cannot be used", self.base)
+        })?)
+    }
+
+    async fn body(&self, mut answer: Response) -> Result<Vec<u8>, Refused> {
+        let status = answer.status();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if bytes.len() + chunk.len() > ANSWER_MAX {
+                return Err(Failure::verification(format!("the answer of the service at `{}` is too long", self.base)).into());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if status.is_success() { Ok(bytes) } else { Err(self.refused(status, &bytes).into()) }
+    }
+
+    fn refused(&self, status: StatusCode, bytes: &[u8]) -> Failure {
+        let problem: Option<Problem> = serde_json::from_slice(bytes).ok();
+        let code = problem.as_ref().and_then(Problem::code).unwrap_or_default().to_owned();
+        let entry = problem.as_ref().and_then(|problem| problem.entry);
+        let detail = problem.as_ref().map_or_else(|| format!("HTTP status {status}"), |problem| problem.detail.clone());
+        let mut failure = match (status, code.as_str()) {
+            (_, "evidence-rejected") => Failure::verification("the service does not accept this machine's launch evidence")
+                .hint("ask the vendor which platforms, firmware and TCB it accepts"),
+            (_, "seats-exhausted") => Failure::denied("all seats of the licence are taken")
+                .hint("stop another instance, or ask the vendor for more seats"),
+            (StatusCode::UNAUTHORIZED, _) => Failure::verification("the service wants a fresh attestation"),
+            (StatusCode::FORBIDDEN, _) => Failure::denied("the service denies the release")
+                .hint("the reasons above say what to ask the vendor for"),
+            (StatusCode::NOT_FOUND, _) => Failure::denied("the service does not know this image's key")
+                .hint("ask the vendor whether the image was packed for this service"),
+            (StatusCode::BAD_REQUEST, _) => Failure::other("the service cannot read this shim's request")
+                .hint("shim and service may be of different versions"),
+            (status, _) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Failure::unavailable(format!("the service at `{}` cannot answer now", self.base)).hint("try again later")
+            }
+            _ => Failure::other(format!("the service at `{}` refuses", self.base)),
+        };
+        let reasons = problem.map(|problem| problem.reasons).unwrap_or_default();
+        failure.causes = if reasons.is_empty() { vec![detail] } else { reasons };
+        if let (Some(entry), Some(hint)) = (entry, failure.hint.take()) {
+            failure.hint = Some(format!("{hint}; it is audit entry {entry} there"));
+        }
+        failure.from_answerer(Answerer::Service)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Refused {
+        if is_untrusted(error) {
+            let failure = Failure::verification(format!(
+                "the service at `{}` shows a certificate that the licence's authority did not issue",
+                self.base
+            ))
+            .caused_by(error)
+            .hint("somebody may stand between this machine and the vendor; ask the vendor whether its authority changed");
+            return Refused::Final(failure);
+        }
+        let failure = Failure::unavailable(format!("the service at `{}` does not answer", self.base))
+            .caused_by(error)
+            .hint("check the network between this machine and the vendor's service, then try again");
+        Refused::Unavailable(failure)
+    }
+}
+
+/// Whether a certificate was refused, anywhere below `error`.
+fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        // An io::Error hides what it wraps from `source`.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}

@@ -1,0 +1,140 @@
+//! The road from a reference and a licence to the layers' keys: verify, attest, receive. Shared by `run` and `unpack`.
+
+use command_line::{Console, Failure, store_failure};
+use image_store::Store;
+use jose::signing::VerifyingKey;
+use launch_evidence::Attester;
+use ocicrypt::options::PrivateOptions;
+use release_protocol::{Lease, Obligations, Workload};
+
+use crate::cli::ImageArgs;
+use crate::image::SignedImage;
+use crate::kbs::{Refused, ServiceClient};
+use crate::{attester, license};
+
+/// An image with its keys and the lease that lets it run.
+pub(crate) struct Session {
+    pub(crate) store: Store,
+    pub(crate) image: SignedImage,
+    /// One for each layer; `None` for a plain one.
+    pub(crate) layer_keys: Vec<Option<PrivateOptions>>,
+    pub(crate) command: Vec<String>,
+    pub(crate) obligations: Obligations,
+    pub(crate) holder: LeaseHolder,
+}
+
+/// Who holds the lease, and how to renew it.
+pub(crate) struct LeaseHolder {
+    pub(crate) lease: Lease,
+    client: ServiceClient,
+    attester: Box<dyn Attester>,
+    workload: Workload,
+    token: String,
+}
+
+impl LeaseHolder {
+    /// Attests afresh and renews the lease.
+    pub(crate) async fn renew(&mut self) -> Result<(), Refused> {
+        let answer =
+            self.client.attest(self.attester.as_ref(), Some(&self.workload), Some(&self.lease.id)).await?;
+        self.token = answer.token;
+        self.lease = answer.lease.ok_or_else(no_lease)?;
+        Ok(())
+    }
+
+    /// Gives the lease back. A service that is out of reach lets it lapse.
+    pub(crate) async fn release(&self) {
+        if let Err(refused) = self.client.end_lease(&self.token).await {
+            tracing::warn!("the lease could not be given back and lapses by itself: {}", refused.into_failure().message);
+        }
+    }
+}
+
+/// Verifies the image, attests, and receives its keys. No layer has been requested when this returns.
+pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Console) -> Result<Session, Failure> {
+    let license = license::read(&args.license)?;
+    let keys = license::signers(license.unverified())?;
+    let store = args.registry.open(&args.reference).await?;
+    let image = SignedImage::open(&store, &keys, args.platform.as_deref()).await?;
+    let command = image.command(command_args);
+    let attester = attester::open(console)?;
+    let workload = Workload {
+        manifest_digest: image.manifest_digest.clone(),
+        signers: image.signers.clone(),
+        command: command.clone(),
+    };
+    let key_paths = image.key_paths()?;
+    let client = ServiceClient::new(license)?;
+    let answer =
+        client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
+    let lease = answer.lease.ok_or_else(no_lease)?;
+    let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token };
+    let received = async {
+        let obligations = answer.obligations.unwrap_or_default();
+        check_obligations(&obligations, &image, &command, &keys)?;
+        let mut keks = Vec::with_capacity(key_paths.len());
+        for path in &key_paths {
+            keks.push(holder.client.fetch_key(&holder.token, path).await.map_err(Refused::into_failure)?);
+        }
+        Ok((obligations, image.unwrap(&keks)?))
+    }
+    .await;
+    match received {
+        Ok((obligations, layer_keys)) => {
+            let simulated = if holder.attester.is_simulated() { " (SIMULATED platform)" } else { "" };
+            console.say(format!(
+                "attested{simulated}; holding lease {} of licence {}",
+                holder.lease.id, holder.lease.license
+            ));
+            Ok(Session { store, image, layer_keys, command, obligations, holder })
+        }
+        Err(failure) => {
+            // A seat must not stay taken by an instance that never starts.
+            holder.release().await;
+            holder.token.clear();
+            Err(failure)
+        }
+    }
+}
+
+fn no_lease() -> Failure {
+    Failure::verification("the service attested this guest but granted no lease")
+}
+
+/// What the service obliges this shim to, as far as it can be judged before the start.
+fn check_obligations(
+    obligations: &Obligations,
+    image: &SignedImage,
+    command: &[String],
+    keys: &[VerifyingKey],
+) -> Result<(), Failure> {
+    if obligations.manifest_digest.as_ref().is_some_and(|digest| *digest != image.manifest_digest) {
+        return Err(Failure::verification("the service released another manifest than the one that was asked for"));
+    }
+    if !obligations.signers.is_empty() {
+        let threshold = obligations.signer_threshold.unwrap_or(1).max(1) as usize;
+        let signed = obligations.signers.iter().filter(|signer| image.signers.contains(signer)).count();
+        if signed < threshold {
+            let known = keys.iter().map(VerifyingKey::thumbprint).collect::<Vec<_>>().join(", ");
+            return Err(Failure::verification(format!("{signed} of the required {threshold} signers signed the image"))
+                .cause(format!("the licence knows the keys {known}")));
+        }
+    }
+    if obligations.command.as_ref().is_some_and(|required| required != command) {
+        return Err(Failure::denied("the release policy allows another command only")
+            .hint("leave the arguments away, or ask the vendor to allow them"));
+    }
+    Ok(())
+}
+
+/// Requests the layer at `position`: the first request for it, and only after the keys are here.
+pub(crate) async fn layer_blob(session: &Session, position: usize) -> Result<image_store::BlobStream, Failure> {
+    let Some(layer) = session.image.layers.get(position) else {
+        return Err(Failure::other(format!("there is no layer {position}")));
+    };
+    session
+        .store
+        .blob(&layer.descriptor)
+        .await
+        .map_err(|error| store_failure(format!("cannot read the layer {}", layer.descriptor.digest), &error))
+}
