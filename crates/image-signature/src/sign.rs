@@ -52,8 +52,11 @@ pub enum Appended {
     Signed(SignatureArtifact),
 }
 
-/// Signs a manifest. `docker_reference` is the image's name, without a tag where the signature
-/// shall hold for all of them, as cosign does it.
+/// Signs a manifest. `docker_reference` is the image's name, `registry.example/app:1`.
+///
+/// cosign writes it without the tag and does not look at it. The default of skopeo's and podman's
+/// `sigstoreSigned` policies (`matchRepoDigestOrExact`) accepts only one with a tag, for the image
+/// by digest and by that tag; `matchRepository` accepts both.
 pub fn sign(manifest_digest: &str, docker_reference: &str, key: &SigningKey) -> Result<SignatureArtifact, SignError> {
     let payload = Payload::new(manifest_digest, docker_reference)?.to_json()?;
     add(Manifest::empty(), payload, key)

@@ -149,16 +149,21 @@ fn skopeo_accepts_a_signed_image_by_digest_and_by_tag() {
     let name = format!("{}/app", listener.local_addr().unwrap());
     let (mut content, manifest_digest) = image();
     let keys = [SigningKey::generate().unwrap(), SigningKey::generate().unwrap()];
-    let first = sign(&manifest_digest, &name, &keys[0]).unwrap();
+    let first = sign(&manifest_digest, &format!("{name}:latest"), &keys[0]).unwrap();
     store(&mut content, &first, &manifest_digest);
     let Appended::Signed(second) = append(&first.manifest, &manifest_digest, &name, &keys[1]).unwrap() else {
         panic!("a new signature")
     };
     store(&mut content, &second, &manifest_digest);
     let registry = Registry::serve(listener, content);
-    for key in &keys {
-        assert_eq!(accepted(&registry, &format!("@{manifest_digest}"), key, "matchRepoDigestOrExact"), Ok(()));
-        assert_eq!(accepted(&registry, ":latest", key, "matchRepository"), Ok(()));
+    let by_digest = format!("@{manifest_digest}");
+    for reference in [&by_digest, ":latest"] {
+        for key in &keys {
+            assert_eq!(accepted(&registry, reference, key, "matchRepository"), Ok(()));
+        }
+        // The default of these policies demands a tag in the signature.
+        assert_eq!(accepted(&registry, reference, &keys[0], "matchRepoDigestOrExact"), Ok(()));
+        assert!(accepted(&registry, reference, &keys[1], "matchRepoDigestOrExact").is_err());
     }
     let stranger = SigningKey::generate().unwrap();
     let refused = accepted(&registry, ":latest", &stranger, "matchRepository").unwrap_err();

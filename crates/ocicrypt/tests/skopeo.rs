@@ -1,6 +1,6 @@
 //! Both ways with skopeo, that is with Go's ocicrypt: what it encrypts is opened here, what is
 //! encrypted here it decrypts. RSA and elliptic curve keys, one recipient and two, tar, gzip and
-//! zstd layers.
+//! zstd layers. Another skopeo than the one in the path is taken from the variable `SKOPEO`.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
@@ -43,7 +43,8 @@ impl Bench {
     }
 
     fn skopeo(&self, options: &[String], source: &str, target: &str) -> Output {
-        let mut command = Command::new("skopeo");
+        let program = std::env::var_os("SKOPEO").unwrap_or_else(|| "skopeo".into());
+        let mut command = Command::new(program);
         command.args(["--insecure-policy", "copy", "--quiet"]).args(options);
         for layout in [source, target] {
             command.arg(format!("oci:{}:test", self.path(layout).display()));
