@@ -1,5 +1,4 @@
 //! The layer cipher and its halves over one chunk in cache and one out of it.
-#![expect(missing_docs, reason = "criterion's macros write undocumented functions")]
 #![expect(clippy::unwrap_used, reason = "a bench that fails has no result")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
