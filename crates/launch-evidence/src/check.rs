@@ -51,7 +51,7 @@ pub enum CheckName {
     CertificateDates,
     /// No certificate of the chain is on the root's revocation list.
     Revocation,
-    /// The report's SIGNING_KEY field agrees with the certificate's kind, and the chip key is not masked.
+    /// The report's `SIGNING_KEY` field agrees with the certificate's kind, and the chip key is not masked.
     SigningKey,
     /// CPUID family and model, the certificate's product name and the chain agree.
     Product,

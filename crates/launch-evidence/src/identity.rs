@@ -88,7 +88,7 @@ hexadecimal! {
 }
 
 hexadecimal! {
-    /// The CHIP_ID of a report: unique to a processor, zero where the platform masks it. 128 lower-case hexadecimal digits.
+    /// The `CHIP_ID` of a report: unique to a processor, zero where the platform masks it. 128 lower-case hexadecimal digits.
     ChipId, 64
 }
 

@@ -64,6 +64,7 @@ impl HostData {
 /// What is required of every guest, whatever its workload. The default is the strict one.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in a configuration file")]
 pub struct Requirements {
     /// The privilege level that must have asked for the report. Default 0, the most privileged.
     pub vmpl: u32,

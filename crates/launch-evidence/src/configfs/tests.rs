@@ -104,9 +104,10 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn tables_give_their_useful_certificates() {
-    let [ask, vcek, vlek] = CERTIFICATES;
+    let [intermediate, chip, provider] = CERTIFICATES;
     let root = [0xC0; 16];
-    let found = certificates(&table(&[(root, b"root"), (ask, b"ask"), (vcek, b"vcek"), (vlek, b"vlek")])).unwrap();
+    let found =
+        certificates(&table(&[(root, b"root"), (intermediate, b"ask"), (chip, b"vcek"), (provider, b"vlek")])).unwrap();
     assert_eq!(found, [b"ask".to_vec(), b"vcek".to_vec(), b"vlek".to_vec()]);
     assert!(certificates(&[]).unwrap().is_empty());
     assert!(certificates(&[0; TABLE_ENTRY]).unwrap().is_empty());

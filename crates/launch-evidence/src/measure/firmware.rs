@@ -110,7 +110,7 @@ impl Firmware {
 
     /// Refuses an image that is no whole number of pages.
     pub(crate) fn whole_pages(&self) -> Result<(), FirmwareError> {
-        if self.len % PAGE == 0 { Ok(()) } else { Err(FirmwareError::NotPages { found: self.len }) }
+        if self.len.is_multiple_of(PAGE) { Ok(()) } else { Err(FirmwareError::NotPages { found: self.len }) }
     }
 
     /// Whether it measures a kernel that the host passes.
@@ -173,11 +173,11 @@ fn sections(image: &[u8], entry: &[u8]) -> Result<Vec<Section>, FirmwareError> {
     let start =
         usize::try_from(from_end).ok().and_then(|from_end| image.len().checked_sub(from_end)).ok_or(MALFORMED)?;
     let metadata = image.get(start..).ok_or(MALFORMED)?;
-    let (len, version, count) =
-        match (metadata.get(..4), number(metadata, 4), number(metadata, 8), number(metadata, 12)) {
-            (Some(b"ASEV"), Some(len), Some(version), Some(count)) => (len, version, count),
-            _ => return Err(MALFORMED),
-        };
+    let (Some(b"ASEV"), Some(len), Some(version), Some(count)) =
+        (metadata.get(..4), number(metadata, 4), number(metadata, 8), number(metadata, 12))
+    else {
+        return Err(MALFORMED);
+    };
     let (len, count) = (usize::try_from(len).map_err(|_| MALFORMED)?, usize::try_from(count).map_err(|_| MALFORMED)?);
     if version != 1 || count > SECTIONS || len < METADATA_HEADER + count * SECTION {
         return Err(MALFORMED);

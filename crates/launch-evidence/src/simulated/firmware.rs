@@ -11,7 +11,7 @@ const HASH_TABLE: (u32, u32) = (0x0081_0C00, 0x400);
 /// Where vCPUs other than the first start, in guest memory.
 const RESET: u32 = 0x0080_B004;
 
-/// The measured sections of guest memory as OVMF's AmdSev build has them: address, length, type.
+/// The measured sections of guest memory as OVMF's `AmdSev` build has them: address, length, type.
 const SECTIONS: [(u32, u32, u32); 6] = [
     (0x0080_0000, 0x9000, 1),  // zeroed memory
     (0x0080_A000, 0x3000, 1),  // zeroed memory

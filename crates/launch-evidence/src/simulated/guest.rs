@@ -24,21 +24,21 @@ const PLATFORM_INFO: u64 = 0x25;
 const FIRMWARE: Version = Version { major: 1, minor: 55, build: 29 };
 
 /// What a host chooses at a guest's launch, and what an ID block would add.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct LaunchOptions {
     /// The version of the reports: 2, 3 or 5.
     pub report_version: u32,
-    /// HOST_DATA: the digest of the initialisation data, or zero.
+    /// `HOST_DATA`: the digest of the initialisation data, or zero.
     pub host_data: [u8; 32],
     /// POLICY.
     pub policy: u64,
     /// The privilege level that asks for reports.
     pub vmpl: u32,
-    /// GUEST_SVN.
+    /// `GUEST_SVN`.
     pub guest_svn: u32,
-    /// FAMILY_ID.
+    /// `FAMILY_ID`.
     pub family_id: [u8; 16],
-    /// IMAGE_ID.
+    /// `IMAGE_ID`.
     pub image_id: [u8; 16],
     /// The digest of the key that signed the ID block, or zero.
     pub id_key_digest: KeyDigest,
@@ -105,7 +105,7 @@ impl SimulatedGuest {
             cpuid_fam_id: cpuid.then_some(family),
             cpuid_mod_id: cpuid.then_some(model),
             cpuid_step: cpuid.then_some(stepping),
-            chip_id: chip.chip_id.0,
+            chip_id: chip.id.0,
             committed_tcb: tcb,
             current: FIRMWARE,
             committed: FIRMWARE,

@@ -56,7 +56,7 @@ pub struct SimulatedPlatform {
 #[derive(Debug)]
 pub(crate) struct Chip {
     pub(crate) product: Product,
-    pub(crate) chip_id: ChipId,
+    pub(crate) id: ChipId,
     pub(crate) tcb: TcbLevels,
     /// Endorsement key and intermediate, in DER.
     pub(crate) chain: Vec<Vec<u8>>,
@@ -176,7 +176,7 @@ impl SimulatedPlatform {
         write(&dir.join(PLATFORM), &json, 0o644)?;
 
         let Description { product, chip_id, tcb, .. } = description;
-        Ok(Self { chip: Arc::new(Chip { product, chip_id, tcb, chain: vec![vcek, ask], key }), ark })
+        Ok(Self { chip: Arc::new(Chip { product, id: chip_id, tcb, chain: vec![vcek, ask], key }), ark })
     }
 
     /// Opens the platform in `dir`.
@@ -195,7 +195,7 @@ impl SimulatedPlatform {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &pkcs8)
             .map_err(|error| malformed(&path, error))?;
         let chain = vec![read(&dir.join(VCEK))?.to_vec(), read(&dir.join(ASK))?.to_vec()];
-        Ok(Self { chip: Arc::new(Chip { product, chip_id, tcb, chain, key }), ark: read(&dir.join(ARK))?.to_vec() })
+        Ok(Self { chip: Arc::new(Chip { product, id: chip_id, tcb, chain, key }), ark: read(&dir.join(ARK))?.to_vec() })
     }
 
     /// The root certificate in DER, for [`TrustRoots::with_simulated`](crate::TrustRoots::with_simulated).
@@ -205,7 +205,7 @@ impl SimulatedPlatform {
 
     /// The chip.
     pub fn chip_id(&self) -> ChipId {
-        self.chip.chip_id
+        self.chip.id
     }
 
     /// The processor generation.

@@ -230,21 +230,18 @@ fn check_report(
     });
     checks.judge(CheckName::TcbExtensions, format!("the reported TCB, {}", hex::encode(reported)), found);
 
-    match kind {
-        Some(KeyKind::Vlek) => {
-            let found = match endorsement::csp_id(leaf) {
-                _ if endorsement::has_hardware_id(leaf) => Err("a hardware id in a VLEK's certificate".to_owned()),
-                None => Err("neither a chip nor a provider in a VLEK's certificate".to_owned()),
-                Some(provider) => Ok(format!("the provider `{provider}`")),
-            };
-            checks.judge(CheckName::HardwareId, "a provider in place of a chip", found);
-        }
-        _ => {
-            let chip = report.chip_id();
-            let found = endorsement::hardware_id(leaf, product)
-                .and_then(|id| if id == chip { Ok(id.to_string()) } else { Err(format!("{id} in the certificate")) });
-            checks.judge(CheckName::HardwareId, format!("the report's chip id, {chip}"), found);
-        }
+    if kind == Some(KeyKind::Vlek) {
+        let found = match endorsement::csp_id(leaf) {
+            _ if endorsement::has_hardware_id(leaf) => Err("a hardware id in a VLEK's certificate".to_owned()),
+            None => Err("neither a chip nor a provider in a VLEK's certificate".to_owned()),
+            Some(provider) => Ok(format!("the provider `{provider}`")),
+        };
+        checks.judge(CheckName::HardwareId, "a provider in place of a chip", found);
+    } else {
+        let chip = report.chip_id();
+        let found = endorsement::hardware_id(leaf, product)
+            .and_then(|id| if id == chip { Ok(id.to_string()) } else { Err(format!("{id} in the certificate")) });
+        checks.judge(CheckName::HardwareId, format!("the report's chip id, {chip}"), found);
     }
 }
 

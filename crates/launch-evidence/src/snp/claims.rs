@@ -24,9 +24,9 @@ pub struct Claims {
     pub guest_svn: u32,
     /// POLICY.
     pub policy: Policy,
-    /// FAMILY_ID of the ID block.
+    /// `FAMILY_ID` of the ID block.
     pub family_id: String,
-    /// IMAGE_ID of the ID block.
+    /// `IMAGE_ID` of the ID block.
     pub image_id: String,
     /// The privilege level that asked.
     pub vmpl: u32,
@@ -34,7 +34,7 @@ pub struct Claims {
     pub signing_key: KeyKind,
     /// Whether an author key certified the ID key.
     pub author_key_enabled: bool,
-    /// PLATFORM_INFO.
+    /// `PLATFORM_INFO`.
     pub platform_info: Platform,
     /// The 64 bytes that the guest passed.
     pub report_data: String,

@@ -34,7 +34,7 @@ impl KeyKind {
         }
     }
 
-    /// Its number in a report's SIGNING_KEY field.
+    /// Its number in a report's `SIGNING_KEY` field.
     pub(crate) fn signing_key(self) -> u32 {
         match self {
             Self::Vcek => 0,

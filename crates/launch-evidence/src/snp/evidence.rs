@@ -68,7 +68,7 @@ fn raw_report(value: &Value) -> Result<Report, Offence> {
     let bytes = STANDARD.decode(text).map_err(|error| Offence::form("`report` as base64", error.to_string()))?;
     let found = bytes.len();
     let bytes: [u8; REPORT_LEN] = bytes.try_into().map_err(|_| length(format!("{found} bytes")))?;
-    Ok(Report::new(bytes))
+    Ok(Report(bytes))
 }
 
 fn length(found: String) -> Offence {
@@ -89,7 +89,7 @@ fn structured_report(value: &Value) -> Result<Report, Offence> {
     let report: AttestationReport = serde::Deserialize::deserialize(value)
         .map_err(|error: serde_json::Error| Offence::form(EXPECTED, error.to_string()))?;
     let bytes = report.to_bytes().map_err(|error| Offence::form(EXPECTED, error.to_string()))?;
-    Ok(Report::new(bytes))
+    Ok(Report(bytes))
 }
 
 /// Certificates as base64 of DER (ours), or as `{"cert_type", "data"}` with bytes as numbers or base64 (Confidential Containers).

@@ -52,13 +52,9 @@ const KEY_INFO_RESERVED: u32 = !0x1F;
 
 /// A report as received. Nothing in it may be believed before its checks.
 #[derive(Clone)]
-pub(crate) struct Report([u8; REPORT_LEN]);
+pub(crate) struct Report(pub(crate) [u8; REPORT_LEN]);
 
 impl Report {
-    pub(crate) fn new(bytes: [u8; REPORT_LEN]) -> Self {
-        Self(bytes)
-    }
-
     pub(crate) fn bytes(&self) -> &[u8; REPORT_LEN] {
         &self.0
     }
