@@ -27,7 +27,7 @@ pub struct BlobStream {
 
 impl BlobStream {
     pub(crate) fn new(chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
-        Self { chunks: chunks.boxed() }
+        Self { chunks: chunks.fuse().boxed() }
     }
 
     /// The next chunk; `None` at the verified end.
@@ -123,10 +123,6 @@ impl Verifier {
         }
         self.hasher.update(bytes);
         Ok(())
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.hasher.bytes()
     }
 
     /// The verdict at the end of the stream.

@@ -48,9 +48,7 @@ impl From<DockerCredential> for Credential {
     fn from(credential: DockerCredential) -> Self {
         match credential {
             DockerCredential::IdentityToken(token) => Self::IdentityToken(Secret::new(token)),
-            DockerCredential::UsernamePassword(user, password) => {
-                Self::Basic { user, password: Secret::new(password) }
-            }
+            DockerCredential::UsernamePassword(user, password) => Self::Basic { user, password: Secret::new(password) },
         }
     }
 }

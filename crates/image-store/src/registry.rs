@@ -102,9 +102,8 @@ impl Registry {
         let mut failures = 0;
         let (headers, bytes) = loop {
             let accepted = media_type::ACCEPTED.join(", ");
-            let response = self
-                .send(&purpose, || self.http.request(Method::GET, url.clone()).header(ACCEPT, &accepted))
-                .await?;
+            let response =
+                self.send(&purpose, || self.http.request(Method::GET, url.clone()).header(ACCEPT, &accepted)).await?;
             if response.status() != StatusCode::OK {
                 return Err(self.fail(&purpose, response).await);
             }

@@ -67,11 +67,7 @@ pub(crate) fn normalized_name(name: &str) -> String {
     name.parse::<RegistryReference>().map_or_else(|_| name.to_owned(), |reference| reference.to_string())
 }
 
-fn read_image(
-    members: &Members,
-    image: &SavedImage,
-    blobs: &mut HashMap<Digest, Extent>,
-) -> Result<Manifest, Error> {
+fn read_image(members: &Members, image: &SavedImage, blobs: &mut HashMap<Digest, Extent>) -> Result<Manifest, Error> {
     let config_bytes = members.small(&image.config)?;
     let config: Config = serde_json::from_slice(&config_bytes)
         .map_err(|error| Error::corrupt(shortened(&image.config), &*members.name, ManifestError::Json(error)))?;

@@ -305,7 +305,9 @@ mod tests {
         for content in [b"a", b"b"] {
             builder.append_data(&mut header(tar::EntryType::Regular, 1), "index.json", &content[..]).unwrap();
         }
-        assert!(matches!(scan(&builder.into_inner().unwrap()), Err(ScanError::Doubled { path }) if path == "index.json"));
+        assert!(
+            matches!(scan(&builder.into_inner().unwrap()), Err(ScanError::Doubled { path }) if path == "index.json")
+        );
     }
 
     #[test]

@@ -83,7 +83,11 @@ fn files_are_searched_in_the_order_of_podman() {
     }
     write_auths(&path("named.json"), &["else.example"]);
     let named = directory.path().join("named.json");
-    let files = AuthFiles::new(None, |name| if name == "REGISTRY_AUTH_FILE" { Some(named.clone().into()) } else { variables(name) });
+    let files =
+        AuthFiles::new(
+            None,
+            |name| if name == "REGISTRY_AUTH_FILE" { Some(named.clone().into()) } else { variables(name) },
+        );
     assert_eq!(user(&files, "r.example/a"), None);
 }
 
@@ -125,7 +129,9 @@ fn missing_helper_is_named() {
     std::fs::write(&file, r#"{"credHelpers": {"r.example": "sealift-test-absent"}}"#).unwrap();
     let files = AuthFiles::new(Some(&file), |_| None);
     let error = files.find(&repository("r.example/a")).unwrap_err();
-    assert!(matches!(&error, Error::Usage(UsageError::Credentials { problem, .. }) if problem.contains("sealift-test-absent")));
+    assert!(
+        matches!(&error, Error::Usage(UsageError::Credentials { problem, .. }) if problem.contains("sealift-test-absent"))
+    );
     assert!(matches!(files.find(&repository("else.example/a")), Ok(Credential::Anonymous)));
 }
 

@@ -7,9 +7,9 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, stream};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Body, Method, StatusCode, Url};
-use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -43,9 +43,8 @@ impl Registry {
         let purpose = Purpose::write(&format!("blob {digest}"));
         let mut url = self.url("blobs/uploads/", &purpose)?;
         url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from.repository());
-        let response = self
-            .send(&purpose, || self.http.request(Method::POST, url.clone()).header(CONTENT_LENGTH, 0))
-            .await?;
+        let response =
+            self.send(&purpose, || self.http.request(Method::POST, url.clone()).header(CONTENT_LENGTH, 0)).await?;
         if response.status() == StatusCode::ACCEPTED {
             // It began an upload in place of the mount.
             if let Ok(session) = self.location(&purpose, &url, response.headers()) {
@@ -151,7 +150,7 @@ impl Registry {
     }
 }
 
-/// A blob on its way into a registry. Dropped, the connection is cut and the session cancelled.
+/// A blob on its way into a registry. Dropped, its session is cancelled.
 #[derive(Debug)]
 pub(crate) struct UploadSink {
     registry: Shared,
@@ -164,8 +163,8 @@ pub(crate) struct UploadSink {
     patch: Option<JoinHandle<Result<Url, Error>>>,
 }
 
-/// What goes through the channel. Without `End` the request's body breaks off, so that a dropped sink never looks
-/// complete.
+/// What goes through the channel. Without `End` the request's body breaks off: a process that stops looks like a broken
+/// connection.
 #[derive(Debug)]
 enum Part {
     Chunk(Bytes),
@@ -246,15 +245,22 @@ impl UploadSink {
 impl Drop for UploadSink {
     fn drop(&mut self) {
         let (Some(session), Ok(runtime)) = (self.session.take(), tokio::runtime::Handle::try_current()) else { return };
-        self.chunks = None;
-        let (registry, patch) = (self.registry.clone(), self.patch.take());
+        let (registry, chunks, patch) = (self.registry.clone(), self.chunks.take(), self.patch.take());
         runtime.spawn(async move {
-            if let Some(mut patch) = patch
-                && tokio::time::timeout(registry.idle_timeout, &mut patch).await.is_err()
-            {
-                patch.abort();
+            // Docker's registry cancels a session only at the place that the end of a request gave. The request is
+            // therefore ended, not cut; without a PUT nothing comes of it.
+            if let Some(chunks) = chunks {
+                chunks.send(Part::End).await.ok();
             }
-            registry.cancel(session).await;
+            let mut current = session;
+            if let Some(mut patch) = patch {
+                match tokio::time::timeout(registry.idle_timeout, &mut patch).await {
+                    Ok(Ok(Ok(next))) => current = next,
+                    Ok(_) => {}
+                    Err(_) => patch.abort(),
+                }
+            }
+            registry.cancel(current).await;
         });
     }
 }
@@ -264,9 +270,10 @@ impl Registry {
     async fn patch(&self, purpose: &Purpose, session: Url, body: Body) -> Result<Url, Error> {
         let request = self.http.request(Method::PATCH, session.clone()).header(CONTENT_TYPE, OCTETS);
         let (request, _) = self.authorized(request).await;
-        let response = request.body(body).send().await.map_err(|error| {
-            self.unavailable(purpose, Unavailability::Connection(Box::new(error.without_url())))
-        })?;
+        let response =
+            request.body(body).send().await.map_err(|error| {
+                self.unavailable(purpose, Unavailability::Connection(Box::new(error.without_url())))
+            })?;
         if response.status().is_success() {
             self.location(purpose, &session, response.headers())
         } else {

@@ -36,11 +36,8 @@ pub(super) fn is_passing(status: StatusCode) -> bool {
 mod tests {
     use super::*;
 
-    const POLICY: RetryPolicy = RetryPolicy {
-        attempts: 5,
-        first_delay: Duration::from_millis(100),
-        longest_delay: Duration::from_secs(1),
-    };
+    const POLICY: RetryPolicy =
+        RetryPolicy { attempts: 5, first_delay: Duration::from_millis(100), longest_delay: Duration::from_secs(1) };
 
     #[test]
     fn delays_double_up_to_the_longest_and_lose_at_most_half() {
