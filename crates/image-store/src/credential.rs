@@ -43,7 +43,7 @@ pub(crate) enum Credential {
     IdentityToken(Secret),
 }
 
-/// The docker_credential type derives `Debug` over its passwords: it lives no longer than this call.
+/// The type of `docker_credential` derives `Debug` over its passwords: it lives no longer than this call.
 impl From<DockerCredential> for Credential {
     fn from(credential: DockerCredential) -> Self {
         match credential {

@@ -16,10 +16,10 @@ pub enum Error {
     /// A blob or manifest is not what its descriptor says, or cannot be read as what it claims to be.
     #[error("{object} in `{store}` is corrupt")]
     Corrupt {
-        /// What was read, as `blob sha256:…` or `manifest of tag …`.
-        object: String,
+        /// What was read, as `blob sha256:…` or `manifest sha256:…`.
+        object: Box<str>,
         /// The reference of the store.
-        store: String,
+        store: Box<str>,
         /// What is wrong with it.
         #[source]
         source: Corruption,
@@ -273,12 +273,16 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
-    pub(crate) fn corrupt(object: impl Into<String>, store: impl Into<String>, source: impl Into<Corruption>) -> Self {
+    pub(crate) fn corrupt(
+        object: impl Into<Box<str>>,
+        store: impl Into<Box<str>>,
+        source: impl Into<Corruption>,
+    ) -> Self {
         Self::Corrupt { object: object.into(), store: store.into(), source: source.into() }
     }
 }
 
-/// For readers that need an [`io::Read`](std::io::Read) shape; [`io::Error::get_ref`] gives the [`Error`] back.
+/// For readers that need an [`io::Read`] shape; [`io::Error::get_ref`] gives the [`Error`] back.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {

@@ -57,7 +57,7 @@ impl Layout {
         let layout = Self { directory: directory.to_owned(), name };
         let marker = directory.join(MARKER);
         if !marker.exists() {
-            layout.replace(MARKER, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+            layout.write_marker(&marker)?;
         }
         check_marker(&read_limited(&marker)?, &layout.name)?;
         let _lock = layout.lock()?;
@@ -130,6 +130,18 @@ impl Layout {
     fn write_index(&self, index: &Index) -> Result<(), Error> {
         let bytes: Bytes = index.to_bytes().map_err(|error| Error::corrupt(INDEX, &*self.name, error))?;
         self.replace(INDEX, &bytes)
+    }
+
+    /// Writes `oci-layout`, unless another writer was faster: the file that is locked must stay the same one.
+    fn write_marker(&self, path: &Path) -> Result<(), Error> {
+        let mut temporary = temporary_in(&self.directory)?;
+        temporary.write_all(br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(Error::io("write", path))?;
+        match temporary.persist_noclobber(path) {
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::io("create", path)(error.error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Replaces a file of the layout in one step.
@@ -262,4 +274,4 @@ pub(crate) const BLOBS: &str = "blobs/sha256";
 pub(crate) const TEMPORARY_PREFIX: &str = ".sealift-";
 const TEMPORARY_SUFFIX: &str = ".partial";
 /// How old an unlocked temporary file must be to be removed.
-pub(crate) const STALE_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const STALE_AFTER: Duration = Duration::from_mins(1);

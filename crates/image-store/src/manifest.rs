@@ -66,6 +66,7 @@ impl RawManifest {
 }
 
 /// What a [`RawManifest`] holds.
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Document {
     /// Several images or other manifests.

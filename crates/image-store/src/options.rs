@@ -28,7 +28,7 @@ impl Default for StoreOptions {
             auth_file: None,
             extra_root_certificates: Vec::new(),
             retry: RetryPolicy::default(),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
             user_agent: concat!("sealift/", env!("CARGO_PKG_VERSION")),
         }
     }

@@ -26,6 +26,7 @@ pub(crate) use self::pull::{download, download_range};
 pub(crate) use self::push::UploadSink;
 use crate::digest::Digest;
 use crate::error::{Corruption, Error, Unavailability};
+use crate::local::blocking;
 use crate::manifest::{ManifestError, RawManifest};
 use crate::options::{RetryPolicy, StoreOptions};
 use crate::reference::RegistryReference;
@@ -113,19 +114,8 @@ impl Registry {
                 Err(source) => self.pause(&purpose, &mut failures, source, None).await?,
             }
         };
-        let corrupt = |source: Corruption| Error::corrupt(object, &*self.name, source);
-        if bytes.len() > limits::MANIFEST_BYTES {
-            return Err(corrupt(ManifestError::Size { found: bytes.len() }.into()));
-        }
-        if let Some(wanted) = digest_header(&headers) {
-            let found = Digest::of(&bytes);
-            if found != wanted {
-                return Err(corrupt(Corruption::Digest { found, wanted }));
-            }
-        }
-        let announced = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let announced = announced.map(|value| value.split(';').next().unwrap_or(value).trim());
-        RawManifest::new(bytes, announced).map_err(|error| corrupt(error.into()))
+        let (object, store) = (object.to_owned(), self.name.clone());
+        blocking(move || judge(&headers, bytes, &object, &store)).await
     }
 
     /// Sends a request that may be repeated: shows credentials when asked, waits and tries again while the failure may
@@ -255,6 +245,23 @@ impl Purpose {
     fn write(object: &str) -> Self {
         Self { action: format!("write {object}"), object: object.to_owned() }
     }
+}
+
+/// Checks a manifest against its limit, its digest and its announced type. Hashes, so it is for a blocking thread.
+fn judge(headers: &HeaderMap, bytes: Bytes, object: &str, store: &str) -> Result<RawManifest, Error> {
+    let corrupt = |source: Corruption| Error::corrupt(object, store, source);
+    if bytes.len() > limits::MANIFEST_BYTES {
+        return Err(corrupt(ManifestError::Size { found: bytes.len() }.into()));
+    }
+    if let Some(wanted) = digest_header(headers) {
+        let found = Digest::of(&bytes);
+        if found != wanted {
+            return Err(corrupt(Corruption::Digest { found, wanted }));
+        }
+    }
+    let announced = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let announced = announced.map(|value| value.split(';').next().unwrap_or(value).trim());
+    RawManifest::new(bytes, announced).map_err(|error| corrupt(error.into()))
 }
 
 /// Reads a body, at most `limit` bytes of it.

@@ -263,8 +263,9 @@ impl Store {
     ///
     /// As [`BlobWriter::finish`].
     pub async fn put_blob(&self, media_type: &str, bytes: Bytes) -> Result<Descriptor, Error> {
-        let descriptor = Descriptor::of(media_type, &bytes);
         self.check_writable()?;
+        let (hashed, media_type) = (bytes.clone(), media_type.to_owned());
+        let descriptor = blocking(move || Ok(Descriptor::of(media_type, &hashed))).await?;
         if self.has_blob(&descriptor).await? {
             return Ok(descriptor);
         }
@@ -314,8 +315,12 @@ impl Store {
         if let Place::Tag(tag) = &place {
             self.check_tag(tag)?;
         }
-        let raw = RawManifest::new(bytes, Some(media_type))
-            .map_err(|error| Error::corrupt("manifest to write", &*self.name, Corruption::Manifest(error)))?;
+        let (media_type, store) = (media_type.to_owned(), self.name.clone());
+        let raw = blocking(move || {
+            RawManifest::new(bytes, Some(&media_type))
+                .map_err(|error| Error::corrupt("manifest to write", &*store, Corruption::Manifest(error)))
+        });
+        let raw = raw.await?;
         let digest = raw.digest;
         match &self.backend {
             Backend::Archive(_) => {}

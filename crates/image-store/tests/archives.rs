@@ -54,7 +54,7 @@ async fn staging_of_an_interrupted_writer_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let stale = directory.path().join(".sealift-gone.staging");
     fs::create_dir_all(stale.join("blobs")).unwrap();
-    fs::File::open(&stale).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3_600)).unwrap();
+    fs::File::open(&stale).unwrap().set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
     let reference = format!("oci-archive:{}/image.tar", directory.path().display());
     TestImage::new(1).write_to(&create(&reference).await).await;
     assert_eq!(files_below(directory.path()), ["image.tar"]);

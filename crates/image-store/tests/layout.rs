@@ -175,7 +175,7 @@ async fn leavings_of_interrupted_writers_are_removed_and_live_ones_kept() {
     let (directory, reference) = layout();
     let store = create(&reference).await;
     let blobs = directory.path().join("image/blobs/sha256");
-    let long_ago = SystemTime::now() - Duration::from_secs(3_600);
+    let long_ago = SystemTime::now() - Duration::from_hours(1);
     let stale = blobs.join(".sealift-gone.partial");
     let fresh = blobs.join(".sealift-new.partial");
     let foreign = blobs.join("foreign.partial");

@@ -1,5 +1,4 @@
 //! Against Debian's registry: push, pull, resume, late digests, credentials, interop with skopeo.
-#![expect(clippy::unwrap_used, reason = "tests")]
 #![allow(unreachable_pub, reason = "a test is a crate of its own")]
 
 mod support;
@@ -10,7 +9,7 @@ use image_store::{
     CopyOutcome, Corruption, Descriptor, Digest, Error, ErrorKind, Place, Store, StoreOptions, UsageError, media_type,
 };
 use support::{
-    CuttingProxy, DebianRegistry, TestImage, create, files_below, flip_byte, free_address, noise, open, options,
+    Cut, CuttingProxy, DebianRegistry, TestImage, create, files_below, flip_byte, free_address, noise, open, options,
     read_all, skopeo,
 };
 
@@ -122,7 +121,7 @@ async fn broken_download_goes_on_where_it_broke() {
     let registry = DebianRegistry::start();
     let image = TestImage::with_layer_bytes(1, 3 << 20);
     image.write_to(&create(&registry.reference("app:v1")).await).await;
-    let proxy = CuttingProxy::start(registry.address(), vec![200_000, 1_000_000, 100, 500_000]).await;
+    let proxy = CuttingProxy::start(registry.address(), Cut::Download, vec![200_000, 1_000_000, 100, 500_000]).await;
     let store = open(&format!("docker://{}/app:v1", proxy.address)).await;
     let descriptor = &image.manifest.layers[0];
     assert_eq!(store.small_blob(descriptor, 1 << 30).await.unwrap(), image.layers[0].1);
@@ -140,7 +139,7 @@ async fn download_that_always_breaks_is_unavailable() {
     let registry = DebianRegistry::start();
     let image = TestImage::new(1);
     image.write_to(&create(&registry.reference("app:v1")).await).await;
-    let proxy = CuttingProxy::start(registry.address(), vec![50; 100]).await;
+    let proxy = CuttingProxy::start(registry.address(), Cut::Download, vec![50; 100]).await;
     let store = open(&format!("docker://{}/app:v1", proxy.address)).await;
     let error = store.small_blob(&image.manifest.layers[0], 1 << 30).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -150,20 +149,20 @@ async fn download_that_always_breaks_is_unavailable() {
 #[tokio::test]
 async fn broken_upload_is_unavailable_and_its_rerun_succeeds() {
     let registry = DebianRegistry::start();
-    let proxy = CuttingProxy::start(registry.address(), vec![]).await;
-    let reference = format!("docker://{}/app:v1", proxy.address);
-    let cut = CuttingProxy::start(registry.address(), vec![400, 10]).await;
-    let store = create(&format!("docker://{}/app:v1", cut.address)).await;
-    let mut writer = store.begin_blob().await.unwrap();
+    let proxy = CuttingProxy::start(registry.address(), Cut::Upload, vec![1 << 20]).await;
+    let store = create(&format!("docker://{}/app:v1", proxy.address)).await;
     let bytes = noise(8 << 20, 1);
-    let mut result = writer.write(bytes.clone()).await;
-    if result.is_ok() {
-        result = writer.finish(Digest::of(&bytes), bytes.len() as u64).await;
-    }
-    if let Err(error) = result {
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    }
-    TestImage::new(1).write_to(&create(&reference).await).await;
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, &bytes);
+    let upload = async || {
+        let mut writer = store.begin_blob().await?;
+        writer.write(bytes.clone()).await?;
+        writer.finish(descriptor.digest, descriptor.size).await
+    };
+    let error = upload().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(!store.has_blob(&descriptor).await.unwrap());
+    upload().await.unwrap();
+    assert_eq!(fs::read(registry.blob_file(&descriptor.digest)).unwrap(), bytes);
 }
 
 #[tokio::test]

@@ -39,7 +39,10 @@ pub(super) struct Authenticator {
     access: Access,
     scheme: &'static str,
     http: Client,
-    library: Option<oci_distribution::Client>,
+    /// Made when the first token is wanted; none where it cannot be.
+    library: OnceCell<Option<oci_distribution::Client>>,
+    roots: Vec<CertificateDer<'static>>,
+    user_agent: &'static str,
     files: AuthFiles,
     credential: OnceCell<Credential>,
     /// The value of `Authorization`, once one is wanted, and how often it changed.
@@ -63,24 +66,14 @@ impl Authenticator {
         roots: &[CertificateDer<'static>],
         options: &StoreOptions,
     ) -> Self {
-        let configuration = ClientConfig {
-            protocol: if scheme == "http" { ClientProtocol::Http } else { ClientProtocol::Https },
-            extra_root_certificates: roots
-                .iter()
-                .map(|root| Certificate { encoding: CertificateEncoding::Der, data: root.to_vec() })
-                .collect(),
-            read_timeout: Some(options.idle_timeout),
-            connect_timeout: Some(options.idle_timeout),
-            user_agent: options.user_agent,
-            ..ClientConfig::default()
-        };
-        let library = transport::system_has_roots().then(|| oci_distribution::Client::try_from(configuration).ok());
         Self {
             reference: reference.clone(),
             access,
             scheme,
             http,
-            library: library.flatten(),
+            library: OnceCell::new(),
+            roots: roots.to_vec(),
+            user_agent: options.user_agent,
             files: AuthFiles::new(options.auth_file.as_deref(), |name| std::env::var_os(name)),
             credential: OnceCell::new(),
             header: Mutex::new((0, None)),
@@ -149,7 +142,9 @@ impl Authenticator {
             Credential::Basic { user, password } => RegistryAuth::Basic(user.clone(), password.expose().to_owned()),
             Credential::IdentityToken(_) => return self.exchange(realm, service, scope, credential).await,
         };
-        let Some(library) = &self.library else { return self.exchange(realm, service, scope, credential).await };
+        let Some(library) = self.library().await? else {
+            return self.exchange(realm, service, scope, credential).await;
+        };
         let (host, repository) = (self.reference.host().to_owned(), self.reference.repository().to_owned());
         let image = Reference::with_tag(host, repository, "latest".to_owned());
         let operation = match self.access {
@@ -165,6 +160,29 @@ impl Authenticator {
             Err(OciDistributionError::RequestError(error)) => Err(self.unreachable(error)),
             Err(_) => Err(self.broken("the answer of its token service cannot be read")),
         }
+    }
+
+    async fn library(&self) -> Result<&Option<oci_distribution::Client>, Error> {
+        let make = || {
+            let configuration = ClientConfig {
+                protocol: if self.scheme == "http" { ClientProtocol::Http } else { ClientProtocol::Https },
+                extra_root_certificates: self
+                    .roots
+                    .iter()
+                    .map(|root| Certificate { encoding: CertificateEncoding::Der, data: root.to_vec() })
+                    .collect(),
+                read_timeout: Some(self.timeout),
+                connect_timeout: Some(self.timeout),
+                user_agent: self.user_agent,
+                ..ClientConfig::default()
+            };
+            // It reads the system's certificates.
+            blocking(move || {
+                let client = || oci_distribution::Client::try_from(configuration).ok();
+                Ok(transport::system_has_roots().then(client).flatten())
+            })
+        };
+        self.library.get_or_try_init(make).await
     }
 
     /// The token protocol by hand: GET with a password, POST with an identity token.

@@ -225,16 +225,12 @@ impl UploadSink {
     /// The result of the streamed request: where the session goes on.
     async fn patched(&mut self, patience: Duration) -> Result<Url, Error> {
         let Some(patch) = &mut self.patch else { return Err(self.ended()) };
-        match tokio::time::timeout(patience, patch).await {
-            Ok(result) => {
-                self.patch = None;
-                result.map_err(stopped)?
-            }
-            Err(_) => {
-                let source = Unavailability::Timeout { seconds: patience.as_secs() };
-                Err(self.registry.unavailable(&Purpose::write("blob"), source))
-            }
-        }
+        let Ok(result) = tokio::time::timeout(patience, patch).await else {
+            let source = Unavailability::Timeout { seconds: patience.as_secs() };
+            return Err(self.registry.unavailable(&Purpose::write("blob"), source));
+        };
+        self.patch = None;
+        result.map_err(stopped)?
     }
 
     fn ended(&self) -> Error {
@@ -297,4 +293,4 @@ const OCTETS: &str = "application/octet-stream";
 /// Steps that wait for the connection: 1 MiB.
 const CHUNKS_WAITING: usize = 8;
 /// Registries check or move the whole blob before they answer its end.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(900);
+const COMMIT_TIMEOUT: Duration = Duration::from_mins(15);

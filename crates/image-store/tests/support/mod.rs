@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up fails")]
 
+pub mod server;
+
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use image_store::{Descriptor, Digest, Document, Manifest, RawManifest, RetryPolicy, Store, StoreOptions, media_type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes that do not compress and are the same in each run (xorshift64).
 pub fn noise(length: usize, seed: u64) -> Bytes {
@@ -239,14 +241,21 @@ pub fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// A proxy that cuts each connection after so many bytes from the server, until the list of cuts is used up.
+/// A proxy that cuts each connection after so many bytes in one direction, until the list of cuts is used up.
 pub struct CuttingProxy {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
+/// Which direction a proxy counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    Download,
+    Upload,
+}
+
 impl CuttingProxy {
-    pub async fn start(server: SocketAddr, cuts: Vec<usize>) -> Self {
+    pub async fn start(server: SocketAddr, direction: Cut, cuts: Vec<usize>) -> Self {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -257,22 +266,13 @@ impl CuttingProxy {
                 let cut = cuts.get(number).copied().unwrap_or(usize::MAX);
                 tokio::spawn(async move {
                     let server = tokio::net::TcpStream::connect(server).await.unwrap();
-                    let (mut from_server, mut to_server) = server.into_split();
-                    let (mut from_client, mut to_client) = client.into_split();
-                    let forward = tokio::io::copy(&mut from_client, &mut to_server);
-                    let backward = async {
-                        let mut left = cut;
-                        let mut buffer = vec![0; 16 * 1024];
-                        while left > 0 {
-                            let Ok(bytes) = from_server.read(&mut buffer).await else { return };
-                            let bytes = bytes.min(left);
-                            if bytes == 0 || to_client.write_all(&buffer[..bytes]).await.is_err() {
-                                return;
-                            }
-                            left -= bytes;
-                        }
-                    };
-                    tokio::select! { _ = forward => (), () = backward => () }
+                    let (from_server, to_server) = server.into_split();
+                    let (from_client, to_client) = client.into_split();
+                    let limit = |counted| if direction == counted { cut } else { usize::MAX };
+                    tokio::select! {
+                        () = forward(from_client, to_server, limit(Cut::Upload)) => (),
+                        () = forward(from_server, to_client, limit(Cut::Download)) => (),
+                    }
                 });
             }
         });
@@ -281,6 +281,18 @@ impl CuttingProxy {
 
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+async fn forward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut left: usize) {
+    let mut buffer = vec![0; 16 * 1024];
+    while left > 0 {
+        let Ok(bytes) = from.read(&mut buffer).await else { return };
+        let bytes = bytes.min(left);
+        if bytes == 0 || to.write_all(&buffer[..bytes]).await.is_err() {
+            return;
+        }
+        left -= bytes;
     }
 }
 
