@@ -99,16 +99,25 @@ fn sort(certificates: &[Vec<u8>]) -> Result<(Certificate, Vec<Certificate>), Str
     leaf.map(|leaf| (leaf, authorities)).ok_or_else(|| format!("none among {} certificates", certificates.len()))
 }
 
-/// The candidate that issued `certificate` by name; among several of that name, the one whose key signed it.
+/// The candidate that issued `certificate` by name; among several of that name, the one whose key signed it. A single one is
+/// not asked for its signature here: that is a check of its own.
 fn issuer_of<'a, T>(
     certificate: &Certificate,
     candidates: impl IntoIterator<Item = &'a T>,
     of: impl Fn(&T) -> &Certificate,
 ) -> Option<&'a T> {
-    let mut named =
-        candidates.into_iter().filter(|candidate| of(candidate).subject() == certificate.issuer()).peekable();
-    let first = *named.peek()?;
-    Some(named.find(|candidate| certificate.is_signed_by(of(candidate))).unwrap_or(first))
+    let mut named: Vec<&T> = Vec::new();
+    for candidate in candidates {
+        let one = of(candidate);
+        if one.subject() == certificate.issuer() && !named.iter().any(|other| of(other).der() == one.der()) {
+            named.push(candidate);
+        }
+    }
+    match named[..] {
+        [] => None,
+        [only] => Some(only),
+        [first, ..] => named.into_iter().find(|candidate| certificate.is_signed_by(of(candidate))).or(Some(first)),
+    }
 }
 
 fn is_marked(name: &str, kind: &str) -> bool {
