@@ -1,0 +1,4 @@
+//! The customer's side as a library: from verified blobs to a running workload. The program `sealift-shim` adds the
+//! command line, attestation and the lease.
+
+pub mod unpack;
