@@ -1,0 +1,138 @@
+//! What must not count as evidence: stale, foreign, replayed, other keys, other measurements, other roots.
+
+use jose::jwe::EphemeralKey;
+use release_protocol::AttestAnswer;
+use serde_json::json;
+
+use crate::guest::{Guest, attest, challenge, prove, public};
+use crate::rig::{KEY_PATH, Rig, advance, platform};
+
+#[tokio::test]
+async fn a_stale_nonce_is_refused() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let guest = Guest::new(&rig, &license.token);
+    let nonce = challenge(&rig).await;
+    advance(301);
+    let answer = attest(&rig, &prove(&rig.guest, &guest.runtime_data(&nonce))).await;
+    let problem = answer.problem(401, "not-attested");
+    assert_eq!(problem.detail, "the nonce is 301 s old, an answer is accepted within 300 s");
+}
+
+#[tokio::test]
+async fn a_foreign_nonce_is_refused() {
+    let (rig, other) = (Rig::start().await, Rig::start().await);
+    let license = rig.issue(|_| {}).await;
+    let guest = Guest::new(&rig, &license.token);
+    for nonce in [challenge(&other).await, "AAAA".to_owned(), "not base64".to_owned()] {
+        let answer = attest(&rig, &prove(&rig.guest, &guest.runtime_data(&nonce))).await;
+        let problem = answer.problem(401, "not-attested");
+        assert_eq!(problem.detail, "the nonce is not one of this service's");
+    }
+}
+
+#[tokio::test]
+async fn a_replayed_attestation_changes_nothing() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let guest = Guest::new(&rig, &license.token);
+    let attestation = prove(&rig.guest, &guest.runtime_data(&challenge(&rig).await));
+    let first: AttestAnswer = attest(&rig, &attestation).await.ok();
+    advance(100);
+    let again: AttestAnswer = attest(&rig, &attestation).await.ok();
+    assert_eq!(first.lease, again.lease, "same lease, same end");
+    let leases: Vec<serde_json::Value> = rig.admin_get("/leases").await;
+    assert_eq!(leases.len(), 1);
+    assert!(rig.audit_of("lease_renewed").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_report_that_was_made_for_another_key_is_refused() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let guest = Guest::new(&rig, &license.token);
+    let mut attestation = prove(&rig.guest, &guest.runtime_data(&challenge(&rig).await));
+    let other = EphemeralKey::generate().unwrap();
+    attestation.runtime_data.insert("tee-pubkey".to_owned(), serde_json::to_value(public(&other)).unwrap());
+    let problem = attest(&rig, &attestation).await.problem(403, "evidence-rejected");
+    assert!(problem.reasons[0].starts_with("report-data: "), "{:?}", problem.reasons);
+}
+
+#[tokio::test]
+async fn the_report_binds_licence_and_workload() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let other = rig.issue(|_| {}).await;
+    let guest = Guest::new(&rig, &license.token);
+    let genuine = prove(&rig.guest, &guest.runtime_data(&challenge(&rig).await));
+    for (member, value) in [
+        ("license", json!(other.token)),
+        ("workload", json!({"manifest_digest": format!("sha256:{}", "3".repeat(64))})),
+        ("lease", json!(guest.lease_id())),
+        ("unknown", json!(1)),
+    ] {
+        let mut changed = genuine.clone();
+        changed.runtime_data.insert(member.to_owned(), value);
+        attest(&rig, &changed).await.problem(403, "evidence-rejected");
+    }
+    let mut changed = genuine.clone();
+    changed.tee_evidence.additional_evidence = "{}".to_owned();
+    attest(&rig, &changed).await.problem(403, "evidence-rejected");
+    attest(&rig, &genuine).await.ok::<AttestAnswer>();
+}
+
+#[tokio::test]
+async fn an_unknown_measurement_is_denied_with_its_value() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let guest = Guest::new(&rig, &license.token);
+    let tampered = rig.launch(b"the shin");
+    let answer = attest(&rig, &prove(&tampered, &guest.runtime_data(&challenge(&rig).await))).await;
+    let reasons = answer.denied();
+    assert_eq!(reasons.len(), 1);
+    assert!(reasons[0].contains(&tampered.measurement().to_string()), "{reasons:?}");
+    assert_eq!(rig.audit_of("denied").await[0]["measurement"], tampered.measurement().to_string());
+}
+
+#[tokio::test]
+async fn simulated_evidence_is_refused_by_a_service_for_hardware() {
+    let rig = Rig::start_with(Vec::new()).await;
+    assert!(!rig.service.allows_simulated());
+    let license = rig.issue(|_| {}).await;
+    let problem = Guest::new(&rig, &license.token).attest(&rig).await.problem(403, "evidence-rejected");
+    assert!(problem.reasons[0].starts_with("trust-root: "), "{:?}", problem.reasons);
+    assert_eq!(rig.audit_of("denied").await[0]["stage"], "evidence");
+}
+
+#[tokio::test]
+async fn another_simulated_platform_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = launch_evidence::simulated::SimulatedPlatform::create(directory.path()).unwrap();
+    assert_ne!(other.ark_der(), platform().ark_der());
+    let rig = Rig::start_with(vec![other.ark_der().to_vec()]).await;
+    let license = rig.issue(|_| {}).await;
+    Guest::new(&rig, &license.token).attest(&rig).await.problem(403, "evidence-rejected");
+}
+
+#[tokio::test]
+async fn other_protocols_and_tees_are_malformed_requests() {
+    let rig = Rig::start().await;
+    for request in [
+        json!({"version": "0.1.0", "tee": "snp", "extra-params": ""}),
+        json!({"version": "0.4.0", "tee": "tdx", "extra-params": ""}),
+        json!({"version": "0.4.0", "tee": "no such", "extra-params": ""}),
+    ] {
+        rig.post("/kbs/v0/auth", &request).await.problem(400, "malformed");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_encrypted_to_is_malformed() {
+    let rig = Rig::start().await;
+    let guest = Guest::new(&rig, "");
+    let mut attestation = prove(&rig.guest, &guest.runtime_data(&challenge(&rig).await));
+    let point = json!({"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW", "x": "AAAA", "y": "AAAA"});
+    attestation.runtime_data.insert("tee-pubkey".to_owned(), point);
+    attest(&rig, &attestation).await.problem(400, "malformed");
+    rig.resource(None, KEY_PATH).await.problem(401, "not-attested");
+}

@@ -1,0 +1,13 @@
+//! The whole key broker road, in process, over real TLS, with a simulated guest's evidence and a clock that tests set.
+#![expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+mod administration;
+mod evidence;
+mod guest;
+mod lease;
+mod license;
+mod policy;
+mod release;
+mod rig;
+mod seats;
+mod stock_client;

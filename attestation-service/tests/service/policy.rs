@@ -1,0 +1,173 @@
+//! Release policies: the default's reasons, policies of one's own, and policies that misbehave.
+
+use std::fs;
+use std::path::Path;
+
+use attestation_service::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
+use release_protocol::Obligations;
+use serde_json::{Value, json};
+
+use crate::guest::Guest;
+use crate::rig::{Answer, MANIFEST, Rig};
+
+fn input() -> Value {
+    json!({
+        "product": "shop",
+        "product_signers": ["signer-1"],
+        "references": [{"measurement": "ab"}],
+        "tee": {"measurement": "ab", "policy": {"debug": false}},
+        "workload": {"manifest_digest": MANIFEST, "signers": ["signer-1"], "command": []},
+    })
+}
+
+fn decide(change: impl FnOnce(&mut Value)) -> (bool, Vec<String>) {
+    let mut input = input();
+    change(&mut input);
+    let decision = ReleasePolicy::compile(DEFAULT_POLICY).unwrap().evaluate(&input).unwrap();
+    (decision.allow, decision.deny)
+}
+
+#[test]
+fn the_default_policy_allows_what_the_vendor_released() {
+    assert_eq!(decide(|_| {}), (true, Vec::new()));
+    assert_eq!(decide(|input| input["product_signers"] = json!([])), (true, Vec::new()));
+}
+
+#[test]
+fn the_default_policy_denies_an_unknown_measurement() {
+    let (allow, deny) = decide(|input| input["tee"]["measurement"] = json!("cd"));
+    assert!(!allow);
+    assert!(deny[0].starts_with("launch measurement cd is no reference value of product shop"), "{deny:?}");
+    assert!(!decide(|input| input["references"] = json!([])).0);
+}
+
+#[test]
+fn the_default_policy_denies_a_guest_that_may_be_debugged() {
+    let (allow, deny) = decide(|input| input["tee"]["policy"]["debug"] = json!(true));
+    assert!(!allow);
+    assert_eq!(deny, ["debugging is allowed on this guest, its memory is open to the host"]);
+}
+
+#[test]
+fn the_default_policy_denies_an_image_that_no_signer_of_the_product_signed() {
+    for signers in [json!([]), json!(["signer-2"])] {
+        let (allow, deny) = decide(|input| input["workload"]["signers"] = signers);
+        assert!(!allow);
+        assert_eq!(deny, ["no signature over this manifest is by a signer of the product"]);
+    }
+}
+
+#[test]
+fn the_default_policy_denies_an_empty_input() {
+    let decision = ReleasePolicy::compile(DEFAULT_POLICY).unwrap().evaluate(&json!({})).unwrap();
+    assert!(!decision.allow);
+}
+
+/// The cases that stand beside the policies: one file each, an input and the decision on it.
+#[test]
+fn the_cases_beside_the_policies_hold() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/tests");
+    let mut count = 0;
+    for case in fs::read_dir(cases).unwrap() {
+        let path = case.unwrap().path();
+        let case: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let decision = ReleasePolicy::compile(DEFAULT_POLICY).unwrap().evaluate(&case["input"]).unwrap();
+        assert_eq!(serde_json::to_value(decision).unwrap(), case["decision"], "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 4, "only {count} cases were found");
+}
+
+#[test]
+fn another_package_is_refused() {
+    let compiled = ReleasePolicy::compile("package elsewhere\nallow := true\n");
+    assert!(matches!(compiled, Err(PolicyError::Package { found }) if found == ["data.elsewhere"]));
+}
+
+#[test]
+fn what_is_not_rego_is_refused() {
+    for source in ["", "package", "package sealift.release\nallow if {", "package sealift.release\nallow := nothing(1)"]
+    {
+        assert!(
+            matches!(ReleasePolicy::compile(source), Err(PolicyError::Compile(_) | PolicyError::Evaluate(_))),
+            "{source}"
+        );
+    }
+}
+
+#[test]
+fn an_output_of_another_form_is_refused() {
+    for (source, rule) in [
+        ("package sealift.release\nallow := true\nobligations := {\"paint_it_blue\": true}", "obligations"),
+        ("package sealift.release\nallow := true\ndeny := \"no\"", "deny"),
+    ] {
+        let compiled = ReleasePolicy::compile(source);
+        assert!(matches!(compiled, Err(PolicyError::Output { rule: found, .. }) if found == rule), "{compiled:?}");
+    }
+}
+
+#[test]
+fn only_true_allows() {
+    for allow in ["1", "\"true\"", "null", "[true]"] {
+        let policy = ReleasePolicy::compile(&format!("package sealift.release\nallow := {allow}")).unwrap();
+        assert!(!policy.evaluate(&input()).unwrap().allow, "{allow}");
+    }
+    let policy = "package sealift.release\nimport rego.v1\nallow := true\ndeny contains \"no\"";
+    assert!(!ReleasePolicy::compile(policy).unwrap().evaluate(&input()).unwrap().allow);
+}
+
+const ENDLESS: &str = "package sealift.release\nimport rego.v1\n\
+    allow if {\n\tinput.tee\n\tsome a in numbers.range(1, 3000)\n\tsome b in numbers.range(1, 3000)\n\
+    \tsome c in numbers.range(1, 3000)\n\ta + b + c == 0\n}\n";
+
+#[test]
+fn a_policy_that_does_not_end_is_stopped() {
+    let policy = ReleasePolicy::compile(ENDLESS).unwrap();
+    assert!(matches!(policy.evaluate(&input()), Err(PolicyError::Evaluate(_))));
+}
+
+async fn run(rig: &Rig) -> Answer {
+    let license = rig.issue(|license| license.seats = 9).await;
+    Guest::new(rig, &license.token).attest(rig).await
+}
+
+#[tokio::test]
+async fn a_policy_of_ones_own_decides_and_obliges() {
+    let rig = Rig::start().await;
+    let source = "package sealift.release\nimport rego.v1\ndefault allow := false\n\
+        allow if input.license.customer == \"customer\"\n\
+        deny contains \"not on a simulated platform\" if { input.tee.simulated; input.license.seats < 9 }\n\
+        obligations := {\"read_only_root\": true, \"command\": input.workload.command, \"signer_threshold\": 1}\n";
+    assert_eq!(rig.set_policy(source).await.status, 204);
+    let answer: release_protocol::AttestAnswer = run(&rig).await.ok();
+    let obligations = Obligations {
+        read_only_root: true,
+        command: Some(vec!["/bin/serve".to_owned()]),
+        signer_threshold: Some(1),
+        ..Obligations::default()
+    };
+    assert_eq!(answer.obligations, Some(obligations));
+    let license = rig.issue(|_| {}).await;
+    let reasons = Guest::new(&rig, &license.token).attest(&rig).await.denied();
+    assert_eq!(reasons, ["not on a simulated platform"]);
+    assert_eq!(rig.audit_of("policy_changed").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bad_policy_is_not_set_and_the_old_one_stays() {
+    let rig = Rig::start().await;
+    for source in ["nonsense", "package elsewhere\nallow := true"] {
+        rig.set_policy(source).await.problem(400, "malformed");
+    }
+    run(&rig).await.ok::<release_protocol::AttestAnswer>();
+    assert!(rig.audit_of("policy_changed").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_policy_that_fails_at_release_denies() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.set_policy(ENDLESS).await.status, 204);
+    let reasons = run(&rig).await.denied();
+    assert!(reasons[0].starts_with("the release policy of product shop could not be evaluated"), "{reasons:?}");
+    assert_eq!(rig.audit_of("denied").await.len(), 1);
+}

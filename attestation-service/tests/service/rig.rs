@@ -1,0 +1,275 @@
+//! A service in a temporary home, its vendor, and a simulated guest on the other side.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use attestation_service::api::{IssuedLicense, NewImageKey, NewLicense, NewProduct, Reference, SealedManifest};
+use attestation_service::{AuditEntry, Home, Server, Service, ServiceOptions, ServiceSettings, serve};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
+use jose::signing::SigningKey;
+use launch_evidence::simulated::{self, LaunchOptions, SimulatedGuest, SimulatedPlatform};
+use launch_evidence::{LaunchInput, VcpuType};
+use release_protocol::Problem;
+use reqwest::header::AUTHORIZATION;
+use reqwest::{Client, Method};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+pub(crate) const PRODUCT: &str = "shop";
+pub(crate) const KEY_ID: &str = "key-1";
+pub(crate) const KEY_PATH: &str = "shop/image-key/key-1";
+pub(crate) const KEK: [u8; 32] = *b"thirty-two bytes of image key!!!";
+pub(crate) const MANIFEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
+pub(crate) const LEASE_SECONDS: i64 = 600;
+pub(crate) const GRACE_SECONDS: i64 = 120;
+
+thread_local! {
+    static CLOCK: Cell<Option<Timestamp>> = const { Cell::new(None) };
+}
+
+/// The service's clock: the test's own thread has stopped it, other threads see the real one.
+fn clock() -> Timestamp {
+    CLOCK.get().unwrap_or_else(Timestamp::now)
+}
+
+/// Lets time go by for the service.
+pub(crate) fn advance(seconds: i64) {
+    CLOCK.set(Some(clock().checked_add(SignedDuration::from_secs(seconds)).unwrap()));
+}
+
+/// A response, whatever its status.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) cookie: Option<String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The document of a response that succeeded.
+    pub(crate) fn ok<T: DeserializeOwned>(&self) -> T {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The problem of a response that has this status and code.
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Problem {
+        let text = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status, status, "{text}");
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!((problem.code(), problem.status), (Some(code), status), "{text}");
+        problem
+    }
+
+    /// The reasons of a denial.
+    pub(crate) fn denied(&self) -> Vec<String> {
+        let problem = self.problem(403, "denied");
+        assert!(problem.entry.is_some(), "a denial names its audit entry");
+        problem.reasons
+    }
+}
+
+/// A running service with one product, one reference value and one image key.
+pub(crate) struct Rig {
+    pub(crate) home: Home,
+    pub(crate) guest: SimulatedGuest,
+    pub(crate) service: Arc<Service>,
+    pub(crate) server: Server,
+    pub(crate) admin_token: Zeroizing<String>,
+    pub(crate) signer: SigningKey,
+    http: Client,
+    directory: TempDir,
+}
+
+impl Rig {
+    /// Starts a service that accepts the simulated platform.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(vec![platform().ark_der().to_vec()]).await
+    }
+
+    /// Starts a service with these simulated roots.
+    pub(crate) async fn start_with(simulated_roots: Vec<Vec<u8>>) -> Self {
+        // Whole seconds, so that expiry times can be compared.
+        CLOCK.set(Some(Timestamp::from_second(Timestamp::now().as_second()).unwrap()));
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path().join("home"));
+        home.create(&["127.0.0.1".to_owned()]).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let settings = ServiceSettings { listen, url: "https://127.0.0.1:8443".parse().unwrap() };
+        let options = ServiceOptions { settings, simulated_roots, clock };
+        let service = Arc::new(Service::open(&home, options).await.unwrap());
+        let admin_token = service.store().create_api_token("test", clock()).await.unwrap();
+        let server = serve(&home, service.clone(), listen).await.unwrap();
+        let http = client(&home);
+        let guest = launch(directory.path(), b"the shim");
+        let signer = SigningKey::generate().unwrap();
+        let rig = Self { home, guest, service, server, admin_token, signer, http, directory };
+        rig.create_product(PRODUCT).await;
+        rig.add_reference(PRODUCT, &rig.guest).await;
+        rig.register_key(PRODUCT, KEY_ID, &[MANIFEST]).await;
+        rig
+    }
+
+    /// Another guest of the platform, launched with this program as its initrd.
+    pub(crate) fn launch(&self, initrd: &[u8]) -> SimulatedGuest {
+        launch(self.directory.path(), initrd)
+    }
+
+    pub(crate) async fn create_product(&self, name: &str) {
+        let signers = vec![self.signer.verifying_key().to_spki_pem().unwrap()];
+        let product = NewProduct { name: name.parse().unwrap(), signers };
+        self.admin(Method::POST, "/products", &product).await.ok::<Value>();
+    }
+
+    pub(crate) async fn add_reference(&self, product: &str, guest: &SimulatedGuest) {
+        let measurement = guest.measurement().to_string();
+        let reference = Reference { measurement, label: "shim".to_owned(), source: Value::Null, added_at: None };
+        let answer = self.admin(Method::POST, &format!("/products/{product}/references"), &reference).await;
+        assert_eq!(answer.status, 204);
+    }
+
+    pub(crate) async fn register_key(&self, product: &str, id: &str, manifests: &[&str]) {
+        let manifests = manifests
+            .iter()
+            .map(|digest| SealedManifest { digest: (*digest).to_owned(), platform: "linux/amd64".to_owned() })
+            .collect();
+        let kek = Zeroizing::new(STANDARD.encode(KEK));
+        let key = NewImageKey { id: id.to_owned(), kek, image: "image".to_owned(), manifests };
+        let answer = self.admin(Method::POST, &format!("/products/{product}/keys"), &key).await;
+        assert_eq!(answer.status, 204, "{}", String::from_utf8_lossy(&answer.body));
+    }
+
+    /// Issues a licence for one seat that `change` may alter before.
+    pub(crate) async fn issue(&self, change: impl FnOnce(&mut NewLicense)) -> IssuedLicense {
+        let license = new_license(change);
+        self.admin(Method::POST, "/licenses", &license).await.ok()
+    }
+
+    pub(crate) async fn revoke(&self, id: &str) {
+        let path = format!("/licenses/{id}/revoke");
+        let reason = serde_json::json!({"reason": "contract ended"});
+        self.admin(Method::POST, &path, &reason).await.ok::<Value>();
+    }
+
+    pub(crate) async fn set_policy(&self, source: &str) -> Answer {
+        let path = format!("/api/v1/products/{PRODUCT}/policy");
+        let token = Some(self.admin_token.as_str());
+        self.send(Method::PUT, &path, token, None, Some(source.as_bytes().to_vec())).await
+    }
+
+    /// A request to the admin API.
+    pub(crate) async fn admin(&self, method: Method, path: &str, body: &impl Serialize) -> Answer {
+        let body = serde_json::to_vec(body).unwrap();
+        self.send(method, &format!("/api/v1{path}"), Some(&self.admin_token), None, Some(body)).await
+    }
+
+    pub(crate) async fn admin_get<T: DeserializeOwned>(&self, path: &str) -> T {
+        self.send(Method::GET, &format!("/api/v1{path}"), Some(&self.admin_token), None, None).await.ok()
+    }
+
+    pub(crate) async fn audit(&self) -> Vec<AuditEntry> {
+        self.admin_get("/audit").await
+    }
+
+    /// The bodies of all audit entries of one kind.
+    pub(crate) async fn audit_of(&self, kind: &str) -> Vec<Value> {
+        self.audit().await.into_iter().filter(|entry| entry.kind == kind).map(|entry| entry.body).collect()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Answer {
+        self.send(Method::POST, path, None, None, Some(serde_json::to_vec(body).unwrap())).await
+    }
+
+    /// Asks for a resource with a bearer token.
+    pub(crate) async fn resource(&self, token: Option<&str>, path: &str) -> Answer {
+        self.send(Method::GET, &format!("/kbs/v0/resource/{path}"), token, None, None).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        cookie: Option<&str>,
+        body: Option<Vec<u8>>,
+    ) -> Answer {
+        let mut request = self.http.request(method, format!("https://{}{path}", self.server.address()));
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(cookie) = cookie {
+            request = request.header("cookie", cookie);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let cookie = response.headers().get("set-cookie").map(|cookie| cookie.to_str().unwrap().to_owned());
+        Answer { status, cookie, body: response.bytes().await.unwrap().to_vec() }
+    }
+}
+
+pub(crate) fn new_license(change: impl FnOnce(&mut NewLicense)) -> NewLicense {
+    let mut license = NewLicense {
+        products: vec![PRODUCT.parse().unwrap()],
+        customer: "customer".to_owned(),
+        seats: 1,
+        valid_from: None,
+        valid_until: clock().checked_add(SignedDuration::from_hours(24)).unwrap(),
+        lease_seconds: LEASE_SECONDS.unsigned_abs(),
+        grace_seconds: GRACE_SECONDS.unsigned_abs(),
+        platforms: Vec::new(),
+        features: std::collections::BTreeMap::default(),
+    };
+    change(&mut license);
+    license
+}
+
+/// The time of the service.
+pub(crate) fn now() -> Timestamp {
+    clock()
+}
+
+fn client(home: &Home) -> Client {
+    // Another test of this process may have been faster.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ca = reqwest::Certificate::from_pem(&fs::read(home.ca_path()).unwrap()).unwrap();
+    Client::builder().tls_certs_only([ca]).https_only(true).no_proxy().build().unwrap()
+}
+
+/// A platform that all tests of one build share, since its two RSA keys take seconds.
+pub(crate) fn platform() -> SimulatedPlatform {
+    let built = fs::metadata(std::env::current_exe().unwrap()).unwrap().modified().unwrap();
+    let built = built.duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let shared = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("simulated-platform-{built}"));
+    if !shared.exists() {
+        let made = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        SimulatedPlatform::create(&made.path().join("platform")).unwrap();
+        // Where another test process was faster, this fails and its platform serves.
+        let _ = fs::rename(made.path().join("platform"), &shared);
+    }
+    SimulatedPlatform::open(&shared).unwrap()
+}
+
+fn launch(folder: &Path, initrd: &[u8]) -> SimulatedGuest {
+    let folder = tempfile::tempdir_in(folder).unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let vcpu_type: VcpuType = "EPYC-v4".parse().unwrap();
+    let mut input = LaunchInput::new(write("firmware", &simulated::firmware()), 1, vcpu_type);
+    input.kernel = Some(write("kernel", &simulated::kernel()));
+    input.initrd = Some(write("initrd", initrd));
+    platform().launch(&input, LaunchOptions::default()).unwrap()
+}

@@ -1,0 +1,84 @@
+//! Seats are counted exactly: one by one, and all at once.
+
+use std::sync::Arc;
+
+use release_protocol::AttestAnswer;
+use reqwest::Method;
+use tokio::task::JoinSet;
+
+use crate::guest::{Guest, attest, challenge, prove};
+use crate::rig::{GRACE_SECONDS, LEASE_SECONDS, Rig, advance};
+
+#[tokio::test]
+async fn a_seat_is_free_again_after_lease_and_grace() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    Guest::new(&rig, &license.token).start(&rig).await;
+    let problem = Guest::new(&rig, &license.token).attest(&rig).await.problem(409, "seats-exhausted");
+    assert_eq!(problem.detail, "all 1 seats of the licence are taken");
+    let entry = rig.audit().await.into_iter().find(|entry| Some(entry.sequence) == problem.entry).unwrap();
+    assert_eq!(entry.kind, "denied");
+
+    advance(LEASE_SECONDS + GRACE_SECONDS - 1);
+    Guest::new(&rig, &license.token).attest(&rig).await.problem(409, "seats-exhausted");
+    advance(1);
+    Guest::new(&rig, &license.token).start(&rig).await;
+}
+
+#[tokio::test]
+async fn a_seat_is_free_again_when_its_workload_stops() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let token = Guest::new(&rig, &license.token).start(&rig).await.token;
+    rig.send(Method::POST, "/kbs/v0/lease/end", Some(&token), None, None).await;
+    Guest::new(&rig, &license.token).start(&rig).await;
+}
+
+#[tokio::test]
+async fn a_renewal_takes_no_second_seat() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let guest = Guest::new(&rig, &license.token);
+    guest.start(&rig).await;
+    advance(1);
+    guest.renew(&rig).await.ok::<AttestAnswer>();
+    // A fresh attestation of the same key is a renewal, too, whatever it calls itself.
+    advance(1);
+    guest.start(&rig).await;
+    let licenses: Vec<serde_json::Value> = rig.admin_get("/licenses").await;
+    assert_eq!(licenses[0]["seats_in_use"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn forty_guests_at_once_get_exactly_the_five_seats() {
+    let rig = Arc::new(Rig::start().await);
+    let license = rig.issue(|license| license.seats = 5).await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..40 {
+        let (rig, guest) = (rig.clone(), Guest::new(&rig, &license.token));
+        tasks.spawn(async move {
+            let attestation = prove(&rig.guest, &guest.runtime_data(&challenge(&rig).await));
+            attest(&rig, &attestation).await.status
+        });
+    }
+    let statuses = tasks.join_all().await;
+    let with = |status| statuses.iter().filter(|found| **found == status).count();
+    assert_eq!((with(200), with(409)), (5, 35), "{statuses:?}");
+    assert_eq!(rig.audit_of("lease_granted").await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_attestation_sent_twenty_times_at_once_is_one_lease() {
+    let rig = Arc::new(Rig::start().await);
+    let license = rig.issue(|license| license.seats = 5).await;
+    let guest = Guest::new(&rig, &license.token);
+    let attestation = Arc::new(prove(&rig.guest, &guest.runtime_data(&challenge(&rig).await)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..20 {
+        let (rig, attestation) = (rig.clone(), attestation.clone());
+        tasks.spawn(async move { attest(&rig, &attestation).await.ok::<AttestAnswer>().lease.unwrap() });
+    }
+    let leases = tasks.join_all().await;
+    assert!(leases.iter().all(|lease| lease == &leases[0]));
+    assert_eq!(rig.audit_of("lease_granted").await.len(), 1);
+}
