@@ -84,16 +84,18 @@ impl ReleasePolicy {
         let input: Value =
             serde_json::from_value(input.clone()).map_err(|error| PolicyError::Evaluate(error.to_string()))?;
         engine.set_input(input);
-        let mut rule = |name: &'static str| -> Result<Option<serde_json::Value>, PolicyError> {
-            let value = engine
-                .eval_rule(format!("{}.{name}", Self::PACKAGE))
-                .map_err(|error| PolicyError::Evaluate(error.to_string()))?;
-            if value == Value::Undefined {
-                return Ok(None);
+        let results = engine
+            .eval_query(Self::PACKAGE.to_owned(), false)
+            .map_err(|error| PolicyError::Evaluate(error.to_string()))?;
+        let package = results.result.first().and_then(|result| result.expressions.first()).map(|found| &found.value);
+        // A rule that the policy does not have, or that is undefined for this input, is absent.
+        let rule = |name: &'static str| -> Result<Option<serde_json::Value>, PolicyError> {
+            match package.map(|package| &package[name]) {
+                None | Some(Value::Undefined) => Ok(None),
+                Some(value) => serde_json::to_value(value)
+                    .map(Some)
+                    .map_err(|error| PolicyError::Output { rule: name, problem: error.to_string() }),
             }
-            serde_json::to_value(&value)
-                .map(Some)
-                .map_err(|error| PolicyError::Output { rule: name, problem: error.to_string() })
         };
         let allow = rule("allow")? == Some(serde_json::Value::Bool(true));
         let deny: Vec<String> = match rule("deny")? {

@@ -64,7 +64,10 @@ impl Service {
             .recognise(&runtime_data.nonce, now)
             .map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let guest = guest(&runtime_data.tee_pubkey)?;
-        let bound = Value::Object(attestation.runtime_data.clone());
+        // The token tells what was bound, but the licence: it is a bearer's secret, and large.
+        let mut bound = attestation.runtime_data.clone();
+        bound.remove("license");
+        let bound = Value::Object(bound);
         let evidence = self.clone().verify_evidence(attestation, now).await?;
         let (lease, obligations, product, license) = match &runtime_data.workload {
             None => (None, None, None, None),
@@ -215,7 +218,13 @@ impl Service {
         let product = registered_manifest.product.clone();
         let input = self.policy_input(asked, evidence, &license, &product, &registered_manifest.image, now).await?;
         let policy = self.policy(&product).await?;
-        let decision = tokio::task::spawn_blocking(move || policy.evaluate(&input)).await??;
+        let decision = match tokio::task::spawn_blocking(move || policy.evaluate(&input)).await? {
+            Ok(decision) => decision,
+            Err(error) => {
+                let reason = format!("the release policy of product {product} gave no decision: {error}");
+                return self.deny(asked, evidence, Some(&license), vec![reason], now).await;
+            }
+        };
         if !decision.allow {
             let reasons = if decision.deny.is_empty() {
                 vec![format!("the release policy of product {product} does not allow it and gives no reason")]
