@@ -69,6 +69,7 @@ fn router(service: SharedService) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
         .layer(CatchPanicLayer::new())
+        .layer(axum::middleware::map_response(problem::of_layers))
         .with_state(service)
 }
 

@@ -51,14 +51,48 @@ impl IntoResponse for ApiError {
             entry,
             request_id: Some(request_id),
         };
-        let mut response = (status, Json(problem)).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        }
-        response
+        respond(status, problem)
     }
+}
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+fn respond(status: StatusCode, problem: Problem) -> Response {
+    let mut response = (status, Json(problem)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}
+
+/// Turns what the layers around the handlers answer (too large, too slow, wrong method, a panic) into problems, too.
+pub(super) async fn of_layers(response: Response) -> Response {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.headers().get(CONTENT_TYPE) == Some(&PROBLEM_JSON) {
+        return response;
+    }
+    let code = match status {
+        StatusCode::BAD_REQUEST => "malformed",
+        StatusCode::METHOD_NOT_ALLOWED => "method-not-allowed",
+        StatusCode::PAYLOAD_TOO_LARGE => "too-large",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        _ if status.is_server_error() => "internal",
+        _ => "refused",
+    };
+    let title = status.canonical_reason().unwrap_or("Refused").to_owned();
+    let problem = Problem {
+        kind: format!("{}{code}", Problem::URN),
+        detail: title.clone(),
+        title,
+        status: status.as_u16(),
+        reasons: Vec::new(),
+        entry: None,
+        request_id: Some(uuid::Uuid::now_v7().to_string()),
+    };
+    respond(status, problem)
 }
 
 type Parts = (StatusCode, &'static str, &'static str, String, Vec<String>, Option<u64>);
