@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jose::signing::VerifyingKey;
+use launch_evidence::{ChipId, Measurement};
 use release_protocol::{License, LicenseId, ProductName, ResourcePath};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
@@ -38,7 +39,7 @@ impl Service {
 
     /// Adds a reference value.
     pub(crate) async fn add_reference(&self, product: &ProductName, reference: Reference) -> Result<(), ServiceError> {
-        let measurement: Result<launch_evidence::Measurement, _> = reference.measurement.parse();
+        let measurement: Result<Measurement, _> = reference.measurement.parse();
         if let Err(error) = measurement {
             return Err(ServiceError::BadRequest(format!("`{}`: {error}", reference.measurement)));
         }
@@ -135,6 +136,16 @@ fn check_license(new: &NewLicense, valid_from: jiff::Timestamp) -> Result<(), Se
     }
     if new.valid_until <= valid_from {
         return refuse("a licence ends after it begins");
+    }
+    for platform in &new.platforms {
+        let chip: ChipId = platform
+            .parse()
+            .map_err(|error| ServiceError::BadRequest(format!("`{platform}` is no chip id: {error}")))?;
+        if chip.as_bytes().iter().all(|byte| *byte == 0) {
+            return refuse(
+                "a licence cannot be bound to the zero chip id: every platform that masks its id reports it",
+            );
+        }
     }
     if new.lease_seconds == 0 || new.lease_seconds > LEASE_MAX_SECONDS || new.grace_seconds > LEASE_MAX_SECONDS {
         return refuse("a lease lives from one second to 31 days, and so does its grace (or none)");

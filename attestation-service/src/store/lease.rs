@@ -83,6 +83,11 @@ impl Store {
         if let Some(row) = ended {
             let body = json!({"lease": id, "license": row.try_get::<&str, _>(0)?, "reason": reason});
             append(&mut transaction, AuditKind::LeaseEnded, &body, now).await?;
+        } else {
+            let known = sqlx::query("SELECT 1 FROM lease WHERE id = $1").bind(&id.0).fetch_optional(&mut *transaction);
+            if known.await?.is_none() {
+                return Err(StoreError::Unknown { kind: "lease", name: id.0.clone() });
+            }
         }
         transaction.commit().await?;
         Ok(())
@@ -236,7 +241,8 @@ fn audit_body(request: &LeaseRequest, more: &Value) -> Value {
 }
 
 fn ends(record: &LicenseRecord, now: Timestamp) -> Result<(Timestamp, Timestamp), StoreError> {
-    let expires_at = later(now, record.claims.lease_seconds)?;
+    // As it is stored, so that a repeated answer equals the first.
+    let expires_at = timestamp(millis(later(now, record.claims.lease_seconds)?))?;
     Ok((expires_at, later(expires_at, record.claims.grace_seconds)?))
 }
 
