@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::api::{IssuedLicense, NewImageKey, NewLicense, NewProduct, Product, Reference, SealedManifest, Signer};
 use crate::policy::ReleasePolicy;
 use crate::service::{Service, ServiceError};
+use crate::store::KeyRegistration;
 
 /// The length of a key-encryption key, in bytes.
 const KEK_LEN: usize = 32;
@@ -72,7 +73,9 @@ impl Service {
         let is_same = |stored: &[u8]| {
             self.key_sealer.open(stored, context.as_bytes()).is_ok_and(|stored| stored.ct_eq(&kek).into())
         };
-        self.store.register_key(product, &new.id, &sealed, &new.image, &new.manifests, is_same, self.now()).await?;
+        let registration =
+            KeyRegistration { product, id: &new.id, sealed: &sealed, image: &new.image, manifests: &new.manifests };
+        self.store.register_key(registration, is_same, self.now()).await?;
         Ok(())
     }
 

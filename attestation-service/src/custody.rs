@@ -119,11 +119,11 @@ mod tests {
     fn what_is_sealed_opens_only_in_its_context_and_under_its_key() {
         let key = MasterKey::generate().unwrap();
         let sealer = key.sealer("test").unwrap();
-        let sealed = sealer.seal(b"secret", b"key-1").unwrap();
-        assert_eq!(sealer.open(&sealed, b"key-1").unwrap().as_slice(), b"secret");
-        assert!(sealer.open(&sealed, b"key-2").is_err());
-        assert!(key.sealer("other").unwrap().open(&sealed, b"key-1").is_err());
-        assert!(MasterKey::generate().unwrap().sealer("test").unwrap().open(&sealed, b"key-1").is_err());
+        let wrapped = sealer.seal(b"secret", b"key-1").unwrap();
+        assert_eq!(sealer.open(&wrapped, b"key-1").unwrap().as_slice(), b"secret");
+        assert!(sealer.open(&wrapped, b"key-2").is_err());
+        assert!(key.sealer("other").unwrap().open(&wrapped, b"key-1").is_err());
+        assert!(MasterKey::generate().unwrap().sealer("test").unwrap().open(&wrapped, b"key-1").is_err());
     }
 
     #[test]
@@ -136,9 +136,9 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_sealed_secret_is_refused() {
         let sealer = MasterKey::generate().unwrap().sealer("test").unwrap();
-        let sealed = sealer.seal(b"secret", b"").unwrap();
-        for at in 0..sealed.len() {
-            let mut changed = sealed.clone();
+        let wrapped = sealer.seal(b"secret", b"").unwrap();
+        for at in 0..wrapped.len() {
+            let mut changed = wrapped.clone();
             changed[at] ^= 1;
             assert!(matches!(sealer.open(&changed, b""), Err(CustodyError::Open)), "byte {at}");
         }

@@ -170,7 +170,7 @@ impl Service {
         let service = self.clone();
         // Public-key operations take about a millisecond: not on the runtime's own threads.
         let verified = tokio::task::spawn_blocking(move || {
-            let Some(verifier) = service.verifiers.first() else { return None };
+            let verifier = service.verifiers.first()?;
             Some(verifier.verify(&attestation.tee_evidence.primary_evidence, &expected))
         })
         .await?;

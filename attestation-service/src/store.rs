@@ -1,6 +1,6 @@
-//! The database: SQLite in the home. One module a subject; callers see domain values, never rows.
+//! The database: `SQLite` in the home. One module a subject; callers see domain values, never rows.
 //!
-//! A state change and its audit entry are one transaction. SQLite admits one writer at a time (`BEGIN IMMEDIATE`), which
+//! A state change and its audit entry are one transaction. `SQLite` admits one writer at a time (`BEGIN IMMEDIATE`), which
 //! makes the counting of seats exact.
 
 mod audit;
@@ -19,6 +19,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::AuditEntry;
 pub(crate) use audit::AuditKind;
+pub(crate) use image_key::KeyRegistration;
 pub(crate) use lease::{LeaseOutcome, LeaseRequest};
 pub(crate) use product::policy_digest;
 

@@ -103,10 +103,10 @@ pub(super) async fn accept_loop(
         });
     }
     drop(listener);
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await.is_err() {
-            tracing::warn!("requests were still open at the end of the grace period");
-        }
+    if let Some(graceful) = Arc::into_inner(graceful)
+        && tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await.is_err()
+    {
+        tracing::warn!("requests were still open at the end of the grace period");
     }
 }
 

@@ -16,19 +16,27 @@ pub(crate) struct RegisteredManifest {
     pub(crate) image: String,
 }
 
+/// A key to register with the manifests that it may open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyRegistration<'a> {
+    pub(crate) product: &'a ProductName,
+    pub(crate) id: &'a str,
+    /// The key under the master key.
+    pub(crate) sealed: &'a [u8],
+    pub(crate) image: &'a str,
+    pub(crate) manifests: &'a [SealedManifest],
+}
+
 impl Store {
-    /// Registers a key with its manifests. `sealed` is the key under the master key. Registering the same id again is
+    /// Registers a key with its manifests. Registering the same id again is
     /// refused unless `is_same` says that the stored one is the same key.
     pub(crate) async fn register_key(
         &self,
-        product: &ProductName,
-        id: &str,
-        sealed: &[u8],
-        image: &str,
-        manifests: &[SealedManifest],
+        registration: KeyRegistration<'_>,
         is_same: impl Fn(&[u8]) -> bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let KeyRegistration { product, id, sealed, image, manifests } = registration;
         self.product(product).await?;
         let mut transaction = self.write().await?;
         let stored = sqlx::query("SELECT product, sealed FROM image_key WHERE id = $1")

@@ -108,9 +108,8 @@ async fn decide(
     request: &LeaseRequest,
     now: Timestamp,
 ) -> Result<LeaseOutcome, StoreError> {
-    let record = match license_in(transaction, &request.license).await? {
-        None => return deny(transaction, request, format!("licence {} is unknown", request.license), now).await,
-        Some(record) => record,
+    let Some(record) = license_in(transaction, &request.license).await? else {
+        return deny(transaction, request, format!("licence {} is unknown", request.license), now).await;
     };
     if let Some(reason) = record.refusal(now) {
         return deny(transaction, request, reason, now).await;
@@ -179,10 +178,10 @@ async fn renew(
     now: Timestamp,
 ) -> Result<LeaseOutcome, StoreError> {
     // A lease that has lapsed gave its seat back: it must find a free one.
-    if seat_until <= millis(now) {
-        if let Some(full) = exhausted(transaction, request, record, now).await? {
-            return Ok(full);
-        }
+    if seat_until <= millis(now)
+        && let Some(full) = exhausted(transaction, request, record, now).await?
+    {
+        return Ok(full);
     }
     let (expires_at, seat_until) = ends(record, now)?;
     sqlx::query("UPDATE lease SET expires_at = $2, seat_until = $3, challenge_at = $4 WHERE id = $1")
