@@ -171,3 +171,18 @@ async fn a_policy_that_fails_at_release_denies() {
     assert!(reasons[0].starts_with("the release policy of product shop gave no decision: "), "{reasons:?}");
     assert_eq!(rig.audit_of("denied").await.len(), 1);
 }
+
+#[test]
+fn the_documented_example_does_what_it_says() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/README.md")).unwrap();
+    let source = readme.split("```rego\n").nth(1).unwrap().split("```").next().unwrap();
+    let policy = ReleasePolicy::compile(source).unwrap();
+    let mut input = input();
+    input["license"] = json!({"features": {"tier": "gold"}});
+    input["tee"]["reported_tcb"] = json!({"snp": 23});
+    input["tee"]["simulated"] = json!(false);
+    let decision = policy.evaluate(&input).unwrap();
+    assert!(decision.allow && decision.obligations.read_only_root);
+    input["tee"]["simulated"] = json!(true);
+    assert_eq!(policy.evaluate(&input).unwrap().deny, ["simulated platforms run nothing of ours"]);
+}
