@@ -36,7 +36,6 @@ pub(crate) struct CertificateSpec {
     pub(crate) not_after: Timestamp,
     pub(crate) key: SubjectPublicKeyInfoOwned,
     pub(crate) extensions: Vec<Extension>,
-    pub(crate) algorithm: AlgorithmIdentifierOwned,
 }
 
 #[derive(Sequence)]
@@ -63,18 +62,22 @@ struct Signed {
 impl Issuer {
     /// Signs a certificate; the answer is DER.
     pub(crate) fn issue(&self, spec: CertificateSpec) -> Result<Vec<u8>, SimulatedError> {
+        self.sign(&self.body(spec)?, pss()?)
+    }
+
+    /// The encoded body of a certificate: what its signature covers.
+    pub(crate) fn body(&self, spec: CertificateSpec) -> Result<Vec<u8>, SimulatedError> {
         let body = Body {
             version: Version::V3,
             serial: SerialNumber::new(&spec.serial).map_err(SimulatedError::Certificate)?,
-            signature: spec.algorithm.clone(),
+            signature: pss()?,
             issuer: name(&self.name).map_err(SimulatedError::Certificate)?,
             validity: validity(spec.not_before, spec.not_after).map_err(SimulatedError::Certificate)?,
             subject: name(&spec.subject).map_err(SimulatedError::Certificate)?,
             key: spec.key,
             extensions: spec.extensions,
         };
-        let body = body.to_der().map_err(SimulatedError::Certificate)?;
-        self.sign(&body, spec.algorithm)
+        body.to_der().map_err(SimulatedError::Certificate)
     }
 
     /// Signs the encoded body of a certificate or revocation list.

@@ -23,7 +23,7 @@ use sev::parser::ByteParser as _;
 use zeroize::Zeroizing;
 
 use super::SimulatedError;
-use super::authority::{CertificateSpec, Issuer, authority_extensions, p384_public_key, pss, vcek_extensions};
+use super::authority::{CertificateSpec, Issuer, authority_extensions, p384_public_key, vcek_extensions};
 use super::guest::{LaunchOptions, SimulatedGuest};
 use crate::identity::ChipId;
 use crate::measure::LaunchInput;
@@ -146,7 +146,6 @@ impl SimulatedPlatform {
                 not_after: after(not_before, AUTHORITY_DAYS),
                 key: subject.public_key()?,
                 extensions: authority_extensions(below).map_err(SimulatedError::Certificate)?,
-                algorithm: pss()?,
             })
         };
         let ark = root.issue(authority(&root, 0, None)?)?;
@@ -160,7 +159,6 @@ impl SimulatedPlatform {
             not_after: after(not_before, VCEK_DAYS),
             key: p384_public_key(key.public_key().as_ref())?,
             extensions: extensions.map_err(SimulatedError::Certificate)?,
-            algorithm: pss()?,
         })?;
 
         write(&dir.join(ARK), &ark, 0o644)?;

@@ -14,6 +14,7 @@ use x509_cert::certificate::{CertificateInner, Raw, Version};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::Time;
 
 /// `id-RSASSA-PSS`, RFC 8017 appendix C.
@@ -94,8 +95,8 @@ impl Certificate {
         self.parsed.tbs_certificate().issuer()
     }
 
-    pub(crate) fn serial(&self) -> &[u8] {
-        self.parsed.tbs_certificate().serial_number().as_bytes()
+    pub(crate) fn serial(&self) -> &SerialNumber<Raw> {
+        self.parsed.tbs_certificate().serial_number()
     }
 
     pub(crate) fn extensions(&self) -> &[Extension] {

@@ -53,7 +53,7 @@ impl RevocationList {
 
     fn names(&self, certificate: &Certificate) -> bool {
         let revoked = self.parsed.tbs_cert_list.revoked_certificates.iter().flatten();
-        revoked.into_iter().any(|entry| number(entry.serial_number.as_bytes()) == number(certificate.serial()))
+        revoked.into_iter().any(|entry| entry.serial_number == *certificate.serial())
     }
 
     fn is_current(&self, now: Timestamp) -> bool {
@@ -88,10 +88,4 @@ pub(crate) fn check(
     } else {
         checks.skip(CheckName::Revocation, "no revocation list of this root is at hand");
     }
-}
-
-/// A serial number without leading zeros.
-fn number(bytes: &[u8]) -> &[u8] {
-    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-    bytes.get(zeros..).unwrap_or_default()
 }

@@ -41,20 +41,52 @@ fn certificates_have_one_form() {
         let extension = case.leaf.spec.extensions[0].clone();
         case.leaf.spec.extensions.push(extension);
     });
-    // SHA-256 in place of SHA-384 for the message; a salt of 32 bytes.
-    for (at, byte) in [(16, 1), (53, 32)] {
-        fails_only(CheckName::CertificateForm, |case| {
-            let mut parameters = PSS_SHA384;
-            parameters[at] = byte;
-            case.leaf.spec.algorithm.parameters = Some(Any::from_der(&parameters).unwrap());
-        });
-    }
+    // A key of another size or form.
+    fails_only(CheckName::CertificateForm, |case| {
+        let small = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        case.intermediate.spec.key = rsa_public_key(&small).unwrap();
+    });
+    fails_only(CheckName::CertificateForm, |case| {
+        let compressed = [&[2][..], &[7; 48]].concat();
+        case.leaf.spec.key = p384_public_key(&compressed).unwrap();
+    });
     // The same certificate twice, and in any order, is no offence.
     let twice = |chain: &mut Vec<Vec<u8>>| {
         chain.push(chain[0].clone());
         chain.reverse();
     };
     assert_eq!(failures(|case| reissue(case, twice)), []);
+}
+
+/// Replaces the first `from` in a body that is about to be signed.
+fn replace(part: &mut Part, from: &'static [u8], to: &'static [u8]) {
+    part.edit_body = Some(Box::new(move |body| {
+        let at = body.windows(from.len()).position(|window| window == from).unwrap();
+        body[at..at + from.len()].copy_from_slice(to);
+    }));
+}
+
+#[test]
+fn certificates_have_one_version_and_one_algorithm() {
+    // Version 2 in place of 3.
+    fails_only(CheckName::CertificateForm, |case| replace(&mut case.leaf, &[0xA0, 3, 2, 1, 2], &[0xA0, 3, 2, 1, 1]));
+    // A salt of 32 bytes in place of 48: in the body, beside the signature, in both; and SHA-256 in both.
+    let salt = |at: usize, byte: u8| {
+        let mut parameters = PSS_SHA384;
+        parameters[at] = byte;
+        Some(Any::from_der(&parameters).unwrap())
+    };
+    let in_body = |case: &mut Case| replace(&mut case.leaf, &[0xA2, 3, 2, 1, 48], &[0xA2, 3, 2, 1, 32]);
+    fails_only(CheckName::CertificateForm, in_body);
+    fails_only(CheckName::CertificateForm, |case| case.leaf.algorithm.parameters = salt(53, 32));
+    fails_only(CheckName::CertificateForm, |case| {
+        in_body(case);
+        case.leaf.algorithm.parameters = salt(53, 32);
+    });
+    fails_only(CheckName::CertificateForm, |case| {
+        replace(&mut case.leaf, &[0x65, 3, 4, 2, 2, 5, 0, 0xA1], &[0x65, 3, 4, 2, 1, 5, 0, 0xA1]);
+        case.leaf.algorithm.parameters = salt(16, 1);
+    });
 }
 
 #[test]
@@ -215,6 +247,12 @@ fn the_certificate_endorses_the_chip() {
     }
     let value = wrapped(id(64, 0xC5));
     assert_eq!(failures(|case| set_extension(&mut case.leaf, HARDWARE_ID, Some(&value))), []);
+    // A short id does not stand for a chip whose id has zeros behind it.
+    let short = wrapped(id(8, 0xC5));
+    fails_only(CheckName::HardwareId, |case| {
+        case.put(0x1A8, [0; 56]);
+        set_extension(&mut case.leaf, HARDWARE_ID, Some(&short));
+    });
     // A chip id that the host has masked.
     fails_only(CheckName::HardwareId, |case| case.put(0x1A0, [0; 64]));
 

@@ -17,6 +17,7 @@ use der::Encode as _;
 use der::asn1::Ia5String;
 use jiff::{Span, Timestamp};
 use serde_json::{Value, json};
+use spki::AlgorithmIdentifierOwned;
 
 use super::endorsement::{CSP_ID, HARDWARE_ID, KeyKind};
 use super::report::REPORT_LEN;
@@ -62,11 +63,20 @@ struct Part {
     issuer: String,
     /// The key that signs it.
     signer: Key,
+    /// What happens to the encoded body before it is signed.
+    edit_body: Edit<Vec<u8>>,
+    /// The algorithm that stands beside the signature.
+    algorithm: AlgorithmIdentifierOwned,
 }
 
 impl Part {
     fn der(self) -> Vec<u8> {
-        issuer(&self.issuer, self.signer).issue(self.spec).unwrap()
+        let issuer = issuer(&self.issuer, self.signer);
+        let mut body = issuer.body(self.spec).unwrap();
+        if let Some(edit) = self.edit_body {
+            edit(&mut body);
+        }
+        issuer.sign(&body, self.algorithm).unwrap()
     }
 }
 
@@ -110,10 +120,11 @@ impl Case {
                 not_after: now.checked_add(hour).unwrap(),
                 key: public_key,
                 extensions,
-                algorithm: pss().unwrap(),
             },
             issuer,
             signer,
+            edit_body: None,
+            algorithm: pss().unwrap(),
         };
         let chip_id = {
             let mut id = [0; ChipId::LEN];

@@ -118,6 +118,11 @@ fn no_part_of_the_tcb_is_above_the_current_one() {
     for offset in [0, 1, 6, 7] {
         fails_only(CheckName::TcbOrder, |case| case.report[0x38 + offset] -= 1);
         fails_only(CheckName::TcbOrder, |case| case.report[0x1E0 + offset] += 1);
+        // The reported one alone above it.
+        fails_only(CheckName::TcbOrder, |case| {
+            case.report[0x38 + offset] -= 1;
+            case.report[0x1E0 + offset] -= 1;
+        });
     }
     let mut case = Case::of(Product::Turin, 5, KeyKind::Vcek);
     case.report[0x38] -= 1;
