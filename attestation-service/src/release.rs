@@ -120,10 +120,12 @@ impl Service {
         Ok(answer.to_json().map_err(crate::store::StoreError::from)?)
     }
 
-    /// Ends the session's own lease: the workload has stopped.
+    /// Ends the session's own lease: the workload has stopped. A long lease outlives its token, which serves here all the
+    /// same: a seat would stay taken otherwise.
     pub(crate) async fn end_own_lease(&self, token: Option<&str>) -> Result<(), Refusal> {
         let now = self.now();
-        let session = self.session(token, now)?;
+        let token = token.ok_or_else(|| Refusal::NotAttested("there is no attestation token".to_owned()))?;
+        let session = self.tokens.check_for_return(token).map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let Some(lease) = session.lease else { return Err(Refusal::Unknown("the session has no lease".to_owned())) };
         self.store.end_lease(&lease, "the workload stopped", now).await?;
         Ok(())

@@ -7,7 +7,7 @@ use reqwest::Method;
 use tokio::task::JoinSet;
 
 use crate::guest::{Guest, attest, challenge, prove};
-use crate::rig::{GRACE_SECONDS, LEASE_SECONDS, Rig, advance};
+use crate::rig::{GRACE_SECONDS, KEY_PATH, LEASE_SECONDS, Rig, advance};
 
 #[tokio::test]
 async fn a_seat_is_free_again_after_lease_and_grace() {
@@ -32,6 +32,22 @@ async fn a_seat_is_free_again_when_its_workload_stops() {
     let token = Guest::new(&rig, &license.token).start(&rig).await.token;
     rig.send(Method::POST, "/kbs/v0/lease/end", Some(&token), None, None).await;
     Guest::new(&rig, &license.token).start(&rig).await;
+}
+
+#[tokio::test]
+async fn a_seat_is_given_back_with_a_token_that_has_died() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|license| license.lease_seconds = 24 * 3600).await;
+    let token = Guest::new(&rig, &license.token).start(&rig).await.token;
+    advance(3600);
+    rig.resource(Some(&token), KEY_PATH).await.problem(401, "not-attested");
+    let end = rig.send(Method::POST, "/kbs/v0/lease/end", Some(&token), None, None).await;
+    assert_eq!(end.status, 204);
+    Guest::new(&rig, &license.token).start(&rig).await;
+    let forged = format!("{}AAAA", &token[..token.len() - 4]);
+    for token in [None, Some("nonsense"), Some(&*forged)] {
+        rig.send(Method::POST, "/kbs/v0/lease/end", token, None, None).await.problem(401, "not-attested");
+    }
 }
 
 #[tokio::test]
