@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The name of a check. The order is the order of judgement: what costs nothing first, public-key operations last.
+/// The name of a check. The order is the order of judgement: what costs nothing first, public-key operations
+/// last.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

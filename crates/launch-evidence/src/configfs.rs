@@ -1,7 +1,9 @@
-//! The kernel's own interface for reports, `configfs-tsm` (Linux, `Documentation/ABI/testing/configfs-tsm-report`).
+//! The kernel's own interface for reports, `configfs-tsm` (Linux,
+//! `Documentation/ABI/testing/configfs-tsm-report`).
 //!
-//! A request is a directory made below the base: the 64 bytes go into `inblob`, the report is read from `outblob`, the
-//! certificates that the host passed from `auxblob`. `generation` counts writes, so a change between ours and our reads shows.
+//! A request is a directory made below the base: the 64 bytes go into `inblob`, the report is read from
+//! `outblob`, the certificates that the host passed from `auxblob`. `generation` counts writes, so a change
+//! between ours and our reads shows.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -167,8 +169,8 @@ fn failed(path: PathBuf, operation: &'static str, source: io::Error) -> Attester
     AttesterError::Io { path, operation, source }
 }
 
-/// The certificates of a table: entries up to one of zeros, each naming bytes behind them. Revocation lists, the root and
-/// unknown entries are left out.
+/// The certificates of a table: entries up to one of zeros, each naming bytes behind them. Revocation lists,
+/// the root and unknown entries are left out.
 fn certificates(table: &[u8]) -> Result<Vec<Vec<u8>>, AttesterError> {
     let malformed = || AttesterError::Malformed("the certificate table points outside itself".to_owned());
     let mut found = Vec::new();

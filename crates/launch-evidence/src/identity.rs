@@ -83,12 +83,14 @@ macro_rules! hexadecimal {
 }
 
 hexadecimal! {
-    /// A launch measurement: SHA-384 over what was in the guest's memory at launch. 96 lower-case hexadecimal digits.
+    /// A launch measurement: SHA-384 over what was in the guest's memory at launch. 96 lower-case
+    /// hexadecimal digits.
     Measurement, 48
 }
 
 hexadecimal! {
-    /// The `CHIP_ID` of a report: unique to a processor, zero where the platform masks it. 128 lower-case hexadecimal digits.
+    /// The `CHIP_ID` of a report: unique to a processor, zero where the platform masks it. 128 lower-case
+    /// hexadecimal digits.
     ChipId, 64
 }
 

@@ -1,7 +1,8 @@
 //! TEE launch evidence: reports, endorsements, checks, launch measurement, the simulated platform.
 //!
-//! Verifying is pure: evidence, expectations, a clock and trust roots go in, a value comes out. Only [`attester`]s and the
-//! simulated platform touch files and sockets. Nothing outside this crate names the `sev` crate.
+//! Verifying is pure: evidence, expectations, a clock and trust roots go in, a value comes out. Only
+//! [`attester`]s and the simulated platform touch files and sockets. Nothing outside this crate names the
+//! `sev` crate.
 #![forbid(unsafe_code)]
 
 pub mod attester;

@@ -23,9 +23,9 @@ pub trait Verifier: Send + Sync {
     /// [`EvidenceRejected`] with every check that was made when at least one failed.
     ///
     /// # Security
-    /// Whether the measurement is one to trust, and whether the platform is denied, is left to the release policy unless
-    /// [`Requirements`] name reference values. Do not key a replay cache by [`VerifiedEvidence::evidence_digest`]: an ECDSA
-    /// signature has a second valid form.
+    /// Whether the measurement is one to trust, and whether the platform is denied, is left to the release
+    /// policy unless [`Requirements`] name reference values. Do not key a replay cache by
+    /// [`VerifiedEvidence::evidence_digest`]: an ECDSA signature has a second valid form.
     fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected>;
 }
 
@@ -84,7 +84,8 @@ pub struct Requirements {
     pub minimum_tcb: BTreeMap<Product, MinimumTcb>,
     /// What to do without a revocation list. Default [`Revocation::IfPresent`].
     pub revocation: Revocation,
-    /// Reference values of the launch measurement. Together with `id_keys` empty: the check is left to the release policy.
+    /// Reference values of the launch measurement. Together with `id_keys` empty: the check is left to the
+    /// release policy.
     pub measurements: Vec<Measurement>,
     /// ID keys whose signature over the launch is as good as a reference value.
     pub id_keys: Vec<IdKey>,

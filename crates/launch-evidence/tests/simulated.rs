@@ -248,6 +248,7 @@ fn the_generated_firmware_and_kernel_never_change() {
     assert_ne!(input.measure().expect("a digest").to_string(), MEASUREMENT);
 }
 
-/// What sev-snp-measure 0.0.13 gives for the same files. Another value would change every reference value in use.
+/// What sev-snp-measure 0.0.13 gives for the same files. Another value would change every reference value in
+/// use.
 const MEASUREMENT: &str =
     "a4bea30437d7e846efe53e1423b2e3b444253de5e3a898e39db3ce19b984abe74f1cb948d8a7e152e9c91bf588c4a7dd";

@@ -1,5 +1,5 @@
-//! The verifier against real reports: the folder of vectors where it is at hand, and the reports that the `sev` package
-//! carries in its own tests everywhere.
+//! The verifier against real reports: the folder of vectors where it is at hand, and the reports that the
+//! `sev` package carries in its own tests everywhere.
 #![expect(clippy::expect_used, clippy::panic, reason = "a failed expectation is a failed test")]
 
 use std::fs;

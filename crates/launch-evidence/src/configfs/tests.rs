@@ -1,4 +1,5 @@
-//! The attester against directories that imitate the kernel's: `outblob` is a pipe, so the report is made when it is read.
+//! The attester against directories that imitate the kernel's: `outblob` is a pipe, so the report is made
+//! when it is read.
 
 use std::thread;
 
@@ -8,7 +9,8 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::*;
 use crate::snp::evidence::Evidence;
 
-/// Lays out an entry as the kernel does; a thread answers the one read of `outblob`, and counts `generation` up by `step` then.
+/// Lays out an entry as the kernel does; a thread answers the one read of `outblob`, and counts `generation`
+/// up by `step` then.
 fn lay_out(path: &Path, provider: &str, answer_len: usize, step: u32) -> io::Result<()> {
     fs::create_dir(path)?;
     fs::write(path.join("provider"), format!("{provider}\n"))?;

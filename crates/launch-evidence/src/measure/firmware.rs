@@ -1,8 +1,8 @@
 //! The table of GUIDs at the end of an OVMF image, checked before the `sev` crate reads it without bounds.
 //!
-//! The table grows downwards from 32 bytes below the end; each entry is data, its whole length (2 bytes) and a GUID. One
-//! entry points at the SEV metadata: the sections of guest memory that are measured besides the firmware
-//! (EDK2, `OvmfPkg/ResetVector`).
+//! The table grows downwards from 32 bytes below the end; each entry is data, its whole length (2 bytes) and
+//! a GUID. One entry points at the SEV metadata: the sections of guest memory that are measured besides the
+//! firmware (EDK2, `OvmfPkg/ResetVector`).
 
 use std::fs::File;
 use std::io::Read as _;

@@ -1,6 +1,7 @@
 //! The SNP launch digest of a guest, computed from the very files that boot it.
 //!
-//! The `sev` crate does the computing; what it accepts silently although no machine launches that way is refused first.
+//! The `sev` crate does the computing; what it accepts silently although no machine launches that way is
+//! refused first.
 
 mod firmware;
 
@@ -31,8 +32,8 @@ const COMMAND_LINE: usize = 2048;
 pub struct LaunchInput {
     /// The firmware image (OVMF). To measure kernel and initrd it has to be built with SNP kernel hashes.
     pub firmware: PathBuf,
-    /// The launch digest after the firmware's own pages, where it was computed before; the file then needs to hold no more
-    /// than the firmware's last 4 KiB.
+    /// The launch digest after the firmware's own pages, where it was computed before; the file then needs
+    /// to hold no more than the firmware's last 4 KiB.
     #[serde(default)]
     pub firmware_digest: Option<Measurement>,
     /// The kernel, for a guest that is booted without a disk.

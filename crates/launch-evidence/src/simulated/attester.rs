@@ -17,8 +17,8 @@ pub struct SimulatedAttester {
 }
 
 impl SimulatedAttester {
-    /// An attester over the socket at `path`, after one connection has shown that somebody listens. Each request is a
-    /// connection of its own.
+    /// An attester over the socket at `path`, after one connection has shown that somebody listens. Each
+    /// request is a connection of its own.
     ///
     /// # Errors
     /// [`AttesterError::Missing`] without a socket, [`AttesterError::Io`] when nobody listens.

@@ -1,4 +1,5 @@
-//! A firmware image and a kernel that boot nothing, laid out so that a launch digest over them means what a real one does.
+//! A firmware image and a kernel that boot nothing, laid out so that a launch digest over them means what a
+//! real one does.
 
 use crate::measure::firmware_guid as guid;
 

@@ -1,4 +1,5 @@
-//! A launched guest of the simulated platform: what asks for reports and gets them, as from the firmware of a real one.
+//! A launched guest of the simulated platform: what asks for reports and gets them, as from the firmware of
+//! a real one.
 
 use std::sync::Arc;
 
@@ -133,7 +134,8 @@ impl SimulatedGuest {
         Ok(bytes)
     }
 
-    /// Evidence over `report_data`: the protocol's `primary_evidence` in our raw form, marked `"simulated": true`.
+    /// Evidence over `report_data`: the protocol's `primary_evidence` in our raw form, marked `"simulated":
+    /// true`.
     ///
     /// # Errors
     /// As [`SimulatedGuest::report`].

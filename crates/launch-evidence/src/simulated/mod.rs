@@ -1,8 +1,9 @@
 //! A simulated SEV-SNP platform, for evaluation and tests on machines without one.
 //!
-//! Its root, intermediate and endorsement key are generated and say `SIMULATED` in every name; its reports have the real
-//! layout, are measured from real files and signed for real. So every line of the verifier runs as on hardware, but the root
-//! proves nothing: a verifier accepts it only where [`TrustRoots::with_simulated`](crate::TrustRoots::with_simulated) names it.
+//! Its root, intermediate and endorsement key are generated and say `SIMULATED` in every name; its reports
+//! have the real layout, are measured from real files and signed for real. So every line of the verifier
+//! runs as on hardware, but the root proves nothing: a verifier accepts it only where
+//! [`TrustRoots::with_simulated`](crate::TrustRoots::with_simulated) names it.
 
 mod attester;
 pub(crate) mod authority;

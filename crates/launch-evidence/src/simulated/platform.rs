@@ -111,7 +111,8 @@ impl SimulatedPlatform {
     /// Generates a platform into `dir`, which is made where it is missing. Two RSA-4096 keys take some seconds.
     ///
     /// # Errors
-    /// [`SimulatedError::Exists`] when there is one, unreadable or unwritable files, keys that could not be made.
+    /// [`SimulatedError::Exists`] when there is one, unreadable or unwritable files, keys that could not be
+    /// made.
     pub fn create(dir: &Path) -> Result<Self, SimulatedError> {
         Self::create_with(dir, PlatformOptions::default())
     }

@@ -59,7 +59,8 @@ pub struct SimulatedServer {
 }
 
 impl SimulatedServer {
-    /// Serves `guest` on a socket at `path`, mode 0600, in a thread of its own. A socket that a dead server left is replaced.
+    /// Serves `guest` on a socket at `path`, mode 0600, in a thread of its own. A socket that a dead server
+    /// left is replaced.
     ///
     /// # Errors
     /// [`SimulatedError::SocketInUse`] when another server answers there, or the socket cannot be made.

@@ -3,10 +3,10 @@
 use der::asn1::ObjectIdentifier;
 use der::{Decode as _, Encode as _, Reader as _, SliceReader};
 use jiff::Timestamp;
+use rsa::PublicKey as RsaPublicKey;
 use rsa::pss::{Signature, VerifyingKey};
 use rsa::signature::Verifier as _;
 use rsa::traits::PublicKeyParts as _;
-use rsa::{BoxedUint, PublicKey as RsaPublicKey};
 use sha2::Sha384;
 use spki::AlgorithmIdentifierOwned;
 use spki::der::referenced::OwnedToRef as _;
@@ -177,8 +177,8 @@ impl PublicKey {
         if info.algorithm.oid == RSA_ENCRYPTION {
             let key = RsaPublicKey::try_from(info.owned_to_ref())
                 .map_err(|error| format!("an RSA key that is none: {error}"))?;
-            if key.n().bit_width() != RSA_BITS || *key.e() != BoxedUint::from(65_537_u32) {
-                return Err("an RSA key that is not of 4096 bits with exponent 65537".to_owned());
+            if key.n().bit_width() != RSA_BITS {
+                return Err("an RSA key that is not of 4096 bits".to_owned());
             }
             return Ok(Self::Rsa(Box::new(key)));
         }

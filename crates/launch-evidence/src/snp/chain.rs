@@ -1,6 +1,7 @@
 //! The endorsement chain: VCEK ← ASK ← ARK, or VLEK ← ASVK ← ARK.
 //!
-//! The root is one that the verifier was given; what evidence brings is looked at for the two certificates below it only.
+//! The root is one that the verifier was given; what evidence brings is looked at for the two certificates
+//! below it only.
 
 use super::Product;
 use super::certificate::{Certificate, PublicKey, common_name, shown};
@@ -99,8 +100,8 @@ fn sort(certificates: &[Vec<u8>]) -> Result<(Certificate, Vec<Certificate>), Str
     leaf.map(|leaf| (leaf, authorities)).ok_or_else(|| format!("none among {} certificates", certificates.len()))
 }
 
-/// The candidate that issued `certificate` by name; among several of that name, the one whose key signed it. A single one is
-/// not asked for its signature here: that is a check of its own.
+/// The candidate that issued `certificate` by name; among several of that name, the one whose key signed it.
+/// A single one is not asked for its signature here: that is a check of its own.
 fn issuer_of<'a, T>(
     certificate: &Certificate,
     candidates: impl IntoIterator<Item = &'a T>,

@@ -1,4 +1,5 @@
-//! What AMD writes into an endorsement key's certificate: product, TCB, chip (AMD 57230, X.509 extensions of VCEK and VLEK).
+//! What AMD writes into an endorsement key's certificate: product, TCB, chip (AMD 57230, X.509 extensions of
+//! VCEK and VLEK).
 
 use der::asn1::ObjectIdentifier;
 use serde::Serialize;

@@ -41,7 +41,8 @@ impl Offence {
 
 impl Evidence {
     /// Parses our raw form, `{"report", "cert_chain", "simulated"?}`, or Confidential Containers' form,
-    /// `{"attestation_report", "cert_chain"}`. The `simulated` member is a courtesy to readers: the root decides.
+    /// `{"attestation_report", "cert_chain"}`. The `simulated` member is a courtesy to readers: the root
+    /// decides.
     pub(crate) fn parse(primary: &Value) -> Result<Self, Offence> {
         let Value::Object(members) = primary else {
             return Err(Offence::form("a JSON object", kind(primary)));
@@ -75,8 +76,9 @@ fn length(found: String) -> Offence {
     Offence { check: CheckName::Length, expected: format!("{REPORT_LEN} bytes"), found }
 }
 
-/// The report behind Confidential Containers' JSON: the `sev` crate's serialisation of its structure. Reserved bytes that the
-/// structure leaves out become zero; were they anything else in the signed report, its signature does not verify.
+/// The report behind Confidential Containers' JSON: the `sev` crate's serialisation of its structure.
+/// Reserved bytes that the structure leaves out become zero; were they anything else in the signed report,
+/// its signature does not verify.
 fn structured_report(value: &Value) -> Result<Report, Offence> {
     const EXPECTED: &str = "`attestation_report` as the sev crate writes it";
     let Value::Object(members) = value else {
@@ -92,7 +94,8 @@ fn structured_report(value: &Value) -> Result<Report, Offence> {
     Ok(Report(bytes))
 }
 
-/// Certificates as base64 of DER (ours), or as `{"cert_type", "data"}` with bytes as numbers or base64 (Confidential Containers).
+/// Certificates as base64 of DER (ours), or as `{"cert_type", "data"}` with bytes as numbers or base64
+/// (Confidential Containers).
 fn certificates(value: Option<&Value>) -> Result<Vec<Vec<u8>>, Offence> {
     const EXPECTED: &str = "`cert_chain` as a list of certificates";
     let list = match value {
@@ -118,8 +121,8 @@ fn certificates(value: Option<&Value>) -> Result<Vec<Vec<u8>>, Offence> {
     Ok(certificates)
 }
 
-/// Whether an entry of a certificate table is a certificate that can be of use: revocation lists, unknown GUIDs (written as
-/// an object) and the closing entry are not, and are passed over.
+/// Whether an entry of a certificate table is a certificate that can be of use: revocation lists, unknown
+/// GUIDs (written as an object) and the closing entry are not, and are passed over.
 fn is_certificate(cert_type: Option<&Value>) -> bool {
     matches!(cert_type, Some(Value::String(name)) if name != "CRL" && name != "Empty")
 }

@@ -167,7 +167,8 @@ impl Report {
         TcbVersion::from_bytes_with(&self.tcb_bytes(which), product.generation())
     }
 
-    /// The first reserved byte that is not zero, or a reserved bit that is set; `product` gives the layout of the TCBs.
+    /// The first reserved byte that is not zero, or a reserved bit that is set; `product` gives the layout
+    /// of the TCBs.
     pub(crate) fn reserved_offence(&self, product: Option<Product>) -> Option<String> {
         let version = self.version();
         let mut ranges = RESERVED.to_vec();

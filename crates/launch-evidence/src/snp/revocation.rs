@@ -1,4 +1,5 @@
-//! Certificate revocation lists of AMD's roots (RFC 5280, section 5), which name intermediates by serial number.
+//! Certificate revocation lists of AMD's roots (RFC 5280, section 5), which name intermediates by serial
+//! number.
 
 use der::Decode as _;
 use der::asn1::ObjectIdentifier;
@@ -25,7 +26,8 @@ pub(crate) struct RevocationList {
 }
 
 impl RevocationList {
-    /// Parses DER. Refuses partial lists: every extension, critical or not, must be one that does not narrow the list.
+    /// Parses DER. Refuses partial lists: every extension, critical or not, must be one that does not narrow
+    /// the list.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, String> {
         if der.len() > LIST_LEN {
             return Err(format!("a revocation list above {LIST_LEN} bytes"));
@@ -63,7 +65,8 @@ impl RevocationList {
     }
 }
 
-/// Checks `intermediate` against the lists of `root`. A list that names it counts however old; silence counts only while current.
+/// Checks `intermediate` against the lists of `root`. A list that names it counts however old; silence
+/// counts only while current.
 pub(crate) fn check(
     lists: &[RevocationList],
     root: &Certificate,

@@ -1,4 +1,5 @@
-//! What the verifier trusts: pinned roots, known intermediates, revocation lists. All of it given, none of it from evidence.
+//! What the verifier trusts: pinned roots, known intermediates, revocation lists. All of it given, none of
+//! it from evidence.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use sev::certs::snp::builtin;
@@ -67,9 +68,9 @@ pub enum TrustRootError {
 }
 
 impl TrustRoots {
-    /// AMD's roots (ARK) of Milan, Genoa and Turin as the `sev` crate carries them, pinned by SHA-256 here, and the
-    /// intermediates (ASK) that issue VCEK certificates. Intermediates for VLEK certificates come with evidence or through
-    /// [`TrustRoots::with_intermediate`].
+    /// AMD's roots (ARK) of Milan, Genoa and Turin as the `sev` crate carries them, pinned by SHA-256 here,
+    /// and the intermediates (ASK) that issue VCEK certificates. Intermediates for VLEK certificates come
+    /// with evidence or through [`TrustRoots::with_intermediate`].
     pub fn amd() -> Self {
         let built_in = [
             (builtin::milan::ARK, builtin::milan::ASK),

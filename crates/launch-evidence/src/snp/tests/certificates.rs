@@ -1,4 +1,5 @@
-//! One thing wrong in the chain, or between chain and report; every certificate validly signed unless that is it.
+//! One thing wrong in the chain, or between chain and report; every certificate validly signed unless that
+//! is it.
 
 use der::Decode as _;
 use der::asn1::{Any, ObjectIdentifier, OctetString};

@@ -1,6 +1,7 @@
 //! Evidence that is right in everything but one thing, and the check that must say so.
 //!
-//! [`Case`] is valid evidence of a generated chain, in parts: a test changes a part, then everything is signed for real.
+//! [`Case`] is valid evidence of a generated chain, in parts: a test changes a part, then everything is
+//! signed for real.
 
 mod certificates;
 mod form;
