@@ -121,14 +121,3 @@ async fn a_removed_reference_opens_nothing_any_more() {
     assert!(reasons[0].contains("is no reference value"), "{reasons:?}");
     rig.admin(Method::DELETE, &path, &()).await.problem(404, "unknown");
 }
-
-#[tokio::test]
-async fn the_database_survives_a_restart() {
-    let rig = Rig::start().await;
-    let license = rig.issue(|_| {}).await;
-    crate::guest::Guest::new(&rig, &license.token).start(&rig).await;
-    rig.service.store().close().await;
-    let store = attestation_service::Store::open(&rig.home.database_path()).await.unwrap();
-    let kinds: Vec<String> = store.audit_entries(1).await.unwrap().into_iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds, ["lease_granted"]);
-}

@@ -1,7 +1,7 @@
 //! What must not count as evidence: stale, foreign, replayed, other keys, other measurements, other roots.
 
 use jose::jwe::EphemeralKey;
-use release_protocol::AttestAnswer;
+use release_protocol::{AttestAnswer, Attestation, InitData, host_data};
 use serde_json::json;
 
 use crate::guest::{Guest, attest, challenge, prove, public};
@@ -135,4 +135,29 @@ async fn a_key_that_cannot_be_encrypted_to_is_malformed() {
     attestation.runtime_data.insert("tee-pubkey".to_owned(), point);
     attest(&rig, &attestation).await.problem(400, "malformed");
     rig.resource(None, KEY_PATH).await.problem(401, "not-attested");
+}
+
+#[tokio::test]
+async fn init_data_must_be_what_the_host_passed_at_launch() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|license| license.seats = 9).await;
+    let launched = rig.launch_with_host_data(host_data(b"version = 1"));
+    let init_data = |body: &str| Some(InitData { format: "toml".to_owned(), body: body.to_owned() });
+    for (guest, init_data, is_genuine) in [
+        (&launched, init_data("version = 1"), true),
+        (&launched, init_data("version = 2"), false),
+        (&launched, None, false),
+        (&rig.guest, init_data("version = 1"), false),
+        (&rig.guest, None, true),
+    ] {
+        let runtime_data = Guest::new(&rig, &license.token).runtime_data(&challenge(&rig).await);
+        let attestation = Attestation { init_data, ..prove(guest, &runtime_data) };
+        let answer = attest(&rig, &attestation).await;
+        if is_genuine {
+            answer.ok::<AttestAnswer>();
+        } else {
+            let problem = answer.problem(403, "evidence-rejected");
+            assert!(problem.reasons[0].starts_with("host-data: "), "{:?}", problem.reasons);
+        }
+    }
 }

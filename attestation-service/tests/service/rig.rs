@@ -109,7 +109,7 @@ impl Rig {
         let admin_token = service.store().create_api_token("test", clock()).await.unwrap();
         let server = serve(&home, service.clone(), listen).await.unwrap();
         let http = client(&home);
-        let guest = launch(directory.path(), b"the shim");
+        let guest = launch(directory.path(), b"the shim", LaunchOptions::default());
         let signer = SigningKey::generate().unwrap();
         let rig = Self { home, guest, service, server, admin_token, signer, http, directory };
         rig.create_product(PRODUCT).await;
@@ -120,7 +120,23 @@ impl Rig {
 
     /// Another guest of the platform, launched with this program as its initrd.
     pub(crate) fn launch(&self, initrd: &[u8]) -> SimulatedGuest {
-        launch(self.directory.path(), initrd)
+        launch(self.directory.path(), initrd, LaunchOptions::default())
+    }
+
+    /// The usual guest, launched with this in `HOST_DATA`.
+    pub(crate) fn launch_with_host_data(&self, host_data: [u8; 32]) -> SimulatedGuest {
+        launch(self.directory.path(), b"the shim", LaunchOptions { host_data, ..LaunchOptions::default() })
+    }
+
+    /// Stops the service and starts it again from its files.
+    pub(crate) async fn restart(&mut self) {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let settings = ServiceSettings { listen, url: "https://127.0.0.1:8443".parse().unwrap() };
+        let options = ServiceOptions { settings, simulated_roots: vec![platform().ark_der().to_vec()], clock };
+        self.service.store().close().await;
+        self.service = Arc::new(Service::open(&self.home, options).await.unwrap());
+        let server = serve(&self.home, self.service.clone(), listen).await.unwrap();
+        std::mem::replace(&mut self.server, server).stop().await;
     }
 
     pub(crate) async fn create_product(&self, name: &str) {
@@ -260,7 +276,7 @@ pub(crate) fn platform() -> SimulatedPlatform {
     SimulatedPlatform::open(&shared).unwrap()
 }
 
-fn launch(folder: &Path, initrd: &[u8]) -> SimulatedGuest {
+fn launch(folder: &Path, initrd: &[u8], options: LaunchOptions) -> SimulatedGuest {
     let folder = tempfile::tempdir_in(folder).unwrap();
     let write = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -271,5 +287,5 @@ fn launch(folder: &Path, initrd: &[u8]) -> SimulatedGuest {
     let mut input = LaunchInput::new(write("firmware", &simulated::firmware()), 1, vcpu_type);
     input.kernel = Some(write("kernel", &simulated::kernel()));
     input.initrd = Some(write("initrd", initrd));
-    platform().launch(&input, LaunchOptions::default()).unwrap()
+    platform().launch(&input, options).unwrap()
 }

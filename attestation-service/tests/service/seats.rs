@@ -98,3 +98,19 @@ async fn one_attestation_sent_twenty_times_at_once_is_one_lease() {
     assert!(leases.iter().all(|lease| lease == &leases[0]));
     assert_eq!(rig.audit_of("lease_granted").await.len(), 1);
 }
+
+#[tokio::test]
+async fn leases_challenges_and_tokens_survive_a_restart() {
+    let mut rig = Rig::start().await;
+    let license = rig.issue(|license| license.seats = 2).await;
+    let guest = Guest::new(&rig, &license.token);
+    let token = guest.start(&rig).await.token;
+    let late = Guest::new(&rig, &license.token);
+    let attestation = prove(&rig.guest, &late.runtime_data(&challenge(&rig).await));
+    rig.restart().await;
+    guest.open(&rig, &token).await;
+    attest(&rig, &attestation).await.ok::<AttestAnswer>();
+    Guest::new(&rig, &license.token).attest(&rig).await.problem(409, "seats-exhausted");
+    advance(1);
+    guest.renew(&rig).await.ok::<AttestAnswer>();
+}

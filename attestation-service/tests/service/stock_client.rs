@@ -1,12 +1,14 @@
 //! A stock key broker client: no members of ours, a cookie for a session, `tee-pubkey` and `nonce` bound and no more.
 
-use jose::jwe::EphemeralKey;
-use release_protocol::report_data;
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use jose::jwe::{DecryptionKey, EphemeralKey, Jwe};
+use release_protocol::{AttestAnswer, report_data};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::guest::public;
-use crate::rig::{KEY_PATH, Rig};
+use crate::guest::{Guest, attest, challenge, prove, public};
+use crate::rig::{KEK, KEY_PATH, Rig};
 
 fn cookie(answer: &crate::rig::Answer) -> String {
     answer.cookie.as_deref().unwrap().split(';').next().unwrap().to_owned()
@@ -41,4 +43,21 @@ async fn a_stock_client_gets_its_token_and_no_image_key() {
     // Problems carry what stock clients read.
     let problem: Value = serde_json::from_slice(&by_cookie.body).unwrap();
     assert!(problem["type"].is_string() && problem["detail"].is_string());
+}
+
+#[tokio::test]
+async fn a_client_with_an_rsa_key_gets_its_answer_encrypted_to_that() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let key = DecryptionKey::from_der(pkcs8.as_ref()).unwrap();
+    let mut jwk = serde_json::to_value(key.public_key().to_jwk()).unwrap();
+    jwk["alg"] = json!("RSA-OAEP-256");
+    let mut runtime_data = Guest::new(&rig, &license.token).runtime_data(&challenge(&rig).await);
+    runtime_data.tee_pubkey = serde_json::from_value(jwk).unwrap();
+    let answer: AttestAnswer = attest(&rig, &prove(&rig.guest, &runtime_data)).await.ok();
+    let released = rig.resource(Some(&answer.token), KEY_PATH).await;
+    assert_eq!(released.status, 200, "{}", String::from_utf8_lossy(&released.body));
+    assert_eq!(Jwe::parse(&released.body).unwrap().decrypt(&key).unwrap().as_slice(), KEK);
 }
