@@ -122,3 +122,15 @@ async fn a_lapsed_lease_comes_back_while_a_seat_is_free() {
     advance(LEASE_SECONDS + GRACE_SECONDS);
     guest.renew(&rig).await.ok::<AttestAnswer>();
 }
+
+#[tokio::test]
+async fn an_expired_lease_opens_nothing_although_the_token_lives() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|license| license.lease_seconds = 60).await;
+    let guest = Guest::new(&rig, &license.token);
+    let token = guest.start(&rig).await.token;
+    advance(59);
+    guest.open(&rig, &token).await;
+    advance(1);
+    assert_eq!(rig.resource(Some(&token), KEY_PATH).await.denied(), ["the lease has expired"]);
+}
