@@ -20,7 +20,7 @@ pub(crate) fn open(console: &Console) -> Result<Box<dyn Attester>, Failure> {
         console.say("note: the platform is SIMULATED; it protects nothing");
         return Ok(Box::new(attester));
     }
-    ConfigfsAttester::open(Path::new(CONFIGFS))
+    ConfigfsAttester::new(CONFIGFS)
         .map(|attester| Box::new(attester) as Box<dyn Attester>)
         .map_err(|error| failure(&error))
 }

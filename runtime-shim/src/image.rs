@@ -7,10 +7,10 @@ use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
 use image_signature::{LookupError, Signatures, find_signers};
 use image_store::{Descriptor, Document, Index, Manifest, Platform, RawManifest, Store};
 use jose::signing::VerifyingKey;
+use oci_spec::image::ImageConfiguration;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::layer::SealedLayer;
 use ocicrypt::options::PrivateOptions;
-use oci_spec::image::ImageConfiguration;
 use release_protocol::ResourcePath;
 
 /// The largest image config that is read, in bytes.
@@ -65,7 +65,10 @@ impl SignedImage {
 
     /// Opens the wrapped keys of all sealed layers, before any layer is requested.
     pub(crate) fn unwrap(&self, keks: &[KeyEncryptionKey]) -> Result<Vec<Option<PrivateOptions>>, Failure> {
-        self.layers.iter().map(|layer| layer.sealed.as_ref().map(|sealed| open(layer, sealed, keks)).transpose()).collect()
+        self.layers
+            .iter()
+            .map(|layer| layer.sealed.as_ref().map(|sealed| open(layer, sealed, keks)).transpose())
+            .collect()
     }
 
     /// The command line that will run: the image's own, with `args` in the place of its default arguments.
@@ -89,7 +92,8 @@ fn open(layer: &Layer, sealed: &SealedLayer, keks: &[KeyEncryptionKey]) -> Resul
             Err(error) => last = Some(error),
         }
     }
-    let failure = Failure::verification(format!("the released key does not open the layer {}", layer.descriptor.digest));
+    let failure =
+        Failure::verification(format!("the released key does not open the layer {}", layer.descriptor.digest));
     Err(match last {
         Some(error) => failure.caused_by(&error),
         None => failure,
@@ -97,14 +101,13 @@ fn open(layer: &Layer, sealed: &SealedLayer, keks: &[KeyEncryptionKey]) -> Resul
 }
 
 async fn platform_manifest(store: &Store, platform: Option<&str>) -> Result<RawManifest, Failure> {
-    let raw = store
-        .resolve()
-        .await
-        .map_err(|error| store_failure(format!("cannot read `{}`", store.reference()), &error))?;
+    let raw =
+        store.resolve().await.map_err(|error| store_failure(format!("cannot read `{}`", store.reference()), &error))?;
     let Document::Index(index) = parse(&raw)? else { return Ok(raw) };
     let wanted = platform.map_or_else(this_platform, ToOwned::to_owned);
     let entry = pick(&index, &wanted).ok_or_else(|| {
-        let available: Vec<String> = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(name).collect();
+        let available: Vec<String> =
+            index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(name).collect();
         Failure::bad_input(format!("`{}` has no image for {wanted}", store.reference()))
             .hint(format!("name another by `--platform`; there are: {}", available.join(", ")))
     })?;
@@ -121,7 +124,11 @@ fn pick<'a>(index: &'a Index, wanted: &str) -> Option<&'a Descriptor> {
             name == wanted || (!exact && name.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('/')))
         })
     };
-    index.manifests.iter().find(|entry| of(entry, true)).or_else(|| index.manifests.iter().find(|entry| of(entry, false)))
+    index
+        .manifests
+        .iter()
+        .find(|entry| of(entry, true))
+        .or_else(|| index.manifests.iter().find(|entry| of(entry, false)))
 }
 
 fn name(platform: &Platform) -> String {
@@ -157,10 +164,10 @@ async fn signers(store: &Store, digest: &str, keys: &[VerifyingKey]) -> Result<V
         Signatures::By(signers) => Ok(signers.into_iter().map(|signer| signer.thumbprint).collect()),
         Signatures::None => Err(Failure::verification(format!("the image {digest} is not signed"))
             .hint("copy its signature, too (tag `sha256-<digest>.sig`), or ask the vendor for the signed image")),
-        Signatures::ByOthers => Err(Failure::verification(format!(
-            "the image {digest} is signed by none of the keys in the licence"
-        ))
-        .hint("the image and the licence must come from the same vendor")),
+        Signatures::ByOthers => {
+            Err(Failure::verification(format!("the image {digest} is signed by none of the keys in the licence"))
+                .hint("the image and the licence must come from the same vendor"))
+        }
     }
 }
 
@@ -189,7 +196,9 @@ fn layers(manifest: &Manifest, config: &ImageConfiguration) -> Result<Vec<Layer>
             let sealed = ocicrypt::media_type::is_encrypted(&descriptor.media_type)
                 .then(|| SealedLayer::parse(&descriptor.annotations))
                 .transpose()
-                .or_fail(ExitCode::BadInput, || format!("the layer {} cannot be opened by anyone", descriptor.digest))?;
+                .or_fail(ExitCode::BadInput, || {
+                    format!("the layer {} cannot be opened by anyone", descriptor.digest)
+                })?;
             Ok(Layer { descriptor: descriptor.clone(), diff_id: diff_id.clone(), sealed })
         })
         .collect()

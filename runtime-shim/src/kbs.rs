@@ -74,11 +74,6 @@ impl ServiceClient {
         Ok(Self { http, base: service.url.clone(), license, key })
     }
 
-    /// The lease's identity: the thumbprint of the guest's key.
-    pub(crate) fn lease_id(&self) -> LeaseId {
-        LeaseId(self.key.thumbprint())
-    }
-
     /// Attests, stating `workload`; `lease` renews one.
     pub(crate) async fn attest(
         &self,
@@ -90,8 +85,7 @@ impl ServiceClient {
             .tee()
             .parse()
             .or_fail(ExitCode::Other, || format!("`{}` is no TEE that the protocol knows", attester.tee()))?;
-        let request =
-            Request { version: KBS_VERSION.to_owned(), tee, extra_params: Value::String(String::new()) };
+        let request = Request { version: KBS_VERSION.to_owned(), tee, extra_params: Value::String(String::new()) };
         let challenge: Challenge = self.post("auth", &request).await?;
         let runtime_data = RuntimeData {
             nonce: challenge.nonce,
@@ -102,8 +96,8 @@ impl ServiceClient {
         }
         .to_members()
         .or_fail(ExitCode::Other, || "cannot write the runtime data".to_owned())?;
-        let bound = report_data(&runtime_data, "")
-            .or_fail(ExitCode::Other, || "cannot bind the runtime data".to_owned())?;
+        let bound =
+            report_data(&runtime_data, "").or_fail(ExitCode::Other, || "cannot bind the runtime data".to_owned())?;
         let primary_evidence = attester.evidence(&bound).map_err(|error| crate::attester::failure(&error))?;
         let attestation = Attestation {
             init_data: None,
@@ -137,6 +131,18 @@ impl ServiceClient {
         self.body(answer).await.map(drop)
     }
 
+    /// Whether the service answers, and accepts simulated platforms.
+    pub(crate) async fn health(&self) -> Result<bool, Refused> {
+        let url = self
+            .base
+            .join("/healthz")
+            .or_fail(ExitCode::BadInput, || format!("`{}` is no address of a service", self.base))?;
+        let answer = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.body(answer).await?;
+        let health: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(health["simulated_platforms_allowed"].as_bool().unwrap_or(false))
+    }
+
     fn public_key(&self) -> Result<TeePubKey, Failure> {
         serde_json::to_value(self.key.jwk())
             .and_then(serde_json::from_value)
@@ -163,7 +169,9 @@ impl ServiceClient {
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|error| self.unreachable(&error))? {
             if bytes.len() + chunk.len() > ANSWER_MAX {
-                return Err(Failure::verification(format!("the answer of the service at `{}` is too long", self.base)).into());
+                return Err(
+                    Failure::verification(format!("the answer of the service at `{}` is too long", self.base)).into()
+                );
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -176,8 +184,10 @@ impl ServiceClient {
         let entry = problem.as_ref().and_then(|problem| problem.entry);
         let detail = problem.as_ref().map_or_else(|| format!("HTTP status {status}"), |problem| problem.detail.clone());
         let mut failure = match (status, code.as_str()) {
-            (_, "evidence-rejected") => Failure::verification("the service does not accept this machine's launch evidence")
-                .hint("ask the vendor which platforms, firmware and TCB it accepts"),
+            (_, "evidence-rejected") => {
+                Failure::verification("the service does not accept this machine's launch evidence")
+                    .hint("ask the vendor which platforms, firmware and TCB it accepts")
+            }
             (_, "seats-exhausted") => Failure::denied("all seats of the licence are taken")
                 .hint("stop another instance, or ask the vendor for more seats"),
             (StatusCode::UNAUTHORIZED, _) => Failure::verification("the service wants a fresh attestation"),
@@ -188,7 +198,8 @@ impl ServiceClient {
             (StatusCode::BAD_REQUEST, _) => Failure::other("the service cannot read this shim's request")
                 .hint("shim and service may be of different versions"),
             (status, _) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Failure::unavailable(format!("the service at `{}` cannot answer now", self.base)).hint("try again later")
+                Failure::unavailable(format!("the service at `{}` cannot answer now", self.base))
+                    .hint("try again later")
             }
             _ => Failure::other(format!("the service at `{}` refuses", self.base)),
         };
@@ -207,7 +218,9 @@ impl ServiceClient {
                 self.base
             ))
             .caused_by(error)
-            .hint("somebody may stand between this machine and the vendor; ask the vendor whether its authority changed");
+            .hint(
+                "somebody may stand between this machine and the vendor; ask the vendor whether its authority changed",
+            );
             return Refused::Final(failure);
         }
         let failure = Failure::unavailable(format!("the service at `{}` does not answer", self.base))

@@ -1,2 +1,57 @@
-//! Entry point.
-fn main() {}
+//! `sealift-shim`: the customer's side. Parses the command line, runs one command, reports how it ended.
+#![forbid(unsafe_code)]
+
+mod attest;
+mod attester;
+mod cli;
+mod doctor;
+mod image;
+mod kbs;
+mod license;
+mod materialize;
+mod run;
+mod session;
+mod supervise;
+
+use clap::{CommandFactory as _, Parser as _};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, start_logging};
+
+use crate::cli::{Cli, Command};
+
+fn main() -> std::process::ExitCode {
+    // A re-executed stage of the embedded runtime never comes back from here.
+    runtime_shim::launcher::intercept();
+    let cli = Cli::parse();
+    start_logging(cli.common.verbose, "warn");
+    let console = Console::new(&cli.common);
+    // The workload's own codes stay below ours.
+    let offset = if matches!(cli.command, Command::Run(_)) { ExitCode::RUN_OFFSET } else { 0 };
+    console.finish(start(cli, &console), offset)
+}
+
+fn start(cli: Cli, console: &Console) -> Result<u8, Failure> {
+    // Keys of layers pass through this process: no core file may hold them.
+    let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, no_core)
+        .or_fail(ExitCode::Other, || "cannot forbid core files".to_owned())?;
+    // One provider for all TLS of the process; a second installation would be a bug of ours and changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .or_fail(ExitCode::Other, || "cannot start the asynchronous runtime".to_owned())?
+        .block_on(dispatch(cli, console))
+}
+
+async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
+    match cli.command {
+        Command::Run(args) => return run::run(args, console).await,
+        Command::Unpack(args) => run::unpack(args, console).await?,
+        Command::Attest(args) => attest::run(args, console).await?,
+        Command::Doctor(args) => doctor::run(args, console).await?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sealift-shim", &mut std::io::stdout());
+        }
+    }
+    Ok(0)
+}

@@ -35,8 +35,7 @@ pub(crate) struct LeaseHolder {
 impl LeaseHolder {
     /// Attests afresh and renews the lease.
     pub(crate) async fn renew(&mut self) -> Result<(), Refused> {
-        let answer =
-            self.client.attest(self.attester.as_ref(), Some(&self.workload), Some(&self.lease.id)).await?;
+        let answer = self.client.attest(self.attester.as_ref(), Some(&self.workload), Some(&self.lease.id)).await?;
         self.token = answer.token;
         self.lease = answer.lease.ok_or_else(no_lease)?;
         Ok(())
@@ -45,7 +44,10 @@ impl LeaseHolder {
     /// Gives the lease back. A service that is out of reach lets it lapse.
     pub(crate) async fn release(&self) {
         if let Err(refused) = self.client.end_lease(&self.token).await {
-            tracing::warn!("the lease could not be given back and lapses by itself: {}", refused.into_failure().message);
+            tracing::warn!(
+                "the lease could not be given back and lapses by itself: {}",
+                refused.into_failure().message
+            );
         }
     }
 }
@@ -65,8 +67,7 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     };
     let key_paths = image.key_paths()?;
     let client = ServiceClient::new(license)?;
-    let answer =
-        client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
+    let answer = client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
     let lease = answer.lease.ok_or_else(no_lease)?;
     let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token };
     let received = async {
@@ -116,8 +117,10 @@ fn check_obligations(
         let signed = obligations.signers.iter().filter(|signer| image.signers.contains(signer)).count();
         if signed < threshold {
             let known = keys.iter().map(VerifyingKey::thumbprint).collect::<Vec<_>>().join(", ");
-            return Err(Failure::verification(format!("{signed} of the required {threshold} signers signed the image"))
-                .cause(format!("the licence knows the keys {known}")));
+            return Err(Failure::verification(format!(
+                "{signed} of the required {threshold} signers signed the image"
+            ))
+            .cause(format!("the licence knows the keys {known}")));
         }
     }
     if obligations.command.as_ref().is_some_and(|required| required != command) {

@@ -71,7 +71,11 @@ pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadline
                     return failure;
                 }
                 if !std::mem::replace(&mut warned, true) {
-                    console.say(format!("{}; the workload can go on for {} s without it", failure.message, left.as_secs()));
+                    console.say(format!(
+                        "{}; the workload can go on for {} s without it",
+                        failure.message,
+                        left.as_secs()
+                    ));
                 }
                 let pause = Duration::from_secs(holder.lease.renew_after_seconds()).min(RETRY_MAX);
                 deadlines.renew_at = BootTime::now().plus(pause.min(left));

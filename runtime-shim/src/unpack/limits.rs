@@ -91,7 +91,10 @@ impl Expansion {
         }
         let bound = compressed_bytes.saturating_mul(self.limits.expansion).max(self.limits.expansion_from_bytes);
         if self.layer_bytes > bound {
-            return Err(UnpackError::Limit { what: "plain bytes for one compressed byte", limit: self.limits.expansion });
+            return Err(UnpackError::Limit {
+                what: "plain bytes for one compressed byte",
+                limit: self.limits.expansion,
+            });
         }
         Ok(())
     }

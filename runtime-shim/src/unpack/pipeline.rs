@@ -68,7 +68,11 @@ pub(super) fn run(
         let mut stream = ChunkReader::new(tar_input);
         let applied = apply(&mut stream, usage)
             // The archive may end before its stream does; the digests are over all of it.
-            .and_then(|()| io::copy(&mut stream, &mut io::sink()).map(drop).map_err(|error| UnpackError::Archive(error.to_string())));
+            .and_then(|()| {
+                io::copy(&mut stream, &mut io::sink())
+                    .map(drop)
+                    .map_err(|error| UnpackError::Archive(error.to_string()))
+            });
         // Hanging up stops the other stages.
         drop(stream);
         let read = reader.join().map_err(|_| UnpackError::Stage)?;
@@ -92,7 +96,9 @@ pub(super) fn run(
         }
         match promised {
             // skopeo seals the digest of what it read, which is the tar's where it compressed the layer itself.
-            Some(digest) if digest != plain.layer && digest != plain.diff_id => Err(UnpackError::Check(What::PlainDigest)),
+            Some(digest) if digest != plain.layer && digest != plain.diff_id => {
+                Err(UnpackError::Check(What::PlainDigest))
+            }
             _ => Ok(()),
         }
     })
@@ -111,7 +117,11 @@ impl From<UnpackError> for StageError {
 }
 
 /// Reads and decrypts; gives the digest that the plain layer must have, once the HMAC was right.
-fn read(mut blob: Box<dyn Read + Send + '_>, sealing: Sealing, next: &SyncSender<Vec<u8>>) -> Result<Option<Digest>, StageError> {
+fn read(
+    mut blob: Box<dyn Read + Send + '_>,
+    sealing: Sealing,
+    next: &SyncSender<Vec<u8>>,
+) -> Result<Option<Digest>, StageError> {
     let mut halves: Option<(CtrStream, DecryptionCheck)> = match sealing {
         Sealing::Plain => None,
         Sealing::Sealed(decryptor) => Some(decryptor.split()),
@@ -163,7 +173,8 @@ fn decompress(
     mut expansion: Expansion,
 ) -> Result<Plain, StageError> {
     let compressed_bytes = Arc::new(AtomicU64::new(0));
-    let mut input = DigestReader { chunks: ChunkReader::new(input), hasher: Hasher::default(), bytes: compressed_bytes.clone() };
+    let mut input =
+        DigestReader { chunks: ChunkReader::new(input), hasher: Hasher::default(), bytes: compressed_bytes.clone() };
     let mut diff_id = Hasher::default();
     let damaged = |_| UnpackError::Check(What::Compression);
     {

@@ -68,8 +68,8 @@ pub(super) struct Root {
 impl Root {
     pub(super) fn open(path: &Path) -> Result<Self, UnpackError> {
         let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|errno| UnpackError::file("open", path, errno))?;
+        let fd =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| UnpackError::file("open", path, errno))?;
         let probe = rustix::fs::openat2(&fd, ".", flags, Mode::empty(), ResolveFlags::IN_ROOT);
         Ok(Self { fd, has_openat2: probe.is_ok() })
     }
@@ -124,7 +124,9 @@ impl Root {
         }
         match stack.pop() {
             Some(fd) => Ok(fd),
-            None => rustix::fs::openat(&self.fd, ".", OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty()),
+            None => {
+                rustix::fs::openat(&self.fd, ".", OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            }
         }
     }
 }

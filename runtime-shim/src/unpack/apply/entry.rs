@@ -252,7 +252,9 @@ impl LayerWriter<'_> {
             match set {
                 Ok(()) => {}
                 // An ordinary user may not set these, and some file systems have none.
-                Err(Errno::PERM | Errno::NOTSUP) if self.privilege == Privilege::User => self.report.skipped_xattrs += 1,
+                Err(Errno::PERM | Errno::NOTSUP) if self.privilege == Privilege::User => {
+                    self.report.skipped_xattrs += 1
+                }
                 Err(errno) => return Err(UnpackError::file("set an extended attribute of", shown(header), errno)),
             }
         }

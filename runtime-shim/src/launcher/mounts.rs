@@ -1,0 +1,135 @@
+//! The workload's view of the file system. What it needs of the host is opened before the new root is entered, and every
+//! path after that is looked up inside it, so no link of the image can lead a mount outside.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind_recursive,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
+};
+
+use super::context;
+
+const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
+];
+/// Hidden from the workload; a kernel without one of them has nothing to hide.
+const MASKED: [&str; 8] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Makes `rootfs` the root, with /proc, /dev and /sys in it.
+pub(super) fn enter(rootfs: &Path, is_read_only: bool) -> io::Result<()> {
+    let failed = |what: &'static str| move |errno: Errno| context(what)(errno.into());
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(failed("take the mounts apart from the host's"))?;
+    mount_bind_recursive(rootfs, rootfs).map_err(failed("mount the root file system"))?;
+    let devices = open_devices()?;
+    let sys = open("/sys", OpenTreeFlags::AT_RECURSIVE).map_err(failed("open /sys"))?;
+    std::env::set_current_dir(rootfs).map_err(context("enter the root file system"))?;
+    // The old root lies on top of the new one's directory until it is detached below; lookups of `/` do not see it.
+    rustix::process::pivot_root(".", ".").map_err(failed("change the root"))?;
+
+    // /proc first: a user namespace may mount it only while another one is in sight.
+    make_directory("/proc")?;
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "/proc", "proc", quiet, None).map_err(failed("mount /proc"))?;
+    mount_devices(devices)?;
+    make_directory("/sys")?;
+    move_mount(&sys, "", CWD, "/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed("mount /sys"))?;
+    mount_remount("/sys", MountFlags::BIND | MountFlags::RDONLY | quiet, "").map_err(failed("close /sys"))?;
+    hide(quiet)?;
+    unmount(".", UnmountFlags::DETACH).map_err(failed("let go of the old root"))?;
+    std::env::set_current_dir("/").map_err(context("enter the root"))?;
+    if is_read_only {
+        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "").map_err(failed("close the root file system"))?;
+    }
+    Ok(())
+}
+
+fn open(path: &str, more: OpenTreeFlags) -> Result<OwnedFd, Errno> {
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | more)
+}
+
+fn open_devices() -> io::Result<Vec<(&'static str, OwnedFd)>> {
+    DEVICES
+        .iter()
+        .map(|name| {
+            let path = format!("/dev/{name}");
+            let device =
+                open(&path, OpenTreeFlags::empty()).map_err(|errno| context(format!("open {path}"))(errno.into()))?;
+            Ok((*name, device))
+        })
+        .collect()
+}
+
+fn mount_devices(devices: Vec<(&'static str, OwnedFd)>) -> io::Result<()> {
+    let failed = |what: &'static str| move |errno: Errno| context(what)(errno.into());
+    make_directory("/dev")?;
+    mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID | MountFlags::STRICTATIME, Some(c"mode=755,size=65536k"))
+        .map_err(failed("mount /dev"))?;
+    for (name, device) in devices {
+        let path = format!("/dev/{name}");
+        fs::File::create(&path).map_err(context(format!("make {path}")))?;
+        move_mount(&device, "", CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|errno| context(format!("mount {path}"))(errno.into()))?;
+    }
+    for directory in ["/dev/pts", "/dev/shm"] {
+        fs::create_dir(directory).map_err(context(format!("make {directory}")))?;
+    }
+    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("devpts", "/dev/pts", "devpts", quiet, Some(c"newinstance,ptmxmode=0666,mode=0620"))
+        .map_err(failed("mount /dev/pts"))?;
+    mount("shm", "/dev/shm", "tmpfs", quiet | MountFlags::NODEV, Some(c"mode=1777,size=65536k"))
+        .map_err(failed("mount /dev/shm"))?;
+    for (target, link) in LINKS {
+        symlink(target, link).map_err(context(format!("make {link}")))?;
+    }
+    Ok(())
+}
+
+fn hide(quiet: MountFlags) -> io::Result<()> {
+    for path in MASKED {
+        let hidden = match fs::metadata(path) {
+            Err(_) => continue,
+            Ok(metadata) if metadata.is_dir() => {
+                mount("tmpfs", path, "tmpfs", quiet | MountFlags::RDONLY, Some(c"size=0k,nr_inodes=1"))
+            }
+            Ok(_) => rustix::mount::mount_bind("/dev/null", path),
+        };
+        hidden.map_err(|errno| context(format!("hide {path}"))(errno.into()))?;
+    }
+    for path in READ_ONLY.iter().filter(|path| Path::new(path).exists()) {
+        mount_bind_recursive(*path, *path)
+            .and_then(|()| mount_remount(*path, MountFlags::BIND | MountFlags::RDONLY | quiet, ""))
+            .map_err(|errno| context(format!("close {path}"))(errno.into()))?;
+    }
+    Ok(())
+}
+
+/// Makes a directory where the image has none.
+fn make_directory(path: &str) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(context(format!("make {path}"))),
+    }
+}

@@ -1,0 +1,208 @@
+//! `run` and `unpack`: the whole road, and what must be undone at its end.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
+use runtime_shim::bundle::Network;
+use runtime_shim::runtime::{self, Running, RuntimeChoice};
+use runtime_shim::unpack::remove_tree;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cli::{NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
+use crate::materialize;
+use crate::session::{self, Session};
+use crate::supervise::{BootTime, Deadlines, keep_lease};
+
+/// Unpacks an image to an OCI bundle.
+pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Failure> {
+    if args.directory.exists() {
+        return Err(
+            Failure::bad_input(format!("`{}` exists already", args.directory.display())).hint("name a new folder")
+        );
+    }
+    let mut session = session::open(&args.image, &[], console).await?;
+    let instance = Instance::create(args.directory.clone())?;
+    let made = make_bundle(&mut session, &instance, Network::Host, console).await;
+    session.holder.release().await;
+    let report = made?;
+    let directory = instance.keep();
+    let document = json!({
+        "bundle": directory, "manifest": session.image.manifest_digest, "entries": report.entries,
+        "plain_bytes": report.plain_bytes, "skipped_devices": report.skipped_devices,
+        "skipped_xattrs": report.skipped_xattrs,
+    });
+    console.result(&document, || directory.display().to_string());
+    Ok(())
+}
+
+/// Runs an image; gives the workload's exit code.
+pub(crate) async fn run(args: RunArgs, console: &Console) -> Result<u8, Failure> {
+    let asked_at = BootTime::now();
+    let mut session = session::open(&args.image, &args.args, console).await?;
+    let outcome = run_leased(&args, &mut session, asked_at, console).await;
+    session.holder.release().await;
+    outcome
+}
+
+async fn run_leased(
+    args: &RunArgs,
+    session: &mut Session,
+    asked_at: BootTime,
+    console: &Console,
+) -> Result<u8, Failure> {
+    let id = format!("sealift-{}", uuid::Uuid::new_v4().simple());
+    let state = args.state_dir.clone().unwrap_or_else(default_state_directory);
+    let instance = Instance::create(state.join(&id))?;
+    let network = match args.network {
+        NetworkMode::Host => Network::Host,
+        NetworkMode::None => Network::None,
+    };
+    let deadlines = Deadlines::of(&session.holder, asked_at);
+    make_bundle(session, &instance, network, console).await?;
+    let choice = match args.runtime {
+        RuntimeKind::Auto => RuntimeChoice::Auto,
+        RuntimeKind::Crun => RuntimeChoice::Crun,
+        RuntimeKind::Embedded => RuntimeChoice::Embedded,
+        RuntimeKind::Runc => RuntimeChoice::Runc,
+    };
+    // Signals are ours before there is a workload that they could miss.
+    let mut signals = forwarded_signals()?;
+    let started = runtime::start(choice, instance.path(), &id, &instance.path().join("state")).await;
+    let mut running = started.map_err(|error| {
+        Failure::other("cannot start the workload")
+            .caused_by(&error)
+            .from_answerer(Answerer::Runtime)
+            .hint("choose another runtime by `--runtime`; `sealift-shim doctor` says what this machine lacks")
+    })?;
+    console.say(format!("running under {}", running.name()));
+    let lease = keep_lease(&mut session.holder, deadlines, console);
+    tokio::pin!(lease);
+    let lost = loop {
+        tokio::select! {
+            code = running.wait() => return code.or_fail(ExitCode::Other, || "cannot wait for the workload".to_owned()),
+            Some(signal) = signals.recv() => pass_on(&running, signal).await,
+            lost = &mut lease => break lost,
+        }
+    };
+    stop(&mut running, Duration::from_secs(args.stop_timeout)).await;
+    Err(lease_lost(lost))
+}
+
+async fn make_bundle(
+    session: &mut Session,
+    instance: &Instance,
+    network: Network,
+    console: &Console,
+) -> Result<runtime_shim::unpack::UnpackReport, Failure> {
+    let report = materialize::root_filesystem(session, &instance.path().join("rootfs"), console).await?;
+    materialize::config(session, instance.path(), network)?;
+    Ok(report)
+}
+
+/// SIGTERM, then SIGKILL when the time is over.
+async fn stop(running: &mut Running, timeout: Duration) {
+    pass_on(running, Signal::TERM).await;
+    if tokio::time::timeout(timeout, running.wait()).await.is_err() {
+        if let Err(error) = running.kill().await {
+            tracing::error!(%error, "the workload could not be killed");
+        }
+    }
+}
+
+async fn pass_on(running: &Running, signal: Signal) {
+    if let Err(error) = running.signal(signal).await {
+        tracing::warn!(%error, "a signal could not be passed on");
+    }
+}
+
+fn lease_lost(cause: Failure) -> Failure {
+    let mut failure =
+        Failure::new(ExitCode::LeaseLost, "the lease was lost, the workload was stopped and its files removed")
+            .cause(cause.message)
+            .from_answerer(cause.answerer);
+    failure.causes.extend(cause.causes);
+    failure.hint = cause.hint;
+    failure
+}
+
+/// The signals that go on to the workload.
+fn forwarded_signals() -> Result<mpsc::Receiver<Signal>, Failure> {
+    let (sender, receiver) = mpsc::channel(16);
+    let kinds = [
+        (SignalKind::terminate(), Signal::TERM),
+        (SignalKind::interrupt(), Signal::INT),
+        (SignalKind::hangup(), Signal::HUP),
+        (SignalKind::quit(), Signal::QUIT),
+        (SignalKind::user_defined1(), Signal::USR1),
+        (SignalKind::user_defined2(), Signal::USR2),
+        (SignalKind::window_change(), Signal::WINCH),
+    ];
+    for (kind, passed) in kinds {
+        let mut stream = signal(kind).or_fail(ExitCode::Other, || "cannot listen for signals".to_owned())?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                if sender.send(passed).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    Ok(receiver)
+}
+
+/// An instance's directory; removed with everything in it unless it is kept.
+struct Instance {
+    directory: PathBuf,
+    is_kept: bool,
+}
+
+impl Instance {
+    fn create(directory: PathBuf) -> Result<Self, Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let failed = || format!("cannot make `{}`", directory.display());
+        if let Some(parent) = directory.parent() {
+            std::fs::create_dir_all(parent)
+                .or_fail(ExitCode::BadInput, failed)
+                .map_err(|failure| failure.hint("name another place by `--state-dir`"))?;
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(&directory).or_fail(ExitCode::BadInput, failed)?;
+        Ok(Self { directory, is_kept: false })
+    }
+
+    fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    fn keep(mut self) -> PathBuf {
+        self.is_kept = true;
+        self.directory.clone()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            if let Err(error) = remove_tree(&self.directory) {
+                tracing::error!(%error, path = %self.directory.display(), "cannot remove the workload's files");
+            }
+        }
+    }
+}
+
+/// Root's below /var/lib, a user's below the home; both must be on storage that only the guest can read.
+fn default_state_directory() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/sealift");
+    }
+    match std::env::var_os("XDG_DATA_HOME")
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share").into()))
+    {
+        Some(data) => Path::new(&data).join("sealift"),
+        None => std::env::temp_dir().join(format!("sealift-{}", rustix::process::geteuid().as_raw())),
+    }
+}
