@@ -1,1 +1,8 @@
-//! End-to-end tests live in this crate's tests.
+//! What the end-to-end tests share: peers, the vendor's side, images, registries, trees. Real programs only.
+#![forbid(unsafe_code)]
+
+pub mod image;
+pub mod peer;
+pub mod registry;
+pub mod tree;
+pub mod vendor;

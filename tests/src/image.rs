@@ -1,0 +1,134 @@
+//! The plain images that tests pack: made by umoci from files of this machine, then given further compressions.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use image_store::{Descriptor, Document, ImageReference, Index, Manifest, Place, Platform, Store, StoreOptions, media_type};
+use serde_json::Value;
+
+use crate::peer::{self, peer, run};
+
+/// An OCI layout with the tags `gzip` (as umoci wrote it), `mixed` (gzip, plain tar, zstd, gzip) and `multi` (an index of
+/// `mixed` for linux/amd64 and linux/arm64).
+#[derive(Debug)]
+pub struct PlainImage {
+    directory: PathBuf,
+}
+
+impl PlainImage {
+    /// Makes the image in `directory`.
+    ///
+    /// # Panics
+    /// When a peer is absent or fails.
+    pub async fn make(directory: &Path) -> Self {
+        for name in ["umoci", "busybox", "setfattr"] {
+            drop(peer(name));
+        }
+        run(&mut peer::command(peer::fixture("make-image"), [directory])).succeeded();
+        let image = Self { directory: directory.join("image") };
+        image.add_variants().await;
+        image
+    }
+
+    /// `oci:DIR:TAG`.
+    pub fn reference(&self, tag: &str) -> String {
+        format!("oci:{}:{tag}", self.directory.display())
+    }
+
+    /// The layout.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    async fn add_variants(&self) {
+        let store = create(&self.reference("mixed")).await;
+        let gzip = manifest(&open(&self.reference("gzip")).await).await;
+        let mut mixed = gzip.clone();
+        for (position, layer) in mixed.layers.iter_mut().enumerate() {
+            let tar = unzip(&store, layer).await;
+            let (bytes, kind) = match position {
+                1 => (tar, media_type::OCI_LAYER),
+                2 => (zstd::encode_all(tar.as_slice(), 3).expect("zstd"), media_type::OCI_LAYER_ZSTD),
+                _ => continue,
+            };
+            *layer = store.put_blob(kind, bytes.into()).await.expect("layer");
+        }
+        let bytes = mixed.to_bytes().expect("manifest");
+        store.put_image(bytes.clone(), media_type::OCI_MANIFEST).await.expect("manifest");
+        self.add_index(&store, &mixed).await;
+        store.commit().await.expect("commit");
+    }
+
+    async fn add_index(&self, store: &Store, amd64: &Manifest) {
+        let config = store.small_blob(&amd64.config, 1 << 20).await.expect("config");
+        let mut config: Value = serde_json::from_slice(&config).expect("config");
+        config["architecture"] = "arm64".into();
+        let mut arm64 = amd64.clone();
+        let config = config.to_string().into_bytes();
+        arm64.config = store.put_blob(media_type::OCI_CONFIG, config.into()).await.expect("config");
+        let mut entries = Vec::new();
+        for (architecture, manifest) in [("amd64", amd64), ("arm64", &arm64)] {
+            let bytes = manifest.to_bytes().expect("manifest");
+            store.put_manifest(bytes.clone(), media_type::OCI_MANIFEST, Place::Nested).await.expect("manifest");
+            let mut entry = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+            let platform = serde_json::json!({"architecture": architecture, "os": "linux"});
+            entry.platform = Some(serde_json::from_value::<Platform>(platform).expect("platform"));
+            entries.push(entry);
+        }
+        let index = Index::new(entries).to_bytes().expect("index");
+        let place = Place::Tag("multi".to_owned());
+        store.put_manifest(index, media_type::OCI_INDEX, place).await.expect("index");
+    }
+}
+
+/// Opens an image for reading.
+///
+/// # Panics
+/// When it cannot.
+pub async fn open(reference: &str) -> Store {
+    Store::open(&parse(reference), &StoreOptions::default()).await.expect("image")
+}
+
+/// Opens an image for writing.
+///
+/// # Panics
+/// When it cannot.
+pub async fn create(reference: &str) -> Store {
+    Store::create(&parse(reference), &StoreOptions::default()).await.expect("image")
+}
+
+/// The store's one manifest.
+///
+/// # Panics
+/// When it is an index, or none.
+pub async fn manifest(store: &Store) -> Manifest {
+    match store.resolve().await.expect("manifest").parse().expect("manifest") {
+        Document::Manifest(manifest) => manifest,
+        Document::Index(_) => panic!("an index where a manifest was expected"),
+    }
+}
+
+/// A layer's gzip stream, unpacked.
+///
+/// # Panics
+/// When it is none.
+pub async fn unzip(store: &Store, layer: &Descriptor) -> Vec<u8> {
+    let blob = store.small_blob(layer, 64 << 20).await.expect("layer");
+    let mut tar = Vec::new();
+    flate2::read::GzDecoder::new(blob.as_ref()).read_to_end(&mut tar).expect("gzip");
+    tar
+}
+
+/// Flips one byte of a file.
+///
+/// # Panics
+/// When the file has no such byte.
+pub fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).expect("file");
+    bytes[at] ^= 0x40;
+    std::fs::File::create(path).and_then(|mut file| file.write_all(&bytes)).expect("file");
+}
+
+fn parse(reference: &str) -> ImageReference {
+    reference.parse().expect("reference")
+}

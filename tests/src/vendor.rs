@@ -1,0 +1,150 @@
+//! The vendor's side of a test: a home, a simulated platform, a running service, and the commands on them.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::peer::{Said, program, run};
+use crate::registry::free_port;
+
+/// A vendor with a service that runs.
+#[derive(Debug)]
+pub struct Vendor {
+    home: PathBuf,
+    service: Option<Child>,
+}
+
+impl Vendor {
+    /// Makes a home in `directory`, starts its service, and makes `products` whose images this build's shim may open.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn start(directory: &Path, products: &[&str]) -> Self {
+        let mut vendor = Self { home: directory.join("home"), service: None };
+        let listen = format!("127.0.0.1:{}", free_port());
+        vendor.sealift(["init", "--listen", &listen]).succeeded();
+        vendor.sealift(["simulate", "platform"]).succeeded();
+        vendor.serve();
+        let measurement = vendor.measurement(&program("sealift-shim"));
+        for product in products {
+            vendor.sealift(["product", "create", product]).succeeded();
+            vendor.sealift(["reference", "add", "--product", product, "--digest", &measurement]).succeeded();
+        }
+        vendor
+    }
+
+    /// Starts the service (again).
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn serve(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.with_file_name("service.log"));
+        let mut child = self
+            .command(["serve", "--allow-simulated"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.expect("log"))
+            .spawn()
+            .expect("service");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("service");
+        assert!(!line.is_empty(), "the service did not start: {}", self.service_log());
+        self.service = Some(child);
+    }
+
+    /// Kills the service.
+    pub fn stop_service(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            // It may have ended by itself.
+            let _ = service.kill();
+            let _ = service.wait();
+        }
+    }
+
+    /// What the service logged.
+    pub fn service_log(&self) -> String {
+        std::fs::read_to_string(self.home.with_file_name("service.log")).unwrap_or_default()
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// `sealift ARGS`, not yet run.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(program("sealift"));
+        command.arg("--home").arg(&self.home).args(args).stdin(Stdio::null()).env_remove("SEALIFT_LOG");
+        command
+    }
+
+    /// Runs `sealift ARGS`.
+    pub fn sealift<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
+        run(&mut self.command(args))
+    }
+
+    /// The launch measurement of a shim.
+    ///
+    /// # Panics
+    /// When it cannot be computed.
+    pub fn measurement(&self, shim: &Path) -> String {
+        let mut command = self.command(["simulate", "launch", "--measure-only", "--initrd"]);
+        run(command.arg(shim)).succeeded().stdout.trim().to_owned()
+    }
+
+    /// Packs `source` and gives the sealed reference.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn pack(&self, source: &str, destination: &str, product: &str) -> String {
+        self.sealift(["pack", source, destination, "--product", product]).succeeded().stdout.trim().to_owned()
+    }
+
+    /// Issues a licence to a new file beside the home; gives its id and the file.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn license(&self, product: &str, more: &[&str]) -> (String, PathBuf) {
+        let name = format!("license-{}.jwt", free_port());
+        let file = self.home.with_file_name(name);
+        let mut command = self.command(["license", "issue", "--product", product, "--customer", "customer", "--file"]);
+        let said = run(command.arg(&file).args(more)).succeeded();
+        (said.stdout.trim().to_owned(), file)
+    }
+
+    /// `sealift-shim ARGS` in a simulated guest, not yet run. Its files go beside the home.
+    pub fn guest_command<S: AsRef<OsStr>>(&self, shim: &Path, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command(["simulate", "launch", "--initrd"]);
+        command.arg(shim).arg("--").args(args).env("SEALIFT_STATE_DIR", self.state_directory());
+        command
+    }
+
+    /// Runs `sealift-shim ARGS` in a simulated guest.
+    pub fn guest<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
+        run(&mut self.guest_command(&program("sealift-shim"), args))
+    }
+
+    /// Where guests unpack.
+    pub fn state_directory(&self) -> PathBuf {
+        self.home.with_file_name("guest")
+    }
+
+    /// Asserts that no guest left anything behind.
+    ///
+    /// # Panics
+    /// When one did.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let left: Vec<_> = std::fs::read_dir(self.state_directory())
+            .map(|entries| entries.map(|entry| entry.expect("entry").file_name()).collect())
+            .unwrap_or_default();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+impl Drop for Vendor {
+    fn drop(&mut self) {
+        self.stop_service();
+    }
+}

@@ -1,0 +1,84 @@
+//! Help texts of every command, as they are, and the forms of errors.
+
+use std::process::Command;
+
+use end_to_end::peer::{program, run};
+
+fn help(name: &str, command: &[&str]) -> String {
+    run(Command::new(program(name)).args(command).arg("--help").env("COLUMNS", "100")).succeeded().stdout
+}
+
+#[test]
+fn help_of_every_command_of_sealift() {
+    let commands: [&[&str]; 31] = [
+        &[],
+        &["init"],
+        &["demo"],
+        &["serve"],
+        &["pack"],
+        &["inspect"],
+        &["verify"],
+        &["measure"],
+        &["measure", "snp"],
+        &["product"],
+        &["product", "create"],
+        &["product", "show"],
+        &["reference"],
+        &["reference", "add"],
+        &["reference", "list"],
+        &["reference", "remove"],
+        &["policy"],
+        &["policy", "set"],
+        &["policy", "show"],
+        &["license"],
+        &["license", "issue"],
+        &["license", "show"],
+        &["license", "revoke"],
+        &["lease"],
+        &["lease", "end"],
+        &["audit", "list"],
+        &["simulate"],
+        &["simulate", "platform"],
+        &["simulate", "launch"],
+        &["completions"],
+        &["man"],
+    ];
+    let text: Vec<String> = commands
+        .iter()
+        .map(|command| format!("$ sealift {} --help\n{}", command.join(" "), help("sealift", command)))
+        .collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn help_of_every_command_of_the_shim() {
+    let commands: [&[&str]; 6] = [&[], &["run"], &["unpack"], &["attest"], &["doctor"], &["completions"]];
+    let text: Vec<String> = commands
+        .iter()
+        .map(|command| format!("$ sealift-shim {} --help\n{}", command.join(" "), help("sealift-shim", command)))
+        .collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn errors_in_their_two_forms() {
+    let cases: [(&str, &[&str]); 8] = [
+        ("sealift", &["--home", "/nonexistent", "product", "list"]),
+        ("sealift", &["--home", "/nonexistent", "--output", "json", "product", "list"]),
+        ("sealift", &["inspect", "oci:/nonexistent:v1"]),
+        ("sealift", &["inspect", "ftp://example/app"]),
+        ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--vcpus", "1"]),
+        ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--vcpu-type", "Z80"]),
+        ("sealift-shim", &["run", "oci:/nonexistent:v1", "--license", "/nonexistent"]),
+        ("sealift-shim", &["unpack", "oci:/nonexistent:v1", "/tmp", "--license", "/nonexistent"]),
+    ];
+    let text: Vec<String> = cases
+        .iter()
+        .map(|(name, args)| {
+            let said = run(Command::new(program(name)).args(*args).env_remove("SEALIFT_SIMULATED_PLATFORM"));
+            assert!(said.stdout.is_empty(), "errors go to stderr: {}", said.stdout);
+            format!("$ {name} {}\nexit code {}\n{}", args.join(" "), said.code, said.stderr)
+        })
+        .collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
