@@ -103,6 +103,10 @@ impl<'a> Packer<'a> {
             }
             Document::Index(index) => (self.pack_index(index, &mut manifests).await?, media_type::OCI_INDEX),
         };
+        if self.sealed.is_empty() {
+            return Err(Failure::bad_input("there is no layer to encrypt: all that were picked are sealed already")
+                .hint("pack the plain image; a sealed one opens with the key that it was sealed to"));
+        }
         Ok(Packed {
             digest: Digest::of(&bytes),
             media_type: media_type.to_owned(),

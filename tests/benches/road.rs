@@ -34,7 +34,10 @@ async fn main() {
     let (_, license) = vendor.license("bench", &["--seats", "100"]);
     let key = scratch.path().join("recipient");
     let public = scratch.path().join("recipient.pub");
-    run(Command::new("openssl").args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out"]).arg(&key)).succeeded();
+    run(Command::new("openssl")
+        .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out"])
+        .arg(&key))
+    .succeeded();
     run(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(&public)).succeeded();
 
     for mib in [mib / 8, mib] {
@@ -48,7 +51,11 @@ async fn main() {
         let unpack = measure(|number| {
             let target = scratch.path().join(format!("bundle-{mib}-{number}"));
             let mut command = Command::new(program("sealift"));
-            command.arg("--home").arg(vendor.home()).args(["simulate", "launch", "--initrd"]).arg(program("sealift-shim"));
+            command
+                .arg("--home")
+                .arg(vendor.home())
+                .args(["simulate", "launch", "--initrd"])
+                .arg(program("sealift-shim"));
             command.args(["--", "unpack", &oci(&sealed)]).arg(target).arg("--license").arg(&license);
             command
         });
@@ -77,7 +84,10 @@ fn oci(directory: &Path) -> String {
 }
 
 fn print(what: &str, cost: Cost) {
-    println!("  {what:<30} CPU {:>6.2} s  wall {:>6.2} s  peak {:>4} MiB", cost.cpu_seconds, cost.wall_seconds, cost.peak_mib);
+    println!(
+        "  {what:<30} CPU {:>6.2} s  wall {:>6.2} s  peak {:>4} MiB",
+        cost.cpu_seconds, cost.wall_seconds, cost.peak_mib
+    );
 }
 
 /// A tar with one file of random bytes.

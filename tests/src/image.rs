@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use image_store::{Descriptor, Document, ImageReference, Index, Manifest, Place, Platform, Store, StoreOptions, media_type};
+use image_store::{
+    Descriptor, Document, ImageReference, Index, Manifest, Place, Platform, Store, StoreOptions, media_type,
+};
 use serde_json::Value;
 
 use crate::peer::{self, peer, run};

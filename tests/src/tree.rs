@@ -70,7 +70,8 @@ fn walk(
         ),
     );
     if kind.is_dir() {
-        let mut children: Vec<_> = fs::read_dir(path).expect("directory").map(|entry| entry.expect("entry").path()).collect();
+        let mut children: Vec<_> =
+            fs::read_dir(path).expect("directory").map(|entry| entry.expect("entry").path()).collect();
         children.sort();
         for child in children {
             walk(root, &child, owners, entries, first_of_inode);

@@ -132,9 +132,11 @@ async fn an_image_of_another_signer_is_refused() {
 #[tokio::test]
 async fn licences_that_do_not_hold_are_denied_each_with_its_reason() {
     let scene = Scene::set().await;
-    let (_, expired) = scene.vendor.license(PRODUCT, &["--from", "2020-01-01T00:00:00Z", "--until", "2020-02-01T00:00:00Z"]);
+    let (_, expired) =
+        scene.vendor.license(PRODUCT, &["--from", "2020-01-01T00:00:00Z", "--until", "2020-02-01T00:00:00Z"]);
     scene.run_with(&expired.display().to_string()).failed(125, "expired");
-    let (_, early) = scene.vendor.license(PRODUCT, &["--from", "2099-01-01T00:00:00Z", "--until", "2099-02-01T00:00:00Z"]);
+    let (_, early) =
+        scene.vendor.license(PRODUCT, &["--from", "2099-01-01T00:00:00Z", "--until", "2099-02-01T00:00:00Z"]);
     scene.run_with(&early.display().to_string()).failed(125, "holds from");
     let (_, other) = scene.vendor.license("other", &[]);
     scene.run_with(&other.display().to_string()).failed(125, "does not cover");
@@ -180,7 +182,8 @@ async fn a_service_with_a_certificate_of_another_authority_is_refused() {
     let impostor = Vendor::start(other.path(), &[]);
     // The impostor takes the place of the service's certificate, not of its authority.
     for file in ["tls.pem", "tls.key"] {
-        std::fs::copy(impostor.home().join("service").join(file), scene.vendor.home().join("service").join(file)).unwrap();
+        std::fs::copy(impostor.home().join("service").join(file), scene.vendor.home().join("service").join(file))
+            .unwrap();
     }
     scene.vendor.serve();
     scene.run().failed(124, "certificate that the licence's authority did not issue");
@@ -238,17 +241,30 @@ async fn an_interrupted_pack_leaves_no_image_and_its_rerun_succeeds() {
     let layout = scratch.path().join("sealed");
     let targets = [format!("oci:{}:v1", layout.display()), registry.reference("recipe:v1")];
     for target in &targets {
-        let mut packing = vendor.command(["pack", &big.0, target, "--product", PRODUCT]).stderr(Stdio::null()).spawn().unwrap();
+        let mut packing =
+            vendor.command(["pack", &big.0, target, "--product", PRODUCT]).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(300));
         packing.kill().unwrap();
         assert!(!packing.wait().unwrap().success(), "it was interrupted in time");
         vendor.sealift(["inspect", target]).failed(3, "cannot");
+        age_temporary_files(&layout);
         vendor.pack(&big.0, target, PRODUCT);
         vendor.sealift(["verify", "--deep", target]).succeeded();
     }
     let blobs = std::fs::read_dir(layout.join("blobs/sha256")).unwrap();
     let names: Vec<_> = blobs.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.iter().all(|name| name.len() == 64), "temporary files stayed: {names:?}");
+}
+
+/// Files of a writer that may still be at work are left alone for a minute: it has passed.
+fn age_temporary_files(layout: &Path) {
+    let minutes = std::time::SystemTime::now() - Duration::from_secs(120);
+    for entry in std::fs::read_dir(layout.join("blobs/sha256")).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "partial") {
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(minutes).unwrap();
+        }
+    }
 }
 
 /// An image with one layer that takes a while to pack.
@@ -294,6 +310,16 @@ async fn options_that_an_attacker_could_have_written_are_named_as_unusable() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_sealed_already_is_not_packed_again() {
+    let scene = Scene::set().await;
+    let target = format!("oci:{}:v1", scene.scratch.path().join("twice").display());
+    let said = scene.vendor.sealift(["pack", &scene.sealed, &target, "--product", PRODUCT]);
+    said.failed(3, "no layer to encrypt");
+    let keys = scene.vendor.sealift(["product", "show", PRODUCT]).succeeded().stdout;
+    assert_eq!(keys.matches("key ").count(), 1, "no second key: {keys}");
+}
+
+#[tokio::test]
 async fn absurd_sizes_in_a_manifest_are_refused() {
     let scene = Scene::set().await;
     for (size, number) in [("-1", 1), ("9007199254740993", 2), ("1e30", 3)] {
@@ -308,7 +334,9 @@ async fn absurd_sizes_in_a_manifest_are_refused() {
         std::fs::write(layout.join("blobs/sha256").join(changed_digest.hex()), &changed).unwrap();
         let index = std::fs::read_to_string(layout.join("index.json")).unwrap();
         let old_size = format!("\"size\":{}", text.len());
-        let index = index.replace(&digest.hex(), &changed_digest.hex()).replace(&old_size, &format!("\"size\":{}", changed.len()));
+        let index = index
+            .replace(&digest.hex(), &changed_digest.hex())
+            .replace(&old_size, &format!("\"size\":{}", changed.len()));
         std::fs::write(layout.join("index.json"), index).unwrap();
         scene.vendor.sealift(["inspect", &format!("oci:{}:v1", layout.display())]).failed(3, "cannot");
     }

@@ -71,7 +71,8 @@ async fn skopeo_of_debian_12_and_13_decrypts_what_pack_wrote_for_one_and_two_rec
     let recipients = [format!("jwe:{rsa_public}"), format!("jwe:{ec_public}")];
     let mixed = plain.reference("mixed");
     vendor.sealift(["pack", &mixed, &one, "--product", PRODUCT, "--recipient", &recipients[0]]).succeeded();
-    let args = ["pack", &mixed, &two, "--product", PRODUCT, "--recipient", &recipients[0], "--recipient", &recipients[1]];
+    let args =
+        ["pack", &mixed, &two, "--product", PRODUCT, "--recipient", &recipients[0], "--recipient", &recipients[1]];
     vendor.sealift(args).succeeded();
     let cases = [(&one, &rsa, "rsa of one"), (&two, &rsa, "rsa of two"), (&two, &ec, "ec of two")];
     for (number, (sealed, key, what)) in cases.into_iter().enumerate() {
@@ -99,7 +100,10 @@ async fn inspect_and_the_decrypter_read_what_skopeo_encrypted() {
     run(peer("skopeo").args(["copy", "--encryption-key", &recipient, &plain.reference("gzip"), &sealed])).succeeded();
     let vendor = Vendor::start(scratch.path(), &[]);
     let inspected = vendor.sealift(["inspect", &sealed]).succeeded().stdout;
-    assert!(inspected.contains("org.opencontainers.image.enc.keys.jwe") && inspected.contains("NOT SIGNED"), "{inspected}");
+    assert!(
+        inspected.contains("org.opencontainers.image.enc.keys.jwe") && inspected.contains("NOT SIGNED"),
+        "{inspected}"
+    );
     vendor.sealift(["verify", &sealed]).failed(4, "is not signed");
 
     let key = ocicrypt::layer::SealedLayer::parse;
@@ -130,7 +134,16 @@ async fn a_sigstore_policy_accepts_our_signature_and_refuses_a_tampered_manifest
     let (policy, registries) = sigstore_files(&debian13, scratch.path(), &vendor, registry.port());
     let copy = |source: &str, target: &str| {
         let target = format!("dir:{}", debian13.inside(&scratch.path().join(target)));
-        debian13.skopeo(&["--policy", &policy, "--registries.d", &registries, "copy", "--src-tls-verify=false", source, &target])
+        debian13.skopeo(&[
+            "--policy",
+            &policy,
+            "--registries.d",
+            &registries,
+            "copy",
+            "--src-tls-verify=false",
+            source,
+            &target,
+        ])
     };
     copy(&name, "accepted").succeeded();
 

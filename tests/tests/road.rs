@@ -30,12 +30,15 @@ async fn an_unpacked_sealed_image_is_the_tree_that_umoci_makes_of_the_plain_one(
     assert!(sealed.starts_with("docker://127.0.0.1:") && sealed.contains("@sha256:"), "{sealed}");
 
     let ours = scratch.path().join("ours");
-    vendor.guest(["unpack", &sealed, &ours.display().to_string(), "--license", &license.display().to_string()]).succeeded();
+    vendor
+        .guest(["unpack", &sealed, &ours.display().to_string(), "--license", &license.display().to_string()])
+        .succeeded();
     let theirs = scratch.path().join("theirs");
     let image = format!("{}:gzip", plain.directory().display());
     run(peer("umoci").args(["unpack", "--image", &image]).arg(&theirs)).succeeded();
 
-    let (ours, theirs) = (describe(&ours.join("rootfs"), Owners::Compared), describe(&theirs.join("rootfs"), Owners::Compared));
+    let (ours, theirs) =
+        (describe(&ours.join("rootfs"), Owners::Compared), describe(&theirs.join("rootfs"), Owners::Compared));
     assert!(theirs.len() > 40, "the fixture is too small");
     for (path, expected) in &theirs {
         assert_eq!(ours.get(path), Some(expected), "{path}");
@@ -70,7 +73,10 @@ async fn every_platform_of_an_index_is_sealed_and_the_right_one_runs() {
     let registry = Registry::start(&scratch.path().join("registry"));
     let sealed = vendor.pack(&plain.reference("multi"), &registry.reference("recipe:multi"), PRODUCT);
     let inspected = vendor.sealift(["inspect", &sealed]).succeeded().stdout;
-    assert!(inspected.contains("linux/amd64") && inspected.contains("linux/arm64") && !inspected.contains("PLAIN"), "{inspected}");
+    assert!(
+        inspected.contains("linux/amd64") && inspected.contains("linux/arm64") && !inspected.contains("PLAIN"),
+        "{inspected}"
+    );
     vendor.sealift(["verify", "--deep", &sealed]).succeeded();
     let said = vendor.guest(["run", &sealed, "--license", &license.display().to_string(), "--runtime", "runc"]);
     assert_eq!((said.code, said.stdout.as_str()), (7, OUTPUT), "{}", said.stderr);
@@ -98,10 +104,21 @@ async fn no_layer_is_requested_before_the_key_is_released() {
     let since = &log[before..];
     assert!(since.contains("GET"), "the manifest was read");
     for layer in &layers {
-        assert!(!since.contains(&format!("GET /v2/recipe/blobs/{layer}")), "{layer} was requested by a guest that was denied");
+        assert!(
+            !since.contains(&format!("GET /v2/recipe/blobs/{layer}")),
+            "{layer} was requested by a guest that was denied"
+        );
     }
     let (_, license) = vendor.license(PRODUCT, &[]);
-    vendor.guest(["unpack", &sealed, &scratch.path().join("b").display().to_string(), "--license", &license.display().to_string()]).succeeded();
+    vendor
+        .guest([
+            "unpack",
+            &sealed,
+            &scratch.path().join("b").display().to_string(),
+            "--license",
+            &license.display().to_string(),
+        ])
+        .succeeded();
     assert!(registry.log()[before..].contains(&format!("GET /v2/recipe/blobs/{}", layers[0])));
 }
 
@@ -160,7 +177,11 @@ async fn renewal_keeps_a_workload_running_past_its_first_lease() {
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let (code, rest, stderr) = finish(child, stdout);
-    assert_eq!((code, rest.as_str()), (0, "stopped\n"), "the signal and the workload's own code pass through: {stderr}");
+    assert_eq!(
+        (code, rest.as_str()),
+        (0, "stopped\n"),
+        "the signal and the workload's own code pass through: {stderr}"
+    );
     assert!(vendor.sealift(["lease", "list"]).succeeded().stdout.contains("ended"), "the seat is given back");
 }
 

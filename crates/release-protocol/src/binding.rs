@@ -12,7 +12,7 @@ pub enum BindingError {
     Canonical(#[source] serde_json::Error),
 }
 
-/// The 64 bytes of REPORT_DATA: SHA-384 over the RFC 8785 canonical JSON of the runtime data with the member
+/// The 64 bytes of `REPORT_DATA`: SHA-384 over the RFC 8785 canonical JSON of the runtime data with the member
 /// `additional-evidence` (KBS 0.4.0), padded with zero bytes.
 ///
 /// Hashes every member as it was received, so that ours are bound as well and absent ones change nothing.
@@ -25,7 +25,7 @@ pub fn report_data(runtime_data: &Map<String, Value>, additional_evidence: &str)
     Ok(padded)
 }
 
-/// The 32 bytes of HOST_DATA that a launch with this init-data carries: its SHA-256.
+/// The 32 bytes of `HOST_DATA` that a launch with this init-data carries: its SHA-256.
 pub fn host_data(init_data: &[u8]) -> [u8; 32] {
     Sha256::digest(init_data).into()
 }

@@ -75,7 +75,7 @@ pub struct Evidence {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Attestation {
-    /// Data that the host gave at launch and the report binds through HOST_DATA.
+    /// Data that the host gave at launch and the report binds through `HOST_DATA`.
     #[serde(default)]
     pub init_data: Option<kbs_types::InitData>,
     /// Nonce, key and our members, as they were sent.

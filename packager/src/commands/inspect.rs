@@ -4,6 +4,7 @@ use command_line::{Console, Failure, store_failure};
 use image_signature::Signatures;
 use image_store::{Descriptor, Document, Manifest, Store};
 use ocicrypt::layer::SealedLayer;
+use ocicrypt::packet::Packet;
 use serde::Serialize;
 
 use crate::cli::InspectArgs;
@@ -103,12 +104,25 @@ fn layer(descriptor: &Descriptor) -> InspectedLayer {
             Ok(sealed) => {
                 inspected.cipher = Some(sealed.public.cipher().to_owned());
                 inspected.keys = sealed.kids().map(|kid| kid.as_str().to_owned()).collect();
-                inspected.other_wraps = sealed.other_wraps().map(ToOwned::to_owned).collect();
+                if !sealed.jwe.is_empty() {
+                    inspected.other_wraps.push(ocicrypt::jwe::ANNOTATION.to_owned());
+                }
+                inspected.other_wraps.extend(sealed.other_wraps().map(ToOwned::to_owned));
+                if inspected.keys.is_empty() && inspected.other_wraps.is_empty() {
+                    inspected.problem = sealed.packets.iter().find_map(unsupported);
+                }
             }
             Err(error) => inspected.problem = Some(error.to_string()),
         }
     }
     inspected
+}
+
+fn unsupported(packet: &Packet) -> Option<String> {
+    match packet {
+        Packet::Broker(_) => None,
+        Packet::Unsupported(packet) => Some(format!("its key is wrapped in an unknown way ({packet})")),
+    }
 }
 
 fn text(inspected: &Inspected) -> String {

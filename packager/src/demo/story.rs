@@ -213,7 +213,7 @@ impl Story {
         let told = said.line("caused by:").filter(|cause| cause.contains(reason));
         match (said.code(), told) {
             (Some(DENIED), Some(cause)) => {
-                let cause = cause.to_owned();
+                let cause = abbreviate(cause);
                 self.line(what, &format!("{how}: DENIED, {cause}"));
                 Ok(())
             }
@@ -294,6 +294,19 @@ fn unexpected(message: &str, said: &Said) -> Failure {
 
 fn start(measurement: &str) -> &str {
     measurement.get(..16).unwrap_or(measurement)
+}
+
+/// Long hexadecimal numbers, cut: the story is for people.
+fn abbreviate(text: &str) -> String {
+    let short = |word: &str| {
+        let digits = word.trim_start_matches("sha256:");
+        if digits.len() >= 40 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            format!("{}…", word.get(..word.len() - digits.len() + 12).unwrap_or(word))
+        } else {
+            word.to_owned()
+        }
+    };
+    text.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
 
 fn free_address() -> Result<String, Failure> {
