@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Run the attestation service.
     Serve(ServeArgs),
     /// Encrypt an image's layers, register the key, sign, push. Prints the sealed reference.
-    Pack(PackArgs),
+    Pack(Box<PackArgs>),
     /// Show what is sealed to what.
     Inspect(InspectArgs),
     /// Check signatures and structure of a sealed image.

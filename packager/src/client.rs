@@ -35,7 +35,7 @@ impl AdminClient {
         let http = reqwest::Client::builder()
             .tls_certs_only([ca])
             .https_only(true)
-            .timeout(std::time::Duration::from_secs(60))
+            .timeout(std::time::Duration::from_mins(1))
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
         Ok(Self { http, base, token: Zeroizing::new(token.trim().to_owned()) })
@@ -90,7 +90,7 @@ impl AdminClient {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
-        if status.is_success() { Ok(bytes) } else { Err(self.refused(status, &bytes)) }
+        if status.is_success() { Ok(bytes) } else { Err(Self::refused(status, &bytes)) }
     }
 
     fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Failure> {
@@ -107,15 +107,14 @@ impl AdminClient {
             .hint("start it with `sealift serve`, or check `url` in the settings")
     }
 
-    fn refused(&self, status: StatusCode, bytes: &[u8]) -> Failure {
+    fn refused(status: StatusCode, bytes: &[u8]) -> Failure {
         let problem: Option<Problem> = serde_json::from_slice(bytes).ok();
         let detail = problem.map_or_else(|| format!("HTTP status {status}"), |problem| problem.detail);
         let (code, hint) = match status {
-            StatusCode::BAD_REQUEST => (ExitCode::BadInput, None),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 (ExitCode::Denied, Some("the token in `admin.token` (or `SEALIFT_TOKEN_FILE`) is not accepted"))
             }
-            StatusCode::NOT_FOUND | StatusCode::CONFLICT => (ExitCode::BadInput, None),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::CONFLICT => (ExitCode::BadInput, None),
             status if status.is_server_error() => {
                 (ExitCode::Unavailable, Some("try again; the service's log says more"))
             }

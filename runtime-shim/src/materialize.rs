@@ -73,7 +73,7 @@ fn layer_input(layer: &Layer, key: Option<PrivateOptions>, blob: BlockingBlob) -
             let decryptor = sealed
                 .decryptor(key)
                 .or_fail(ExitCode::VerificationFailed, || format!("cannot decrypt the layer {}", descriptor.digest))?;
-            Sealing::Sealed(decryptor)
+            Sealing::Sealed(Box::new(decryptor))
         }
         (None, None) => Sealing::Plain,
         _ => return Err(Failure::verification(format!("the key of the layer {} is missing", descriptor.digest))),

@@ -106,10 +106,10 @@ async fn make_bundle(
 /// SIGTERM, then SIGKILL when the time is over.
 async fn stop(running: &mut Running, timeout: Duration) {
     pass_on(running, Signal::TERM).await;
-    if tokio::time::timeout(timeout, running.wait()).await.is_err() {
-        if let Err(error) = running.kill().await {
-            tracing::error!(%error, "the workload could not be killed");
-        }
+    if tokio::time::timeout(timeout, running.wait()).await.is_err()
+        && let Err(error) = running.kill().await
+    {
+        tracing::error!(%error, "the workload could not be killed");
     }
 }
 
@@ -186,10 +186,10 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if !self.is_kept {
-            if let Err(error) = remove_tree(&self.directory) {
-                tracing::error!(%error, path = %self.directory.display(), "cannot remove the workload's files");
-            }
+        if !self.is_kept
+            && let Err(error) = remove_tree(&self.directory)
+        {
+            tracing::error!(%error, path = %self.directory.display(), "cannot remove the workload's files");
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The unpacker against archives that are wrong in one thing each: the error's variant, and nothing left behind.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::{Cursor, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -86,7 +87,7 @@ fn sealed(layer: &[u8], promised: Digest, diff_id: Digest, spoil: impl FnOnce(&m
     spoil(&mut bytes);
     LayerInput {
         blob: Box::new(Cursor::new(bytes)),
-        sealing: Sealing::Sealed(sealed.decryptor(sealed.open_with_kek(&kek).unwrap()).unwrap()),
+        sealing: Sealing::Sealed(Box::new(sealed.decryptor(sealed.open_with_kek(&kek).unwrap()).unwrap())),
         compression: LayerCompression::Gzip,
         diff_id,
     }

@@ -1,4 +1,5 @@
 //! What the end-to-end tests share: peers, the vendor's side, images, registries, trees. Real programs only.
+#![expect(clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![forbid(unsafe_code)]
 
 pub mod image;

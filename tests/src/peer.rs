@@ -21,6 +21,7 @@ impl Said {
     /// # Panics
     /// When it failed.
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "often only the assertion is wanted")]
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
@@ -31,6 +32,7 @@ impl Said {
     /// # Panics
     /// When it did not.
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "often only the assertion is wanted")]
     pub fn failed(self, code: i32, words: &str) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         assert!(self.stderr.contains(words), "no `{words}` in: {}", self.stderr);

@@ -1,4 +1,5 @@
 //! Bad input, one test each: the message, the exit code, and nothing left behind. `run` adds 120 to its own codes.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -258,7 +259,7 @@ async fn an_interrupted_pack_leaves_no_image_and_its_rerun_succeeds() {
 
 /// Files of a writer that may still be at work are left alone for a minute: it has passed.
 fn age_temporary_files(layout: &Path) {
-    let minutes = std::time::SystemTime::now() - Duration::from_secs(120);
+    let minutes = std::time::SystemTime::now() - Duration::from_mins(2);
     for entry in std::fs::read_dir(layout.join("blobs/sha256")).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "partial") {

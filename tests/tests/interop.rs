@@ -1,5 +1,6 @@
 //! The vendor's format against the tools of others: skopeo decrypts what we pack, we read what skopeo encrypts, and a
 //! `sigstoreSigned` policy accepts our signature.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -62,7 +62,6 @@ impl Console {
     }
 
     /// One line of talk on stderr.
-    #[expect(clippy::unused_self, reason = "talk goes through the console like everything else")]
     pub fn say(&self, line: impl AsRef<str>) {
         let _ = writeln!(io::stderr(), "{}", line.as_ref());
     }

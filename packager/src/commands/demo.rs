@@ -18,15 +18,13 @@ pub(crate) async fn run(args: DemoArgs, console: &Console) -> Result<(), Failure
         return Err(Failure::bad_input(format!("there is no shim at `{}`", shim.display()))
             .hint("build it with `cargo build --release --bins`, or name one by `--shim`"));
     }
-    let (directory, kept) = match args.keep {
-        Some(directory) => (make_new(&directory)?, true),
-        None => {
-            let directory = tempfile::Builder::new().prefix("sealift-demo-").tempdir();
-            let directory = directory.or_fail(ExitCode::Other, || "cannot make a temporary folder".to_owned())?;
-            return Story::new(Demo::new(sealift, shim, directory.path().to_owned(), false), *console).tell().await;
-        }
-    };
-    Story::new(Demo::new(sealift, shim, directory, kept), *console).tell().await
+    if let Some(directory) = args.keep {
+        let demo = Demo::new(sealift, shim, make_new(&directory)?, true);
+        return Story::new(demo, *console).tell().await;
+    }
+    let directory = tempfile::Builder::new().prefix("sealift-demo-").tempdir();
+    let directory = directory.or_fail(ExitCode::Other, || "cannot make a temporary folder".to_owned())?;
+    Story::new(Demo::new(sealift, shim, directory.path().to_owned(), false), *console).tell().await
 }
 
 fn make_new(directory: &Path) -> Result<PathBuf, Failure> {

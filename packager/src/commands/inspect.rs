@@ -120,8 +120,8 @@ fn layer(descriptor: &Descriptor) -> InspectedLayer {
 
 fn unsupported(packet: &Packet) -> Option<String> {
     match packet {
-        Packet::Broker(_) => None,
         Packet::Unsupported(packet) => Some(format!("its key is wrapped in an unknown way ({packet})")),
+        _ => None,
     }
 }
 

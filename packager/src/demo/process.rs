@@ -78,17 +78,15 @@ impl Demo {
             .or_fail(ExitCode::Other, failed)?;
         let stdout = child.stdout.take().ok_or_else(|| Failure::other(failed()))?;
         let ready = BufReader::new(stdout).lines().next_line().await.or_fail(ExitCode::Other, failed)?;
-        match ready {
-            Some(_) => Ok(child),
-            None => {
-                let log = std::fs::read_to_string(self.path("service.log")).unwrap_or_default();
-                Err(Failure::other("the service did not start").cause(log.trim().to_owned()))
-            }
+        if ready.is_none() {
+            let log = std::fs::read_to_string(self.path("service.log")).unwrap_or_default();
+            return Err(Failure::other("the service did not start").cause(log.trim().to_owned()));
         }
+        Ok(child)
     }
 
     /// The arguments of `sealift simulate launch` that boot `shim` as a guest and give it `args`.
-    pub(crate) fn launch(&self, shim: &Path, args: &[&str]) -> Vec<OsString> {
+    pub(crate) fn launch(shim: &Path, args: &[&str]) -> Vec<OsString> {
         let mut all: Vec<OsString> = ["simulate", "launch", "--initrd"].map(OsString::from).to_vec();
         all.push(shim.into());
         all.push("--".into());

@@ -182,7 +182,7 @@ impl Story {
         self.wait_for_lease().await?;
         self.demo.sealift(&["license", "revoke", license, "--reason", "the demo's licence was returned"]).await?;
         let revoked = Instant::now();
-        let output = tokio::time::timeout(Duration::from_secs(60), running.wait_with_output())
+        let output = tokio::time::timeout(Duration::from_mins(1), running.wait_with_output())
             .await
             .or_fail(ExitCode::Other, || "the running workload was not stopped within a minute".to_owned())?
             .or_fail(ExitCode::Other, || "cannot wait for the running workload".to_owned())?;
@@ -243,7 +243,7 @@ impl Story {
             args.push("--");
             args.extend(command);
         }
-        self.demo.launch(shim, &args)
+        Demo::launch(shim, &args)
     }
 
     fn image(&self, name: &str) -> String {

@@ -67,9 +67,9 @@ impl<'a> LayerWriter<'a> {
     /// Reads the archive to its end marker and applies every entry.
     pub(super) fn apply(mut self, stream: &mut dyn Read) -> Result<(), UnpackError> {
         let mut archive = tar::Archive::new(stream);
-        let entries = archive.entries().map_err(malformed)?;
+        let entries = archive.entries().map_err(|error| malformed(&error))?;
         for entry in entries {
-            let mut entry = entry.map_err(malformed)?;
+            let mut entry = entry.map_err(|error| malformed(&error))?;
             self.usage.add_entry(self.limits)?;
             let header = Header::read(&mut entry, self.limits)?;
             self.apply_entry(&header, &mut entry)?;
@@ -163,7 +163,7 @@ impl<'a> LayerWriter<'a> {
     }
 }
 
-fn malformed(error: std::io::Error) -> UnpackError {
+fn malformed(error: &std::io::Error) -> UnpackError {
     UnpackError::Archive(error.to_string())
 }
 

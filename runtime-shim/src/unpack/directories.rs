@@ -69,7 +69,12 @@ fn set_times(directory: &OwnedFd, times: &Timestamps) -> Result<(), Errno> {
 
 fn times_of(stat: &Stat) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: nanoseconds(stat.st_atime_nsec) },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: nanoseconds(stat.st_mtime_nsec) },
     }
+}
+
+/// The kernel's field is unsigned on some architectures and signed on others; its value is below 10^9.
+fn nanoseconds<T: TryInto<i64>>(field: T) -> i64 {
+    field.try_into().unwrap_or_default()
 }

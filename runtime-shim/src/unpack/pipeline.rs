@@ -36,7 +36,7 @@ pub enum Sealing {
     /// Not at all: the blob's own digest, which its reader checks, is all there is beside the `diff_id`.
     Plain,
     /// Encrypted.
-    Sealed(LayerDecryptor),
+    Sealed(Box<LayerDecryptor>),
 }
 
 /// One layer to apply.
@@ -124,7 +124,7 @@ fn read(
 ) -> Result<Option<Digest>, StageError> {
     let mut halves: Option<(CtrStream, DecryptionCheck)> = match sealing {
         Sealing::Plain => None,
-        Sealing::Sealed(decryptor) => Some(decryptor.split()),
+        Sealing::Sealed(decryptor) => Some((*decryptor).split()),
     };
     loop {
         let mut chunk = vec![0; CHUNK];

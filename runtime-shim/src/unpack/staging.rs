@@ -47,10 +47,10 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Some(holder) = self.holder.take() {
-            if let Err(error) = remove_tree(&holder) {
-                tracing::warn!(%error, path = %holder.display(), "cannot remove a staging directory");
-            }
+        if let Some(holder) = self.holder.take()
+            && let Err(error) = remove_tree(&holder)
+        {
+            tracing::warn!(%error, path = %holder.display(), "cannot remove a staging directory");
         }
     }
 }

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 use tar::EntryType;
 
+use super::remove::remove_all;
 use super::{LayerWriter, Parent, shown};
 use crate::unpack::Privilege;
 use crate::unpack::error::UnpackError;
@@ -25,6 +26,9 @@ const FOREIGN_XATTRS: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
 /// How many bytes are copied at once; runs of zeros of this size become holes in sparse files.
 const BLOCK: usize = 4096;
 
+/// A PAX record: key and value.
+type Record = (Vec<u8>, Vec<u8>);
+
 /// An entry's header, checked.
 pub(super) struct Header {
     pub(super) path: InnerPath,
@@ -36,7 +40,7 @@ pub(super) struct Header {
     times: Timestamps,
     size: u64,
     device: (u32, u32),
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Vec<Record>,
     sparse: Option<SparseMap>,
 }
 
@@ -49,7 +53,7 @@ impl Header {
             None => entry.path_bytes().into_owned(),
         };
         let path = InnerPath::parse(&raw_name, limits)?;
-        let link = entry.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
+        let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
         if link.len() > limits.path_bytes || link.contains(&0) {
             return Err(UnpackError::entry(&raw_name, "its link is too long or has a NUL byte"));
         }
@@ -99,22 +103,20 @@ impl Header {
     }
 }
 
-fn records<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, UnpackError> {
-    let Some(extensions) = entry.pax_extensions().map_err(super::malformed)? else { return Ok(Vec::new()) };
+fn records<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Vec<Record>, UnpackError> {
+    let Some(extensions) = entry.pax_extensions().map_err(|error| super::malformed(&error))? else {
+        return Ok(Vec::new());
+    };
     extensions
         .map(|extension| {
-            let extension = extension.map_err(super::malformed)?;
+            let extension = extension.map_err(|error| super::malformed(&error))?;
             Ok((extension.key_bytes().to_vec(), extension.value_bytes().to_vec()))
         })
         .collect()
 }
 
-fn xattrs(
-    records: &[(Vec<u8>, Vec<u8>)],
-    name: &[u8],
-    limits: &Limits,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, UnpackError> {
-    let xattrs: Vec<(Vec<u8>, Vec<u8>)> = records
+fn xattrs(records: &[Record], name: &[u8], limits: &Limits) -> Result<Vec<Record>, UnpackError> {
+    let xattrs: Vec<Record> = records
         .iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(XATTR)?.to_vec(), value.clone())))
         .filter(|(key, _)| !FOREIGN_XATTRS.contains(&key.as_slice()))
@@ -157,7 +159,7 @@ impl LayerWriter<'_> {
             // Global PAX records name nothing.
             EntryType::XGlobalHeader => return Ok(()),
             EntryType::Directory => return self.make_directory(header, parent, name),
-            _ => self.remove_existing(parent, name, shown(header))?,
+            _ => remove_all(&parent.fd, name, shown(header))?,
         }
         let failed = |errno: Errno| UnpackError::file("create", shown(header), errno);
         match header.kind {
@@ -192,7 +194,7 @@ impl LayerWriter<'_> {
         let failed = |errno| UnpackError::file("create", shown(header), errno);
         let stat = look(&parent.fd, name).map_err(failed)?;
         if !stat.as_ref().is_some_and(is_directory) {
-            self.remove_existing(parent, name, shown(header))?;
+            remove_all(&parent.fd, name, shown(header))?;
             rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(0o700)).map_err(failed)?;
         }
         let fd = subdirectory(&parent.fd, name).map_err(failed)?;
@@ -253,7 +255,7 @@ impl LayerWriter<'_> {
                 Ok(()) => {}
                 // An ordinary user may not set these, and some file systems have none.
                 Err(Errno::PERM | Errno::NOTSUP) if self.privilege == Privilege::User => {
-                    self.report.skipped_xattrs += 1
+                    self.report.skipped_xattrs += 1;
                 }
                 Err(errno) => return Err(UnpackError::file("set an extended attribute of", shown(header), errno)),
             }
@@ -308,7 +310,7 @@ fn copy(header: &Header, data: &mut dyn Read, file: &mut File, keep_holes: bool)
             Ok(0) => break,
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(super::malformed(error)),
+            Err(error) => return Err(super::malformed(&error)),
         };
         let Some(block) = buffer.get(..length) else { break };
         if keep_holes && block.iter().all(|byte| *byte == 0) {

@@ -12,11 +12,6 @@ use crate::unpack::error::UnpackError;
 use crate::unpack::root::{is_directory, list, look, subdirectory};
 
 impl LayerWriter<'_> {
-    /// Removes whatever is at `name`, so that an entry can be made there.
-    pub(super) fn remove_existing(&mut self, parent: &Parent, name: &OsStr, shown: &Path) -> Result<(), UnpackError> {
-        remove_all(&parent.fd, name, shown)
-    }
-
     /// Removes `name` as far as lower layers made it.
     pub(super) fn remove_lower(&mut self, parent: &Parent, name: &OsStr, shown: &Path) -> Result<(), UnpackError> {
         let failed = |errno| UnpackError::file("remove", shown, errno);
@@ -50,8 +45,8 @@ impl LayerWriter<'_> {
     }
 }
 
-/// Removes a tree by its own directories, never through a link.
-fn remove_all(parent: &OwnedFd, name: &OsStr, shown: &Path) -> Result<(), UnpackError> {
+/// Removes whatever is at `name`, so that an entry can be made there: a tree by its own directories, never through a link.
+pub(super) fn remove_all(parent: &OwnedFd, name: &OsStr, shown: &Path) -> Result<(), UnpackError> {
     let failed = |errno| UnpackError::file("remove", shown, errno);
     let Some(stat) = look(parent, name).map_err(failed)? else { return Ok(()) };
     if !is_directory(&stat) {
