@@ -3,9 +3,9 @@
 //! This program runs itself twice more. Stage one makes the namespaces and waits; stage two is the first process in them:
 //! it builds the mounts, gives up privileges and becomes the workload. Neither ever returns to the command line.
 
+mod kernel;
 mod mounts;
 mod privileges;
-mod unshare;
 
 use std::ffi::OsString;
 use std::fs;
@@ -95,13 +95,13 @@ fn stage_one(bundle: &Path) -> io::Result<i32> {
     }
     if namespaces("user") {
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        unshare::unshare(flags | UnshareFlags::NEWUSER)
+        kernel::unshare(flags | UnshareFlags::NEWUSER)
             .map_err(|error| io::Error::new(error.kind(), format!("{NO_USER_NAMESPACES}{error}")))?;
         fs::write("/proc/self/setgroups", "deny").map_err(context("give up groups"))?;
         fs::write("/proc/self/uid_map", format!("0 {} 1", ids.0)).map_err(context("map the user"))?;
         fs::write("/proc/self/gid_map", format!("0 {} 1", ids.1)).map_err(context("map the group"))?;
     } else {
-        unshare::unshare(flags).map_err(context("make namespaces"))?;
+        kernel::unshare(flags).map_err(context("make namespaces"))?;
     }
     let status = Command::new("/proc/self/exe")
         .arg(STAGE_TWO)
@@ -129,6 +129,7 @@ fn prepare(bundle: &Path) -> io::Result<Command> {
         rustix::system::sethostname(name.as_bytes()).map_err(|errno| context("set the host name")(errno.into()))?;
     }
     let is_read_only = config["root"]["readonly"].as_bool().unwrap_or(false);
+    kernel::close_on_exec().map_err(context("keep files from the workload"))?;
     mounts::enter(&bundle.join("rootfs"), is_read_only)?;
     let process = &config["process"];
     let strings = |value: &Value| -> Vec<OsString> {

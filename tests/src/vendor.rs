@@ -5,28 +5,58 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::peer::{Said, program, run};
+use crate::peer::{Said, peer, program, run};
 use crate::registry::free_port;
 
 /// A vendor with a service that runs.
 #[derive(Debug)]
 pub struct Vendor {
     home: PathBuf,
+    /// An ordinary user that everything runs as, instead of the caller.
+    user: Option<User>,
     service: Option<Child>,
 }
 
+/// An ordinary user and the programs that it can read.
+#[derive(Debug)]
+struct User {
+    id: u32,
+    programs: PathBuf,
+}
+
 impl Vendor {
+    /// Like [`Self::start`], with every command run as the ordinary user `id`, for whom `directory` is opened.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn start_as(id: u32, directory: &Path, products: &[&str]) -> Self {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        let own = directory.join("own");
+        std::fs::create_dir(&own).expect("directory");
+        for name in ["sealift", "sealift-shim"] {
+            std::fs::copy(program(name), own.join(name)).expect("program");
+        }
+        chown(&own, Some(id), Some(id)).expect("owner");
+        let user = User { id, programs: own.clone() };
+        Self { home: own.join("home"), user: Some(user), service: None }.set_up(products)
+    }
+
     /// Makes a home in `directory`, starts its service, and makes `products` whose images this build's shim may open.
     ///
     /// # Panics
     /// When anything fails.
     pub fn start(directory: &Path, products: &[&str]) -> Self {
-        let mut vendor = Self { home: directory.join("home"), service: None };
+        Self { home: directory.join("home"), user: None, service: None }.set_up(products)
+    }
+
+    fn set_up(self, products: &[&str]) -> Self {
+        let mut vendor = self;
         let listen = format!("127.0.0.1:{}", free_port());
         vendor.sealift(["init", "--listen", &listen]).succeeded();
         vendor.sealift(["simulate", "platform"]).succeeded();
         vendor.serve();
-        let measurement = vendor.measurement(&program("sealift-shim"));
+        let measurement = vendor.measurement(&vendor.shim());
         for product in products {
             vendor.sealift(["product", "create", product]).succeeded();
             vendor.sealift(["reference", "add", "--product", product, "--digest", &measurement]).succeeded();
@@ -67,6 +97,11 @@ impl Vendor {
         std::fs::read_to_string(self.home.with_file_name("service.log")).unwrap_or_default()
     }
 
+    /// The shim that this vendor's products know.
+    pub fn shim(&self) -> PathBuf {
+        self.user.as_ref().map_or_else(|| program("sealift-shim"), |user| user.programs.join("sealift-shim"))
+    }
+
     /// The home.
     pub fn home(&self) -> &Path {
         &self.home
@@ -74,7 +109,15 @@ impl Vendor {
 
     /// `sealift ARGS`, not yet run.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(program("sealift"));
+        let mut command = match &self.user {
+            None => Command::new(program("sealift")),
+            Some(user) => {
+                let mut command = peer("setpriv");
+                command.args([format!("--reuid={}", user.id), format!("--regid={}", user.id)]);
+                command.arg("--clear-groups").arg(user.programs.join("sealift")).env("HOME", &user.programs);
+                command
+            }
+        };
         command.arg("--home").arg(&self.home).args(args).stdin(Stdio::null()).env_remove("SEALIFT_LOG");
         command
     }
@@ -122,7 +165,7 @@ impl Vendor {
 
     /// Runs `sealift-shim ARGS` in a simulated guest.
     pub fn guest<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
-        run(&mut self.guest_command(&program("sealift-shim"), args))
+        run(&mut self.guest_command(&self.shim(), args))
     }
 
     /// Where guests unpack.
