@@ -83,7 +83,7 @@ async fn run_leased(
     tokio::pin!(lease);
     let lost = loop {
         tokio::select! {
-            code = running.wait() => return code.or_fail(ExitCode::Other, || "cannot wait for the workload".to_owned()),
+            code = running.wait() => return code.or_fail(ExitCode::Other, || "the workload could not be run".to_owned()),
             Some(signal) = signals.recv() => pass_on(&running, signal).await,
             lost = &mut lease => break lost,
         }

@@ -54,7 +54,8 @@ async fn the_same_workload_runs_under_runc_crun_and_the_embedded_runtime() {
     let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
     let (_, license) = vendor.license(PRODUCT, &["--seats", "1"]);
     let license = license.display().to_string();
-    let sealed = vendor.pack(&plain.reference("mixed"), &oci(scratch.path(), "sealed"), PRODUCT);
+    let registry = Registry::start(&scratch.path().join("registry"));
+    let sealed = vendor.pack(&plain.reference("mixed"), &registry.reference("recipe:v1"), PRODUCT);
     drop((peer("runc"), peer("crun")));
     for runtime in ["runc", "crun", "embedded", "auto"] {
         let said = vendor.guest(["run", &sealed, "--license", &license, "--runtime", runtime]);

@@ -1,7 +1,9 @@
 //! What a workload finds inside: the same under every runtime, as root and as an ordinary user.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::process::Command;
 
 use end_to_end::image::PlainImage;
+use end_to_end::peer::{fixture, peer, run};
 use end_to_end::vendor::Vendor;
 
 const PRODUCT: &str = "recipe";
@@ -71,6 +73,28 @@ async fn an_ordinary_user_runs_a_sealed_image_under_runc_and_the_embedded_runtim
 }
 
 #[tokio::test]
+async fn where_user_namespaces_are_forbidden_that_is_said_with_the_way_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = PlainImage::make(&scratch.path().join("plain")).await;
+    let vendor = Vendor::start_as(ORDINARY_USER, scratch.path(), &[PRODUCT]);
+    let (_, license) = vendor.license(PRODUCT, &[]);
+    let sealed = format!("oci:{}:v1", vendor.home().with_file_name("sealed").display());
+    vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
+    let license = license.display().to_string();
+    let guest = |args: &[&str]| {
+        let mut command = Command::new(fixture("without-user-namespaces"));
+        command.arg(vendor.shim().with_file_name("sealift")).arg("--home").arg(vendor.home());
+        command.args(["simulate", "launch", "--initrd"]).arg(vendor.shim()).arg("--").args(args);
+        run(command.env("SEALIFT_STATE_DIR", vendor.state_directory()))
+    };
+    guest(&["run", &sealed, "--license", &license, "--runtime", "embedded"]).failed(121, "forbids user namespaces");
+    vendor.assert_nothing_left();
+    let doctor = guest(&["doctor"]);
+    assert_eq!(doctor.code, 1);
+    assert!(doctor.stdout.contains("MISSING  user namespaces"), "{}", doctor.stdout);
+}
+
+#[tokio::test]
 async fn a_policy_can_oblige_the_shim_to_a_read_only_root() {
     let scratch = tempfile::tempdir().unwrap();
     let plain = PlainImage::make(&scratch.path().join("plain")).await;
@@ -98,14 +122,7 @@ async fn a_program_that_is_not_there_is_named() {
     let plain = PlainImage::make(&scratch.path().join("plain")).await;
     // The image without an entrypoint runs what it is told.
     let image = format!("{}:gzip", plain.directory().display());
-    end_to_end::peer::run(end_to_end::peer::peer("umoci").args([
-        "config",
-        "--image",
-        &image,
-        "--clear",
-        "config.entrypoint",
-    ]))
-    .succeeded();
+    run(peer("umoci").args(["config", "--image", &image, "--clear", "config.entrypoint"])).succeeded();
     let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
     let (_, license) = vendor.license(PRODUCT, &[]);
     let sealed =
