@@ -1,6 +1,9 @@
 //! From a session to a root file system and an OCI bundle on disk.
 
+use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _, store_failure};
 use image_store::BlockingBlob;
@@ -13,22 +16,25 @@ use runtime_shim::unpack::{
 use tokio::task::spawn_blocking;
 
 use crate::image::Layer;
-use crate::session::{Session, layer_blob};
+use crate::session::{Released, layer_blob};
 
 /// Fetches, checks and unpacks all layers; the root file system is at `target` when this returns and not before.
+///
+/// `stop` ends it early, at the next chunk of a layer.
 pub(crate) async fn root_filesystem(
-    session: &mut Session,
+    released: &mut Released,
     target: &Path,
+    stop: &Arc<AtomicBool>,
     console: &Console,
 ) -> Result<UnpackReport, Failure> {
-    let total = session.image.layers.iter().map(|layer| layer.descriptor.size).sum();
+    let total = released.image.layers.iter().map(|layer| layer.descriptor.size).sum();
     let progress = console.byte_progress("unpacking", total);
     let mut root = RootFilesystem::create(target, Limits::default(), Privilege::current())
         .map_err(|error| failure("cannot start to unpack", &error))?;
-    let keys = std::mem::take(&mut session.layer_keys);
-    for (position, key) in keys.into_iter().enumerate() {
-        let blob = layer_blob(session, position).await?.into_blocking();
-        let Some(layer) = session.image.layers.get(position) else { break };
+    let keys = std::mem::take(&mut released.layer_keys);
+    for (position, (layer, key)) in released.image.layers.iter().zip(keys).enumerate() {
+        let blob = layer_blob(released, layer).await?.into_blocking();
+        let blob = Stoppable { blob, stop: stop.clone() };
         let message = format!("cannot unpack layer {position} ({})", layer.descriptor.digest);
         let input = layer_input(layer, key, blob)?;
         let applied = spawn_blocking(move || root.apply(input).map(|()| root));
@@ -47,12 +53,27 @@ pub(crate) async fn root_filesystem(
     Ok(report)
 }
 
+/// A blob that ends with an error once it is told to.
+struct Stoppable {
+    blob: BlockingBlob,
+    stop: Arc<AtomicBool>,
+}
+
+impl Read for Stoppable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("unpacking was stopped"));
+        }
+        self.blob.read(buffer)
+    }
+}
+
 /// Writes `config.json` beside the root file system.
-pub(crate) fn config(session: &Session, directory: &Path, network: Network) -> Result<(), Failure> {
+pub(crate) fn config(released: &Released, directory: &Path, network: Network) -> Result<(), Failure> {
     let options = BundleOptions {
-        config: &session.image.config,
-        command: &session.command,
-        read_only_root: session.obligations.read_only_root,
+        config: &released.image.config,
+        command: &released.command,
+        read_only_root: released.obligations.read_only_root,
         network,
         rootless: Privilege::current() == Privilege::User,
     };
@@ -60,7 +81,7 @@ pub(crate) fn config(session: &Session, directory: &Path, network: Network) -> R
         .or_fail(ExitCode::BadInput, || "cannot make an OCI bundle of the image".to_owned())
 }
 
-fn layer_input(layer: &Layer, key: Option<PrivateOptions>, blob: BlockingBlob) -> Result<LayerInput<'static>, Failure> {
+fn layer_input(layer: &Layer, key: Option<PrivateOptions>, blob: Stoppable) -> Result<LayerInput<'static>, Failure> {
     let descriptor = &layer.descriptor;
     let layer_type = LayerType::parse(&descriptor.media_type).ok_or_else(|| {
         Failure::bad_input(format!(

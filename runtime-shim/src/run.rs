@@ -1,6 +1,8 @@
 //! `run` and `unpack`: the whole road, and what must be undone at its end.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
@@ -14,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::{NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
 use crate::materialize;
-use crate::session::{self, Session};
+use crate::session::{self, Released, Session};
 use crate::supervise::{BootTime, Deadlines, keep_lease};
 
 /// Unpacks an image to an OCI bundle.
@@ -24,14 +26,15 @@ pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Fa
             Failure::bad_input(format!("`{}` exists already", args.directory.display())).hint("name a new folder")
         );
     }
-    let mut session = session::open(&args.image, &[], console).await?;
     let instance = Instance::create(args.directory.clone())?;
-    let made = make_bundle(&mut session, &instance, Network::Host, console).await;
-    session.holder.release().await;
+    let Session { mut released, holder } = session::open(&args.image, &[], console).await?;
+    let never = Arc::new(AtomicBool::new(false));
+    let made = make_bundle(&mut released, &instance, Network::Host, &never, console).await;
+    holder.release().await;
     let report = made?;
     let directory = instance.keep();
     let document = json!({
-        "bundle": directory, "manifest": session.image.manifest_digest, "entries": report.entries,
+        "bundle": directory, "manifest": released.image.manifest_digest, "entries": report.entries,
         "plain_bytes": report.plain_bytes, "skipped_devices": report.skipped_devices,
         "skipped_xattrs": report.skipped_xattrs,
     });
@@ -62,7 +65,24 @@ async fn run_leased(
         NetworkMode::None => Network::None,
     };
     let deadlines = Deadlines::of(&session.holder, asked_at);
-    make_bundle(session, &instance, network, console).await?;
+    let Session { released, holder } = session;
+    let lease = keep_lease(holder, deadlines, console);
+    tokio::pin!(lease);
+    let stop = Arc::new(AtomicBool::new(false));
+    {
+        // A large image takes longer than a lease lives.
+        let making = make_bundle(released, &instance, network, &stop, console);
+        tokio::pin!(making);
+        tokio::select! {
+            made = &mut making => made.map(drop)?,
+            lost = &mut lease => {
+                stop.store(true, Ordering::Relaxed);
+                // Its own error is a consequence of ours; what it made goes with it.
+                let _ = making.await;
+                return Err(lease_lost(lost));
+            }
+        }
+    }
     let choice = match args.runtime {
         RuntimeKind::Auto => RuntimeChoice::Auto,
         RuntimeKind::Crun => RuntimeChoice::Crun,
@@ -79,8 +99,6 @@ async fn run_leased(
             .hint("choose another runtime by `--runtime`; `sealift-shim doctor` says what this machine lacks")
     })?;
     console.say(format!("running under {}", running.name()));
-    let lease = keep_lease(&mut session.holder, deadlines, console);
-    tokio::pin!(lease);
     let lost = loop {
         tokio::select! {
             code = running.wait() => return code.or_fail(ExitCode::Other, || "the workload could not be run".to_owned()),
@@ -88,23 +106,24 @@ async fn run_leased(
             lost = &mut lease => break lost,
         }
     };
-    stop(&mut running, Duration::from_secs(args.stop_timeout)).await;
+    stop_workload(&mut running, Duration::from_secs(args.stop_timeout)).await;
     Err(lease_lost(lost))
 }
 
 async fn make_bundle(
-    session: &mut Session,
+    released: &mut Released,
     instance: &Instance,
     network: Network,
+    stop: &Arc<AtomicBool>,
     console: &Console,
 ) -> Result<runtime_shim::unpack::UnpackReport, Failure> {
-    let report = materialize::root_filesystem(session, &instance.path().join("rootfs"), console).await?;
-    materialize::config(session, instance.path(), network)?;
+    let report = materialize::root_filesystem(released, &instance.path().join("rootfs"), stop, console).await?;
+    materialize::config(released, instance.path(), network)?;
     Ok(report)
 }
 
 /// SIGTERM, then SIGKILL when the time is over.
-async fn stop(running: &mut Running, timeout: Duration) {
+async fn stop_workload(running: &mut Running, timeout: Duration) {
     pass_on(running, Signal::TERM).await;
     if tokio::time::timeout(timeout, running.wait()).await.is_err()
         && let Err(error) = running.kill().await
@@ -121,7 +140,7 @@ async fn pass_on(running: &Running, signal: Signal) {
 
 fn lease_lost(cause: Failure) -> Failure {
     let mut failure =
-        Failure::new(ExitCode::LeaseLost, "the lease was lost, the workload was stopped and its files removed")
+        Failure::new(ExitCode::LeaseLost, "the lease was lost: the workload was stopped and its files removed")
             .cause(cause.message)
             .from_answerer(cause.answerer);
     failure.causes.extend(cause.causes);

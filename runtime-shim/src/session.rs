@@ -1,26 +1,31 @@
 //! The road from a reference and a licence to the layers' keys: verify, attest, receive. Shared by `run` and `unpack`.
 
 use command_line::{Console, Failure, store_failure};
-use image_store::Store;
+use image_store::{BlobStream, Store};
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::options::PrivateOptions;
 use release_protocol::{Lease, Obligations, Workload};
 
 use crate::cli::ImageArgs;
-use crate::image::SignedImage;
+use crate::image::{Layer, SignedImage};
 use crate::kbs::{Refused, ServiceClient};
 use crate::{attester, license};
 
-/// An image with its keys and the lease that lets it run.
+/// An image that may run, and the lease that lets it.
 pub(crate) struct Session {
+    pub(crate) released: Released,
+    pub(crate) holder: LeaseHolder,
+}
+
+/// An image with its keys. No layer has been requested yet.
+pub(crate) struct Released {
     pub(crate) store: Store,
     pub(crate) image: SignedImage,
     /// One for each layer; `None` for a plain one.
     pub(crate) layer_keys: Vec<Option<PrivateOptions>>,
     pub(crate) command: Vec<String>,
     pub(crate) obligations: Obligations,
-    pub(crate) holder: LeaseHolder,
 }
 
 /// Who holds the lease, and how to renew it.
@@ -87,7 +92,7 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
                 "attested{simulated}; holding lease {} of licence {}",
                 holder.lease.id, holder.lease.license
             ));
-            Ok(Session { store, image, layer_keys, command, obligations, holder })
+            Ok(Session { released: Released { store, image, layer_keys, command, obligations }, holder })
         }
         Err(failure) => {
             // A seat must not stay taken by an instance that never starts.
@@ -130,12 +135,9 @@ fn check_obligations(
     Ok(())
 }
 
-/// Requests the layer at `position`: the first request for it, and only after the keys are here.
-pub(crate) async fn layer_blob(session: &Session, position: usize) -> Result<image_store::BlobStream, Failure> {
-    let Some(layer) = session.image.layers.get(position) else {
-        return Err(Failure::other(format!("there is no layer {position}")));
-    };
-    session
+/// Requests a layer: the first request for it, and only after the keys are here.
+pub(crate) async fn layer_blob(released: &Released, layer: &Layer) -> Result<BlobStream, Failure> {
+    released
         .store
         .blob(&layer.descriptor)
         .await

@@ -1,7 +1,8 @@
 //! The whole road with real images and real peers: pack, attest, decrypt, unpack, run, renew, revoke.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -185,6 +186,54 @@ async fn renewal_keeps_a_workload_running_past_its_first_lease() {
         "the signal and the workload's own code pass through: {stderr}"
     );
     assert!(vendor.sealift(["lease", "list"]).succeeded().stdout.contains("ended"), "the seat is given back");
+}
+
+/// A proxy for a layer that comes more slowly than a lease lives.
+#[tokio::test]
+async fn a_lease_is_renewed_while_a_large_image_is_still_unpacked() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = PlainImage::make(&scratch.path().join("plain")).await;
+    let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
+    let registry = Registry::start(&scratch.path().join("registry"));
+    let slow = SlowProxy::start(registry.port());
+    vendor.pack(&plain.reference("mixed"), &registry.reference("recipe:v1"), PRODUCT);
+    let (_, license) = vendor.license(PRODUCT, &["--lease", "2s", "--grace", "0s"]);
+    let image = format!("docker://127.0.0.1:{slow}/recipe:v1");
+    let said = vendor.guest(["run", &image, "--license", &license.display().to_string(), "--runtime", "runc"]);
+    assert_eq!((said.code, said.stdout.as_str()), (7, OUTPUT), "{}", said.stderr);
+    let renewals = vendor.sealift(["audit", "list"]).succeeded().stdout.matches("lease_renewed").count();
+    assert!(renewals >= 2, "renewed {renewals} times while it was unpacked");
+}
+
+/// Passes bytes on to a registry, downloads at half a megabyte a second.
+struct SlowProxy;
+
+impl SlowProxy {
+    fn start(registry: u16) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(("127.0.0.1", registry)).unwrap();
+                let (mut up_from, mut up_to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to));
+                std::thread::spawn(move || Self::trickle(&server, &client));
+            }
+        });
+        port
+    }
+
+    fn trickle(mut from: &TcpStream, mut to: &TcpStream) {
+        let mut block = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut block) {
+            if to.write_all(&block[..length]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(length as u64 / 512));
+        }
+        // The other side may have closed first.
+        let _ = to.shutdown(Shutdown::Both);
+    }
 }
 
 #[tokio::test]
