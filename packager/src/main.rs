@@ -9,14 +9,13 @@ mod home;
 mod keys;
 mod pack;
 
-use clap::Parser as _;
-use command_line::{Console, ExitCode, Failure, FailureContext as _, start_logging};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};
 
 use crate::cli::{Cli, Command};
 use crate::home::VendorHome;
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = parse_command_line(|_| 0);
     let default_filter = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     start_logging(cli.common.verbose, default_filter);
     let console = Console::new(&cli.common);

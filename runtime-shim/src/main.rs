@@ -13,18 +13,19 @@ mod run;
 mod session;
 mod supervise;
 
-use clap::{CommandFactory as _, Parser as _};
-use command_line::{Console, ExitCode, Failure, FailureContext as _, start_logging};
+use clap::CommandFactory as _;
+use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};
 
 use crate::cli::{Cli, Command};
 
 fn main() -> std::process::ExitCode {
     // A re-executed stage of the embedded runtime never comes back from here.
     runtime_shim::launcher::intercept();
-    let cli = Cli::parse();
+    // The workload's own codes stay below ours.
+    let offset = |subcommand: &str| if subcommand == "run" { ExitCode::RUN_OFFSET } else { 0 };
+    let cli: Cli = parse_command_line(offset);
     start_logging(cli.common.verbose, "warn");
     let console = Console::new(&cli.common);
-    // The workload's own codes stay below ours.
     let offset = if matches!(cli.command, Command::Run(_)) { ExitCode::RUN_OFFSET } else { 0 };
     console.finish(start(cli, &console), offset)
 }

@@ -62,11 +62,13 @@ fn help_of_every_command_of_the_shim() {
 
 #[test]
 fn errors_in_their_two_forms() {
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("sealift", &["--home", "/nonexistent", "product", "list"]),
         ("sealift", &["--home", "/nonexistent", "--output", "json", "product", "list"]),
         ("sealift", &["inspect", "oci:/nonexistent:v1"]),
         ("sealift", &["inspect", "ftp://example/app"]),
+        ("sealift", &["--output", "json", "license", "revoke", "lic-1"]),
+        ("sealift-shim", &["run", "oci:/nonexistent:v1"]),
         ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--vcpus", "1"]),
         ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--vcpu-type", "Z80"]),
         ("sealift-shim", &["run", "oci:/nonexistent:v1", "--license", "/nonexistent"]),

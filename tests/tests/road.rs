@@ -173,7 +173,7 @@ async fn renewal_keeps_a_workload_running_past_its_first_lease() {
     let plain = PlainImage::make(&scratch.path().join("plain")).await;
     let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
     let sealed = vendor.pack(&plain.reference("mixed"), &oci(scratch.path(), "sealed"), PRODUCT);
-    let (_, license) = vendor.license(PRODUCT, &["--lease", "2s", "--grace", "0s"]);
+    let (_, license) = vendor.license(PRODUCT, &["--lease", "3s", "--grace", "3s"]);
     let (mut child, stdout) = start_waiting(&vendor, &sealed, &license.display().to_string(), "runc");
     wait_for(|| vendor.sealift(["audit", "list"]).stdout.matches("lease_renewed").count() >= 4);
     assert!(child.try_wait().unwrap().is_none(), "it still runs");
@@ -197,7 +197,7 @@ async fn a_lease_is_renewed_while_a_large_image_is_still_unpacked() {
     let registry = Registry::start(&scratch.path().join("registry"));
     let slow = SlowProxy::start(registry.port());
     vendor.pack(&plain.reference("mixed"), &registry.reference("recipe:v1"), PRODUCT);
-    let (_, license) = vendor.license(PRODUCT, &["--lease", "2s", "--grace", "0s"]);
+    let (_, license) = vendor.license(PRODUCT, &["--lease", "3s", "--grace", "3s"]);
     let image = format!("docker://127.0.0.1:{slow}/recipe:v1");
     let said = vendor.guest(["run", &image, "--license", &license.display().to_string(), "--runtime", "runc"]);
     assert_eq!((said.code, said.stdout.as_str()), (7, OUTPUT), "{}", said.stderr);

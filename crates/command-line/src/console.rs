@@ -6,7 +6,7 @@ use std::process;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use crate::{ByteProgress, Failure};
+use crate::{ByteProgress, ExitCode, Failure};
 
 /// How results and errors are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -108,4 +108,32 @@ pub fn start_logging(verbose: u8, default_filter: &str) {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .try_init();
+}
+
+/// Parses the process's command line; prints help, versions and usage errors and ends the process where there is nothing
+/// to run. `offset` is added to the exit code of usage errors of the subcommand that it is given (the first word).
+#[expect(clippy::exit, reason = "help, versions and usage errors end here, as in clap's own `parse`")]
+pub fn parse_command_line<T: clap::Parser>(offset: impl Fn(&str) -> u8) -> T {
+    let error = match T::try_parse() {
+        Ok(parsed) => return parsed,
+        Err(error) => error,
+    };
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let subcommand = words.iter().find(|word| !word.starts_with('-')).map(String::as_str).unwrap_or_default();
+    let is_json = words.windows(2).any(|pair| matches!(pair, [name, value] if name == "--output" && value == "json"))
+        || words.iter().any(|word| word == "--output=json");
+    if is_json {
+        let text = error.render().to_string();
+        let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let message = first.split_whitespace().collect::<Vec<_>>().join(" ");
+        let failure = Failure::usage(message).hint("`--help` shows what may be said");
+        Console { format: OutputFormat::Json, progress: false }.report(&failure);
+    } else {
+        // A stderr that is gone has nobody to tell.
+        let _ = error.print();
+    }
+    process::exit(i32::from(ExitCode::Usage as u8 + offset(subcommand)));
 }

@@ -10,7 +10,7 @@ mod failure;
 mod progress;
 mod registry;
 
-pub use console::{CommonArgs, Console, OutputFormat, start_logging};
+pub use console::{CommonArgs, Console, OutputFormat, parse_command_line, start_logging};
 pub use failure::{Answerer, ExitCode, Failure, FailureContext};
 pub use progress::ByteProgress;
 pub use registry::{RegistryArgs, store_failure};
