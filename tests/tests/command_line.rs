@@ -4,8 +4,13 @@ use std::process::Command;
 
 use end_to_end::peer::{program, run};
 
+/// What help texts show of the environment is the same everywhere.
+const FIXED: [(&str, &str); 2] = [("COLUMNS", "100"), ("SEALIFT_HOME", "/nonexistent")];
+
 fn help(name: &str, command: &[&str]) -> String {
-    run(Command::new(program(name)).args(command).arg("--help").env("COLUMNS", "100")).succeeded().stdout
+    run(Command::new(program(name)).args(command).arg("--help").envs(FIXED).env_remove("SEALIFT_STATE_DIR"))
+        .succeeded()
+        .stdout
 }
 
 #[test]
@@ -77,7 +82,8 @@ fn errors_in_their_two_forms() {
     let text: Vec<String> = cases
         .iter()
         .map(|(name, args)| {
-            let said = run(Command::new(program(name)).args(*args).env_remove("SEALIFT_SIMULATED_PLATFORM"));
+            let said =
+                run(Command::new(program(name)).args(*args).envs(FIXED).env_remove("SEALIFT_SIMULATED_PLATFORM"));
             assert!(said.stdout.is_empty(), "errors go to stderr: {}", said.stdout);
             format!("$ {name} {}\nexit code {}\n{}", args.join(" "), said.code, said.stderr)
         })
