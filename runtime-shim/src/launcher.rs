@@ -128,9 +128,16 @@ fn prepare(bundle: &Path) -> io::Result<Command> {
     if let Some(name) = config["hostname"].as_str() {
         rustix::system::sethostname(name.as_bytes()).map_err(|errno| context("set the host name")(errno.into()))?;
     }
-    let is_read_only = config["root"]["readonly"].as_bool().unwrap_or(false);
     kernel::close_on_exec().map_err(context("keep files from the workload"))?;
-    mounts::enter(&bundle.join("rootfs"), is_read_only)?;
+    let paths = |name: &str| -> Vec<&str> {
+        config["linux"][name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    mounts::enter(&mounts::View {
+        rootfs: &bundle.join("rootfs"),
+        is_read_only: config["root"]["readonly"].as_bool().unwrap_or(false),
+        masked: paths("maskedPaths"),
+        read_only: paths("readonlyPaths"),
+    })?;
     let process = &config["process"];
     let strings = |value: &Value| -> Vec<OsString> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(OsString::from).collect()

@@ -24,21 +24,18 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "/dev/stderr"),
     ("pts/ptmx", "/dev/ptmx"),
 ];
-/// Hidden from the workload; a kernel without one of them has nothing to hide.
-const MASKED: [&str; 8] = [
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/sys/firmware",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// What the bundle says of the file system.
+pub(super) struct View<'a> {
+    pub(super) rootfs: &'a Path,
+    pub(super) is_read_only: bool,
+    /// Hidden from the workload; a kernel without one of them has nothing to hide.
+    pub(super) masked: Vec<&'a str>,
+    pub(super) read_only: Vec<&'a str>,
+}
 
-/// Makes `rootfs` the root, with /proc, /dev and /sys in it.
-pub(super) fn enter(rootfs: &Path, is_read_only: bool) -> io::Result<()> {
+/// Makes the bundle's file system the root, with /proc, /dev and /sys in it.
+pub(super) fn enter(view: &View<'_>) -> io::Result<()> {
+    let rootfs = view.rootfs;
     let failed = |what: &'static str| move |errno: Errno| context(what)(errno.into());
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(failed("take the mounts apart from the host's"))?;
@@ -57,10 +54,10 @@ pub(super) fn enter(rootfs: &Path, is_read_only: bool) -> io::Result<()> {
     make_directory("/sys")?;
     move_mount(&sys, "", CWD, "/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed("mount /sys"))?;
     mount_remount("/sys", MountFlags::BIND | MountFlags::RDONLY | quiet, "").map_err(failed("close /sys"))?;
-    hide(quiet)?;
+    hide(view, quiet)?;
     unmount(".", UnmountFlags::DETACH).map_err(failed("let go of the old root"))?;
     std::env::set_current_dir("/").map_err(context("enter the root"))?;
-    if is_read_only {
+    if view.is_read_only {
         mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "").map_err(failed("close the root file system"))?;
     }
     Ok(())
@@ -107,8 +104,8 @@ fn mount_devices(devices: Vec<(&'static str, OwnedFd)>) -> io::Result<()> {
     Ok(())
 }
 
-fn hide(quiet: MountFlags) -> io::Result<()> {
-    for path in MASKED {
+fn hide(view: &View<'_>, quiet: MountFlags) -> io::Result<()> {
+    for &path in &view.masked {
         let hidden = match fs::metadata(path) {
             Err(_) => continue,
             Ok(metadata) if metadata.is_dir() => {
@@ -118,9 +115,9 @@ fn hide(quiet: MountFlags) -> io::Result<()> {
         };
         hidden.map_err(|errno| context(format!("hide {path}"))(errno.into()))?;
     }
-    for path in READ_ONLY.iter().filter(|path| Path::new(path).exists()) {
-        mount_bind_recursive(*path, *path)
-            .and_then(|()| mount_remount(*path, MountFlags::BIND | MountFlags::RDONLY | quiet, ""))
+    for &path in view.read_only.iter().filter(|path| Path::new(path).exists()) {
+        mount_bind_recursive(path, path)
+            .and_then(|()| mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | quiet, ""))
             .map_err(|errno| context(format!("close {path}"))(errno.into()))?;
     }
     Ok(())

@@ -14,30 +14,15 @@ use super::context;
 /// The kernel's capabilities by number; those that it does not know are skipped.
 const LAST_CAPABILITY: u32 = 40;
 
-/// What a workload of root keeps; the same as in [`crate::bundle`].
-const KEPT: CapabilitySet = CapabilitySet::AUDIT_WRITE
-    .union(CapabilitySet::CHOWN)
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SYS_CHROOT);
-
-/// Becomes the user of `process` with no more than [`KEPT`]; the process has one thread.
+/// Becomes the user of `process` with no more than its capabilities; the process has one thread.
 pub(super) fn give_up(process: &Value) -> io::Result<()> {
     let failed = |what: &'static str| move |errno: rustix::io::Errno| context(what)(errno.into());
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed("forbid core files"))?;
     set_no_new_privs(true).map_err(failed("forbid new privileges"))?;
+    let kept = capabilities(&process["capabilities"]["bounding"]);
     for number in 0..=LAST_CAPABILITY {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        if !KEPT.contains(capability) {
+        if !kept.contains(capability) {
             match remove_capability_from_bounding_set(capability) {
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
                 Err(errno) => return Err(failed("give up capabilities")(errno)),
@@ -57,7 +42,14 @@ pub(super) fn give_up(process: &Value) -> io::Result<()> {
     }
     set_thread_res_gid(gid, gid, gid).map_err(failed("set the group"))?;
     set_thread_res_uid(uid, uid, uid).map_err(failed("set the user"))?;
-    let kept = if uid.is_root() { KEPT } else { CapabilitySet::empty() };
+    // As execve(2) does it: who is not root has none in effect.
+    let kept = if uid.is_root() { kept } else { CapabilitySet::empty() };
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).map_err(failed("give up capabilities"))
+}
+
+/// Capabilities by their names in the bundle; a name that is not known gives none.
+fn capabilities(names: &Value) -> CapabilitySet {
+    let known = |name: &str| CapabilitySet::from_name(name.strip_prefix("CAP_")?);
+    names.as_array().into_iter().flatten().filter_map(Value::as_str).filter_map(known).collect()
 }
