@@ -309,11 +309,14 @@ fn abbreviate(text: &str) -> String {
     text.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
 
+/// An address that nobody listens on, with a port below those that the system gives to outgoing connections: it is still
+/// free when the service starts.
 fn free_address() -> Result<String, Failure> {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.to_string())
-        .or_fail(ExitCode::Other, || "there is no free port on loopback".to_owned())
+    use std::hash::{BuildHasher as _, RandomState};
+    (0..1000)
+        .map(|_| format!("127.0.0.1:{}", 10_000 + RandomState::new().hash_one(0) % 20_000))
+        .find(|address| std::net::TcpListener::bind(address).is_ok())
+        .ok_or_else(|| Failure::other("there is no free port on loopback"))
 }
 
 fn blobs(layout: &Path) -> Result<Vec<PathBuf>, Failure> {
