@@ -321,6 +321,14 @@ async fn an_image_that_is_sealed_already_is_not_packed_again() {
 }
 
 #[tokio::test]
+async fn a_sealed_image_is_not_put_beside_the_plain_one() {
+    let scene = Scene::set().await;
+    let target = format!("oci:{}:sealed", scene.plain.directory().display());
+    let said = scene.vendor.sealift(["pack", &scene.plain.reference("mixed"), &target, "--product", PRODUCT]);
+    said.failed(2, "would hold the plain image and the sealed one");
+}
+
+#[tokio::test]
 async fn absurd_sizes_in_a_manifest_are_refused() {
     let scene = Scene::set().await;
     for (size, number) in [("-1", 1), ("9007199254740993", 2), ("1e30", 3)] {

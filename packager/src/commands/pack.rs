@@ -19,6 +19,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
         return Err(Failure::usage(format!("`{}` names a digest; a sealed image gets a new one", args.destination))
             .hint("name a tag"));
     }
+    refuse_same_place(&args)?;
     let client = AdminClient::new(home)?;
     // Asked first: a wrong product or a silent service must not cost an hour of encryption.
     let _: attestation_service::api::Product = client.get(&format!("/products/{}", args.product)).await?;
@@ -64,6 +65,22 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
         "plain_layers": packed.plain_layers, "sealed_bytes": packed.sealed_bytes, "seconds": seconds,
     });
     console.result(&document, || reference.to_string());
+    Ok(())
+}
+
+/// A layout or archive that held the plain layers beside the sealed ones would be given away with them.
+fn refuse_same_place(args: &PackArgs) -> Result<(), Failure> {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_same = match (args.source.path(), args.destination.path()) {
+        (Some(source), Some(destination)) => place(source) == place(destination),
+        _ => args.source.to_string() == args.destination.to_string(),
+    };
+    if is_same {
+        return Err(Failure::usage(format!("`{}` would hold the plain image and the sealed one", args.destination))
+            .hint(
+                "name another layout, archive or repository: the plain layers would be given away with the sealed ones",
+            ));
+    }
     Ok(())
 }
 
