@@ -113,6 +113,11 @@ fn config(rootfs: &Path, options: &BundleOptions<'_>) -> Result<Value, BundleErr
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {
         env.push(DEFAULT_PATH.to_owned());
     }
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        // Who is root inside has root's home.
+        let home = if options.rootless { user::resolve(rootfs, "0")?.home } else { user.home };
+        env.push(format!("HOME={home}"));
+    }
     let directory = image.and_then(|image| image.working_dir().clone()).unwrap_or_default();
     let directory = if directory.is_empty() { "/".to_owned() } else { directory };
     if !directory.starts_with('/') {

@@ -134,6 +134,7 @@ fn prepare(bundle: &Path) -> io::Result<Command> {
     };
     mounts::enter(&mounts::View {
         rootfs: &bundle.join("rootfs"),
+        directory: config["process"]["cwd"].as_str().unwrap_or("/"),
         is_read_only: config["root"]["readonly"].as_bool().unwrap_or(false),
         masked: paths("maskedPaths"),
         read_only: paths("readonlyPaths"),
@@ -149,6 +150,8 @@ fn prepare(bundle: &Path) -> io::Result<Command> {
     let directory = process["cwd"].as_str().unwrap_or("/");
     std::env::set_current_dir(directory).map_err(context(format!("change to `{directory}`")))?;
     privileges::give_up(process)?;
+    // The kernel forgets it when the user changes.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let mut command = Command::new(program);
     command.args(args).env_clear();
     for variable in strings(&process["env"]) {

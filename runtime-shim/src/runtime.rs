@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -163,12 +164,13 @@ impl Running {
     }
 
     /// Sends a signal to the workload.
-    #[expect(clippy::unused_async, reason = "a runtime that is asked over a socket will have to wait")]
     pub async fn signal(&self, signal: Signal) -> Result<(), RuntimeError> {
         let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
             return Ok(());
         };
         let target = match &self.kind {
+            // Only the runtime itself would die of it, and the workload would go on without one.
+            Kind::External { .. } if signal == Signal::KILL => return self.ask(&["kill"], &["KILL"]).await,
             // The runtime passes signals on.
             Kind::External { .. } => Some(pid),
             Kind::Embedded { .. } => workload_of(pid),
@@ -181,25 +183,30 @@ impl Running {
 
     /// Kills everything in the container and removes the runtime's state.
     pub async fn kill(&mut self) -> Result<(), RuntimeError> {
-        match &self.kind {
-            Kind::Embedded { .. } => {
+        // What has only just been started may have nothing to kill yet: asked again until it is over.
+        loop {
+            match self.kind {
                 // The first process of the namespace takes all others with it.
-                self.signal(Signal::KILL).await?;
+                Kind::Embedded { .. } => self.signal(Signal::KILL).await?,
+                Kind::External { .. } => self.ask(&["delete", "--force"], &[]).await?,
             }
-            Kind::External { prefix, state, id, .. } => {
-                let killed = command(prefix, state)
-                    .args(["delete", "--force", id])
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .status()
-                    .await;
-                killed.map_err(|source| RuntimeError::Handle { action: "kill", source })?;
+            if let Ok(ended) = tokio::time::timeout(KILL_AGAIN, self.wait()).await {
+                return ended.map(drop);
             }
         }
-        self.wait().await.map(drop)
+    }
+
+    /// Has the runtime do something to its container; what it says of one that is not there is of no interest.
+    async fn ask(&self, before: &[&str], after: &[&str]) -> Result<(), RuntimeError> {
+        let Kind::External { prefix, state, id, .. } = &self.kind else { return Ok(()) };
+        let mut command = command(prefix, state);
+        command.args(before).arg(id).args(after).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().await.map(drop).map_err(|source| RuntimeError::Handle { action: "kill", source })
     }
 }
+
+/// How long one try to kill may take to show.
+const KILL_AGAIN: Duration = Duration::from_millis(200);
 
 fn code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;

@@ -24,13 +24,13 @@ pub(super) struct User {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
+    /// `/` where the image says nothing of it.
+    pub(super) home: String,
 }
 
 /// Resolves `USER[:GROUP]`, names or numbers; empty is root.
 pub(super) fn resolve(rootfs: &Path, text: &str) -> Result<User, UserError> {
-    if text.is_empty() {
-        return Ok(User::default());
-    }
+    let text = if text.is_empty() { "0:0" } else { text };
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let users = records(rootfs, "passwd");
     let groups = records(rootfs, "group");
@@ -65,7 +65,8 @@ pub(super) fn resolve(rootfs: &Path, text: &str) -> Result<User, UserError> {
     } else {
         groups.iter().filter(is_member).filter_map(|fields| number(fields, 2)).collect()
     };
-    Ok(User { uid, gid, groups: more })
+    let home = entry.and_then(|fields| fields.get(5)).filter(|home| !home.is_empty()).cloned();
+    Ok(User { uid, gid, groups: more, home: home.unwrap_or_else(|| "/".to_owned()) })
 }
 
 /// The records of a file in the image's /etc; none where it is missing or leads elsewhere.

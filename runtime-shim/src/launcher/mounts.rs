@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind_recursive,
@@ -27,6 +27,8 @@ const LINKS: [(&str, &str); 5] = [
 /// What the bundle says of the file system.
 pub(super) struct View<'a> {
     pub(super) rootfs: &'a Path,
+    /// The working directory, made where the image has none.
+    pub(super) directory: &'a str,
     pub(super) is_read_only: bool,
     /// Hidden from the workload; a kernel without one of them has nothing to hide.
     pub(super) masked: Vec<&'a str>,
@@ -53,14 +55,38 @@ pub(super) fn enter(view: &View<'_>) -> io::Result<()> {
     mount_devices(devices)?;
     make_directory("/sys")?;
     move_mount(&sys, "", CWD, "/sys", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(failed("mount /sys"))?;
-    mount_remount("/sys", MountFlags::BIND | MountFlags::RDONLY | quiet, "").map_err(failed("close /sys"))?;
+    for path in mounted_under_sys()? {
+        mount_remount(&path, MountFlags::BIND | MountFlags::RDONLY | quiet, "")
+            .map_err(|errno| context(format!("close {path}"))(errno.into()))?;
+    }
     hide(view, quiet)?;
     unmount(".", UnmountFlags::DETACH).map_err(failed("let go of the old root"))?;
     std::env::set_current_dir("/").map_err(context("enter the root"))?;
+    fs::create_dir_all(view.directory).map_err(context(format!("make `{}`", view.directory)))?;
     if view.is_read_only {
-        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "").map_err(failed("close the root file system"))?;
+        let kept = inherited("/").map_err(failed("look at the root file system"))?;
+        mount_remount("/", MountFlags::BIND | MountFlags::RDONLY | kept, "")
+            .map_err(failed("close the root file system"))?;
     }
     Ok(())
+}
+
+/// What a mount already forbids; a user namespace may not allow it again.
+fn inherited(path: &str) -> Result<MountFlags, Errno> {
+    let flags = rustix::fs::statvfs(path)?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ];
+    Ok(pairs.into_iter().filter(|(has, _)| flags.contains(*has)).map(|(_, kept)| kept).collect())
+}
+
+/// /sys and what the host mounted below it (control groups, configfs): each is a mount to close of its own.
+fn mounted_under_sys() -> io::Result<Vec<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").map_err(context("list the mounts"))?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.filter(|point| *point == "/sys" || point.starts_with("/sys/")).map(ToOwned::to_owned).collect())
 }
 
 fn open(path: &str, more: OpenTreeFlags) -> Result<OwnedFd, Errno> {
