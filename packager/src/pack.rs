@@ -6,8 +6,9 @@
 mod layer;
 mod selection;
 mod signature;
+mod survey;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use attestation_service::api::{NewImageKey, SealedManifest};
 use base64::Engine as _;
@@ -19,11 +20,12 @@ use jose::signing::SigningKey;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::packet::Kid;
 use release_protocol::{ProductName, ResourcePath};
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 pub(crate) use selection::{LayerSelection, platform_name};
 pub(crate) use signature::{check_signatures, docker_reference};
+pub(crate) use survey::Survey;
+use survey::SurveyedImage;
 
 /// The manifest annotation that names the product.
 pub(crate) const PRODUCT_ANNOTATION: &str = "io.sealift.product";
@@ -36,9 +38,6 @@ pub(crate) struct PackPlan<'a> {
     pub(crate) destination: &'a Store,
     pub(crate) product: ProductName,
     pub(crate) version: Option<String>,
-    pub(crate) layers: LayerSelection,
-    /// Empty: all platforms.
-    pub(crate) platforms: Vec<String>,
     pub(crate) recipients: Vec<Recipient>,
     pub(crate) signer: SigningKey,
     /// `HOST:PORT` of the service, for the key's id.
@@ -84,29 +83,21 @@ impl<'a> Packer<'a> {
     }
 
     /// Encrypts and writes all layers and platform manifests. Nothing is registered, signed or named yet.
-    pub(crate) async fn pack(&mut self) -> Result<Packed, Failure> {
-        let source = self.plan.source;
-        let raw = source
-            .resolve()
-            .await
-            .map_err(|error| store_failure(format!("cannot read `{}`", source.reference()), &error))?;
+    pub(crate) async fn pack(&mut self, survey: Survey) -> Result<Packed, Failure> {
         let mut manifests = Vec::new();
-        let (bytes, media_type) = match parse(&raw)? {
-            Document::Manifest(manifest) => {
-                let platform = self.platform_of(&manifest).await?;
-                if !self.is_wanted(&platform) {
-                    return Err(no_such_platform(&self.plan.platforms, &[platform]));
-                }
-                let bytes = self.pack_manifest(manifest).await?;
-                manifests.push(SealedManifest { digest: Digest::of(&bytes).to_string(), platform });
-                (bytes, media_type::OCI_MANIFEST)
+        let mut entries = Vec::new();
+        let mut last = bytes::Bytes::new();
+        for SurveyedImage { entry, platform, manifest, wanted } in survey.images {
+            last = self.pack_manifest(manifest, &wanted).await?;
+            manifests.push(SealedManifest { digest: Digest::of(&last).to_string(), platform });
+            if survey.index.is_some() {
+                entries.push(self.put_platform(&last, entry).await?);
             }
-            Document::Index(index) => (self.pack_index(index, &mut manifests).await?, media_type::OCI_INDEX),
-        };
-        if self.sealed.is_empty() {
-            return Err(Failure::bad_input("there is no layer to encrypt: all that were picked are sealed already")
-                .hint("pack the plain image; a sealed one opens with the key that it was sealed to"));
         }
+        let (bytes, media_type) = match survey.index {
+            None => (last, media_type::OCI_MANIFEST),
+            Some(index) => (self.finish_index(index, entries)?, media_type::OCI_INDEX),
+        };
         Ok(Packed {
             digest: Digest::of(&bytes),
             media_type: media_type.to_owned(),
@@ -153,52 +144,30 @@ impl<'a> Packer<'a> {
             .map_err(|error| store_failure(format!("cannot finish `{}`", destination.reference()), &error))
     }
 
-    async fn pack_index(
-        &mut self,
-        mut index: Index,
-        manifests: &mut Vec<SealedManifest>,
-    ) -> Result<bytes::Bytes, Failure> {
-        let available: Vec<String> =
-            index.manifests.iter().filter_map(|entry| entry.platform.as_ref().map(platform_name)).collect();
-        let mut packed = Vec::new();
-        for entry in std::mem::take(&mut index.manifests) {
-            let Some(platform) = entry.platform.as_ref().map(platform_name) else {
-                // Attestations and other riders speak of the plain image; they do not fit the sealed one.
-                tracing::warn!(digest = %entry.digest, "left out an index entry without a platform");
-                continue;
-            };
-            if platform.starts_with("unknown/") || !self.is_wanted(&platform) {
-                continue;
-            }
-            let raw = self.plan.source.manifest(&entry.digest).await.map_err(|error| {
-                store_failure(format!("cannot read the manifest {} for {platform}", entry.digest), &error)
-            })?;
-            let Document::Manifest(manifest) = parse(&raw)? else {
-                return Err(Failure::bad_input(format!("{} is an index inside an index", entry.digest)));
-            };
-            let bytes = self.pack_manifest(manifest).await?;
-            let digest = self
-                .plan
-                .destination
-                .put_manifest(bytes.clone(), media_type::OCI_MANIFEST, Place::Digest)
-                .await
-                .map_err(|error| store_failure("cannot write a platform's manifest", &error))?;
-            manifests.push(SealedManifest { digest: digest.to_string(), platform });
-            let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
-            descriptor.platform = entry.platform;
-            packed.push(descriptor);
-        }
-        if packed.is_empty() {
-            return Err(no_such_platform(&self.plan.platforms, &available));
-        }
-        index.manifests = packed;
+    /// Writes a platform's manifest by its digest, for an index to name.
+    async fn put_platform(&self, bytes: &bytes::Bytes, platform: Option<Platform>) -> Result<Descriptor, Failure> {
+        let destination = self.plan.destination;
+        destination
+            .put_manifest(bytes.clone(), media_type::OCI_MANIFEST, Place::Digest)
+            .await
+            .map_err(|error| store_failure("cannot write a platform's manifest", &error))?;
+        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, bytes);
+        descriptor.platform = platform;
+        Ok(descriptor)
+    }
+
+    fn finish_index(&self, mut index: Index, entries: Vec<Descriptor>) -> Result<bytes::Bytes, Failure> {
+        index.manifests = entries;
         index.media_type = Some(media_type::OCI_INDEX.to_owned());
         self.annotate(&mut index.annotations);
         index.to_bytes().or_fail(ExitCode::Other, || "cannot write the index".to_owned())
     }
 
-    async fn pack_manifest(&mut self, mut manifest: Manifest) -> Result<bytes::Bytes, Failure> {
-        let wanted = self.plan.layers.resolve(manifest.layers.len())?;
+    async fn pack_manifest(
+        &mut self,
+        mut manifest: Manifest,
+        wanted: &BTreeSet<usize>,
+    ) -> Result<bytes::Bytes, Failure> {
         let (source, destination) = (self.plan.source, self.plan.destination);
         destination
             .copy_blob(source, &manifest.config)
@@ -217,7 +186,7 @@ impl<'a> Packer<'a> {
         }
         manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
         self.annotate(&mut manifest.annotations);
-        refuse_plain(&manifest, &wanted)?;
+        refuse_plain(&manifest, wanted)?;
         manifest.to_bytes().or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())
     }
 
@@ -252,25 +221,7 @@ impl<'a> Packer<'a> {
         Ok(descriptor)
     }
 
-    async fn platform_of(&self, manifest: &Manifest) -> Result<String, Failure> {
-        let config = self
-            .plan
-            .source
-            .small_blob(&manifest.config, CONFIG_MAX)
-            .await
-            .map_err(|error| store_failure("cannot read the image's config", &error))?;
-        let config: Value = serde_json::from_slice(&config)
-            .or_fail(ExitCode::BadInput, || "the image's config is not JSON".to_owned())?;
-        let platform: Platform = serde_json::from_value(config)
-            .or_fail(ExitCode::BadInput, || "the image's config names no platform".to_owned())?;
-        Ok(platform_name(&platform))
-    }
-
-    fn is_wanted(&self, platform: &str) -> bool {
-        self.plan.platforms.is_empty() || self.plan.platforms.iter().any(|wanted| wanted == platform)
-    }
-
-    fn annotate(&self, annotations: &mut std::collections::BTreeMap<String, String>) {
+    fn annotate(&self, annotations: &mut BTreeMap<String, String>) {
         annotations.insert(PRODUCT_ANNOTATION.to_owned(), self.plan.product.to_string());
         if let Some(version) = &self.plan.version {
             annotations.insert(VERSION_ANNOTATION.to_owned(), version.clone());
@@ -287,17 +238,11 @@ pub(crate) fn parse(raw: &RawManifest) -> Result<Document, Failure> {
 }
 
 /// The last look before a manifest is written: where encryption was asked for, nothing is plain.
-fn refuse_plain(manifest: &Manifest, wanted: &std::collections::BTreeSet<usize>) -> Result<(), Failure> {
+fn refuse_plain(manifest: &Manifest, wanted: &BTreeSet<usize>) -> Result<(), Failure> {
     for (position, layer) in manifest.layers.iter().enumerate() {
         if wanted.contains(&position) && !ocicrypt::media_type::is_encrypted(&layer.media_type) {
             return Err(Failure::other(format!("layer {position} would have stayed plain; nothing was published")));
         }
     }
     Ok(())
-}
-
-fn no_such_platform(wanted: &[String], available: &[String]) -> Failure {
-    let wanted = if wanted.is_empty() { "any platform".to_owned() } else { wanted.join(", ") };
-    Failure::bad_input(format!("the image has no manifest for {wanted}"))
-        .hint(format!("it has: {}", if available.is_empty() { "none".to_owned() } else { available.join(", ") }))
 }

@@ -1,6 +1,7 @@
 //! Starting a bundle: through runc or crun, or the embedded launcher; waiting, signalling, killing.
 
 mod cgroup;
+mod trial;
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +17,7 @@ use crate::launcher::{self, LaunchFailure};
 /// What runs containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuntimeChoice {
-    /// runc, else crun, else the embedded launcher.
+    /// The first of runc and crun that can make this very container here, else the embedded launcher.
     Auto,
     /// crun
     Crun,
@@ -79,7 +80,6 @@ enum Kind {
 }
 
 /// Starts the bundle. The workload has this process's stdin, stdout and stderr.
-#[expect(clippy::unused_async, reason = "a runtime that is asked over a socket will have to wait")]
 pub async fn start(choice: RuntimeChoice, bundle: &Path, id: &str, state_dir: &Path) -> Result<Running, RuntimeError> {
     match choice {
         RuntimeChoice::Runc => external("runc", bundle, id, state_dir),
@@ -87,7 +87,9 @@ pub async fn start(choice: RuntimeChoice, bundle: &Path, id: &str, state_dir: &P
         RuntimeChoice::Embedded => embedded(bundle),
         RuntimeChoice::Auto => {
             for name in ["runc", "crun"] {
-                if find(name).is_some() {
+                if let Some(program) = find(name)
+                    && trial::can_make(name, &program, bundle, id, state_dir).await
+                {
                     return external(name, bundle, id, state_dir);
                 }
             }
@@ -105,7 +107,7 @@ fn external(name: &'static str, bundle: &Path, id: &str, state: &Path) -> Result
     let program = find(name).ok_or(RuntimeError::Absent(name))?;
     let failed = |source| RuntimeError::Start { name, source };
     std::fs::create_dir_all(state).map_err(failed)?;
-    let prefix = if name == "crun" { cgroup::crun_prefix(&program) } else { vec![program.into_os_string()] };
+    let prefix = prefix(name, &program);
     let child = command(&prefix, state)
         .args(["run", "--bundle"])
         .arg(bundle)
@@ -116,6 +118,11 @@ fn external(name: &'static str, bundle: &Path, id: &str, state: &Path) -> Result
         .map_err(failed)?;
     let kind = Kind::External { name, prefix, state: state.to_owned(), id: id.to_owned() };
     Ok(Running { kind, child, status: None })
+}
+
+/// The words that start the runtime, before its own arguments.
+fn prefix(name: &str, program: &Path) -> Vec<OsString> {
+    if name == "crun" { cgroup::crun_prefix(program) } else { vec![program.as_os_str().to_owned()] }
 }
 
 fn command(prefix: &[OsString], state: &Path) -> Command {

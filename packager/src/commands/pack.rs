@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use command_line::{ByteProgress, Console, ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::{Document, Store};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, store_failure};
+use image_store::Store;
 use jose::jwe::Recipient;
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::cli::PackArgs;
 use crate::client::AdminClient;
 use crate::home::VendorHome;
 use crate::keys::{read_key_text, read_signing_key};
-use crate::pack::{LayerSelection, PackPlan, Packer, docker_reference, parse};
+use crate::pack::{LayerSelection, PackPlan, Packer, Survey, docker_reference};
 
 pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) -> Result<(), Failure> {
     if args.destination.digest().is_some() {
@@ -27,25 +27,25 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let signer = read_signing_key(&signer_uri)?;
     let recipients = args.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?;
     let source = args.registry.open(&args.source).await?;
+    // All that can be refused is refused before the destination exists.
+    let survey = Survey::of(&source, &LayerSelection::new(args.layers), &args.platform).await?;
     let destination = Store::create(&args.destination, &args.registry.store_options()?)
         .await
         .map_err(|error| store_failure(format!("cannot open `{}`", args.destination), &error))?;
-    let progress = progress(&source, console).await?;
+    let progress = console.byte_progress("packing", survey.bytes());
     let plan = PackPlan {
         source: &source,
         destination: &destination,
         docker_reference: docker_reference(&args.destination, &args.product),
         product: args.product.clone(),
         version: args.image_version,
-        layers: LayerSelection::new(args.layers),
-        platforms: args.platform,
         recipients,
         signer,
         key_authority: client.key_authority()?,
     };
     let started = Instant::now();
     let mut packer = Packer::new(plan, progress.clone())?;
-    let packed = packer.pack().await?;
+    let packed = packer.pack(survey).await?;
     client.submit(&format!("/products/{}/keys", args.product), &packer.registration(&packed)).await?;
     packer.publish(&packed).await?;
     progress.finish();
@@ -91,17 +91,4 @@ fn recipient(uri: &str) -> Result<Recipient, Failure> {
     };
     Recipient::from_pem(&read_key_text(file)?)
         .or_fail(ExitCode::BadInput, || format!("`{}` is no public key", Path::new(file).display()))
-}
-
-/// A bar over all layers' bytes, for single images; an index is counted as it goes.
-async fn progress(source: &Store, console: &Console) -> Result<ByteProgress, Failure> {
-    let raw = source
-        .resolve()
-        .await
-        .map_err(|error| store_failure(format!("cannot read `{}`", source.reference()), &error))?;
-    let total = match parse(&raw)? {
-        Document::Manifest(manifest) => manifest.layers.iter().map(|layer| layer.size).sum(),
-        Document::Index(_) => 0,
-    };
-    Ok(console.byte_progress("packing", total))
 }

@@ -1,0 +1,124 @@
+//! What there is to pack: the wanted platforms' manifests and layers, known before anything is written anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
+use image_store::{Descriptor, Document, Index, Manifest, Platform, Store};
+use serde_json::Value;
+
+use super::{CONFIG_MAX, LayerSelection, parse, platform_name};
+
+/// An image as its source holds it, reduced to what is to be packed.
+pub(crate) struct Survey {
+    /// The index that the platforms stood in, without its entries; none for a single manifest.
+    pub(super) index: Option<Index>,
+    /// The wanted platforms, in the source's order; at least one.
+    pub(super) images: Vec<SurveyedImage>,
+}
+
+/// One platform's image.
+pub(super) struct SurveyedImage {
+    /// The platform as the index has it.
+    pub(super) entry: Option<Platform>,
+    /// `os/architecture[/variant]`.
+    pub(super) platform: String,
+    pub(super) manifest: Manifest,
+    /// The positions of the layers to encrypt.
+    pub(super) wanted: BTreeSet<usize>,
+}
+
+impl Survey {
+    /// Reads the source's manifests. An empty list of platforms means all.
+    pub(crate) async fn of(source: &Store, layers: &LayerSelection, platforms: &[String]) -> Result<Self, Failure> {
+        let raw = source
+            .resolve()
+            .await
+            .map_err(|error| store_failure(format!("cannot read `{}`", source.reference()), &error))?;
+        let survey = match parse(&raw)? {
+            Document::Manifest(manifest) => {
+                let platform = platform_of(source, &manifest).await?;
+                if !is_wanted(platforms, &platform) {
+                    return Err(no_such_platform(platforms, &[platform]));
+                }
+                let wanted = layers.resolve(manifest.layers.len())?;
+                Self { index: None, images: vec![SurveyedImage { entry: None, platform, manifest, wanted }] }
+            }
+            Document::Index(index) => Self::of_index(source, index, layers, platforms).await?,
+        };
+        if survey.images.iter().all(|image| image.to_seal().next().is_none()) {
+            return Err(Failure::bad_input("there is no layer to encrypt: all that were picked are sealed already")
+                .hint("pack the plain image; a sealed one opens with the key that it was sealed to"));
+        }
+        Ok(survey)
+    }
+
+    async fn of_index(
+        source: &Store,
+        mut index: Index,
+        layers: &LayerSelection,
+        platforms: &[String],
+    ) -> Result<Self, Failure> {
+        let mut images = Vec::new();
+        let mut available = Vec::new();
+        for entry in std::mem::take(&mut index.manifests) {
+            let Some(platform) = entry.platform.as_ref().map(platform_name) else {
+                // Attestations and other riders speak of the plain image; they do not fit the sealed one.
+                tracing::warn!(digest = %entry.digest, "left out an index entry without a platform");
+                continue;
+            };
+            available.push(platform.clone());
+            if platform.starts_with("unknown/") || !is_wanted(platforms, &platform) {
+                continue;
+            }
+            let raw = source.manifest(&entry.digest).await.map_err(|error| {
+                store_failure(format!("cannot read the manifest {} for {platform}", entry.digest), &error)
+            })?;
+            let Document::Manifest(manifest) = parse(&raw)? else {
+                return Err(Failure::bad_input(format!("{} is an index inside an index", entry.digest)));
+            };
+            let wanted = layers.resolve(manifest.layers.len())?;
+            images.push(SurveyedImage { entry: entry.platform, platform, manifest, wanted });
+        }
+        if images.is_empty() {
+            return Err(no_such_platform(platforms, &available));
+        }
+        Ok(Self { index: Some(index), images })
+    }
+
+    /// The bytes of all layers, those that platforms share counted once.
+    pub(crate) fn bytes(&self) -> u64 {
+        let layers = self.images.iter().flat_map(|image| &image.manifest.layers);
+        let sizes: BTreeMap<String, u64> = layers.map(|layer| (layer.digest.to_string(), layer.size)).collect();
+        sizes.values().fold(0, |sum, size| sum.saturating_add(*size))
+    }
+}
+
+impl SurveyedImage {
+    fn to_seal(&self) -> impl Iterator<Item = &Descriptor> {
+        let picked = |&(position, _): &(usize, &Descriptor)| self.wanted.contains(&position);
+        let layers = self.manifest.layers.iter().enumerate().filter(picked).map(|(_, layer)| layer);
+        layers.filter(|layer| !ocicrypt::media_type::is_encrypted(&layer.media_type))
+    }
+}
+
+async fn platform_of(source: &Store, manifest: &Manifest) -> Result<String, Failure> {
+    let config = source
+        .small_blob(&manifest.config, CONFIG_MAX)
+        .await
+        .map_err(|error| store_failure("cannot read the image's config", &error))?;
+    let config: Value =
+        serde_json::from_slice(&config).or_fail(ExitCode::BadInput, || "the image's config is not JSON".to_owned())?;
+    let platform: Platform = serde_json::from_value(config)
+        .or_fail(ExitCode::BadInput, || "the image's config names no platform".to_owned())?;
+    Ok(platform_name(&platform))
+}
+
+fn is_wanted(platforms: &[String], platform: &str) -> bool {
+    platforms.is_empty() || platforms.iter().any(|wanted| wanted == platform)
+}
+
+fn no_such_platform(wanted: &[String], available: &[String]) -> Failure {
+    let wanted = if wanted.is_empty() { "any platform".to_owned() } else { wanted.join(", ") };
+    Failure::bad_input(format!("the image has no manifest for {wanted}"))
+        .hint(format!("it has: {}", if available.is_empty() { "none".to_owned() } else { available.join(", ") }))
+}
