@@ -11,6 +11,7 @@ use oci_spec::image::ImageConfiguration;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::layer::SealedLayer;
 use ocicrypt::options::PrivateOptions;
+use ocicrypt::packet::Kid;
 use release_protocol::ResourcePath;
 
 /// The largest image config that is read, in bytes.
@@ -49,12 +50,13 @@ impl SignedImage {
     /// The keys that open its layers, each once.
     pub(crate) fn key_paths(&self) -> Result<Vec<ResourcePath>, Failure> {
         let mut paths = BTreeMap::new();
-        for kid in self.layers.iter().filter_map(|layer| layer.sealed.as_ref()).flat_map(SealedLayer::kids) {
-            let path: ResourcePath = kid
-                .path()
-                .parse()
-                .or_fail(ExitCode::BadInput, || format!("the layers' key `{}` is none of a service", kid.as_str()))?;
-            paths.insert(path.to_string(), path);
+        for layer in &self.layers {
+            for kid in layer.kids()? {
+                let path: ResourcePath = kid.path().parse().or_fail(ExitCode::BadInput, || {
+                    format!("the layers' key `{}` is none of a service", kid.as_str())
+                })?;
+                paths.insert(path.to_string(), path);
+            }
         }
         if paths.is_empty() {
             return Err(Failure::verification("the image has no layer that is sealed to a service")
@@ -81,6 +83,22 @@ impl SignedImage {
             command.extend(args.iter().cloned());
         }
         command
+    }
+}
+
+impl Layer {
+    /// The keys that open it; none for a plain layer.
+    fn kids(&self) -> Result<Vec<&Kid>, Failure> {
+        let Some(sealed) = &self.sealed else { return Ok(Vec::new()) };
+        let kids: Vec<&Kid> = sealed.kids().collect();
+        if !kids.is_empty() {
+            return Ok(kids);
+        }
+        let failure = Failure::bad_input(format!("no service's key opens the layer {}", self.descriptor.digest))
+            .hint("ask the vendor for an image that was sealed for this shim");
+        let packets = sealed.unsupported().map(|packet| format!("a key packet is of an unknown kind: {packet}"));
+        let others = sealed.other_wraps().map(|name| format!("its key is wrapped by `{name}`"));
+        Err(packets.chain(others).fold(failure, Failure::cause))
     }
 }
 

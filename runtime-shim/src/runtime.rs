@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::process::{Child, Command};
 
 use crate::launcher::{self, LaunchFailure};
@@ -180,7 +180,7 @@ impl Running {
             Kind::External { .. } if signal == Signal::KILL => return self.ask(&["kill"], &["KILL"]).await,
             // The runtime passes signals on.
             Kind::External { .. } => Some(pid),
-            Kind::Embedded { .. } => workload_of(pid),
+            Kind::Embedded { .. } => workload_when_there(pid).await,
         };
         match target.map(|target| kill_process(target, signal)) {
             None | Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => Ok(()),
@@ -220,6 +220,25 @@ fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
+
+/// The launcher's one child, waited for while the launcher is still preparing it: a signal must not be lost to that.
+async fn workload_when_there(launcher: Pid) -> Option<Pid> {
+    let until = tokio::time::Instant::now() + WORKLOAD_APPEARS;
+    loop {
+        if let Some(workload) = workload_of(launcher) {
+            return Some(workload);
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let is_over = !matches!(waitid(WaitId::Pid(launcher), options), Ok(None));
+        if is_over || tokio::time::Instant::now() > until {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How long the launcher may take to fork the workload, far beyond what it takes.
+const WORKLOAD_APPEARS: Duration = Duration::from_secs(5);
 
 /// The launcher's one child.
 fn workload_of(launcher: Pid) -> Option<Pid> {

@@ -1,5 +1,6 @@
 //! Bundles run by the real runc and crun and by the embedded launcher: the same output, codes and signals, as root and as
 //! an ordinary user, and nothing left behind.
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -219,6 +220,15 @@ async fn signals_reach_the_workload() {
         assert_eq!(running.wait().await.unwrap(), 43, "{choice:?}");
         workload.assert_nothing_left(choice).await;
     }
+}
+
+#[tokio::test]
+async fn a_signal_that_comes_before_the_embedded_workload_is_not_lost() {
+    let workload = Workload::new(&image("{}"), "while :; do sleep 0.1; done", |_| {});
+    let mut running = workload.start(RuntimeChoice::Embedded).await;
+    running.signal(Signal::KILL).await.unwrap();
+    assert_eq!(running.wait().await.unwrap(), 137);
+    workload.assert_nothing_left(RuntimeChoice::Embedded).await;
 }
 
 #[tokio::test]

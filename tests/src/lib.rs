@@ -2,8 +2,12 @@
 #![expect(clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![forbid(unsafe_code)]
 
+pub mod cut;
+pub mod device;
+pub mod forge;
 pub mod image;
 pub mod peer;
 pub mod registry;
+pub mod scene;
 pub mod tree;
 pub mod vendor;

@@ -12,6 +12,8 @@ use crate::registry::free_port;
 #[derive(Debug)]
 pub struct Vendor {
     home: PathBuf,
+    /// `HOST:PORT` of the service.
+    listen: String,
     /// An ordinary user that everything runs as, instead of the caller.
     user: Option<User>,
     service: Option<Child>,
@@ -39,7 +41,7 @@ impl Vendor {
         }
         chown(&own, Some(id), Some(id)).expect("owner");
         let user = User { id, programs: own.clone() };
-        Self { home: own.join("home"), user: Some(user), service: None }.set_up(products)
+        Self { home: own.join("home"), listen: String::new(), user: Some(user), service: None }.set_up(products)
     }
 
     /// Makes a home in `directory`, starts its service, and makes `products` whose images this build's shim may open.
@@ -47,13 +49,13 @@ impl Vendor {
     /// # Panics
     /// When anything fails.
     pub fn start(directory: &Path, products: &[&str]) -> Self {
-        Self { home: directory.join("home"), user: None, service: None }.set_up(products)
+        Self { home: directory.join("home"), listen: String::new(), user: None, service: None }.set_up(products)
     }
 
     fn set_up(self, products: &[&str]) -> Self {
         let mut vendor = self;
-        let listen = format!("127.0.0.1:{}", free_port());
-        vendor.sealift(["init", "--listen", &listen]).succeeded();
+        vendor.listen = format!("127.0.0.1:{}", free_port());
+        vendor.sealift(["init", "--listen", &vendor.listen]).succeeded();
         vendor.sealift(["simulate", "platform"]).succeeded();
         vendor.serve();
         let measurement = vendor.measurement(&vendor.shim());
@@ -69,18 +71,45 @@ impl Vendor {
     /// # Panics
     /// When it does not start.
     pub fn serve(&mut self) {
+        let command = self.command(["serve", "--allow-simulated"]);
+        self.serve_by(command);
+    }
+
+    /// Starts the service again with its clock `minutes` ahead.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn serve_ahead(&mut self, minutes: u32) {
+        let service = self.command(["serve", "--allow-simulated"]);
+        let mut command = peer("faketime");
+        command.args(["-f", &format!("+{minutes}m")]).arg(service.get_program()).args(service.get_args());
+        self.serve_by(command);
+    }
+
+    fn serve_by(&mut self, mut command: Command) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.with_file_name("service.log"));
-        let mut child = self
-            .command(["serve", "--allow-simulated"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log.expect("log"))
-            .spawn()
-            .expect("service");
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("log")).spawn().expect("service");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("service");
         assert!(!line.is_empty(), "the service did not start: {}", self.service_log());
         self.service = Some(child);
+    }
+
+    /// Stops the service and puts `other` in its place: at the same address, behind the same certificate.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn give_way_to(&mut self, other: &mut Self) {
+        other.stop_service();
+        self.stop_service();
+        for file in ["tls.pem", "tls.key"] {
+            let from = self.home.join("service").join(file);
+            std::fs::copy(from, other.home.join("service").join(file)).expect("certificate");
+        }
+        let mut command = other.command(["serve", "--allow-simulated", "--listen"]);
+        command.arg(&self.listen);
+        other.serve_by(command);
     }
 
     /// Kills the service.
@@ -100,6 +129,11 @@ impl Vendor {
     /// The shim that this vendor's products know.
     pub fn shim(&self) -> PathBuf {
         self.user.as_ref().map_or_else(|| program("sealift-shim"), |user| user.programs.join("sealift-shim"))
+    }
+
+    /// `https://HOST:PORT` of the service.
+    pub fn service_url(&self) -> String {
+        format!("https://{}", self.listen)
     }
 
     /// The home.
@@ -160,6 +194,13 @@ impl Vendor {
     pub fn guest_command<S: AsRef<OsStr>>(&self, shim: &Path, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.command(["simulate", "launch", "--initrd"]);
         command.arg(shim).arg("--").args(args).env("SEALIFT_STATE_DIR", self.state_directory());
+        command
+    }
+
+    /// `sealift-shim` without a guest around it, not yet run. Its files go beside the home.
+    pub fn bare_shim(&self) -> Command {
+        let mut command = Command::new(self.shim());
+        command.env("SEALIFT_STATE_DIR", self.state_directory()).stdin(Stdio::null());
         command
     }
 

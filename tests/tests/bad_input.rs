@@ -5,59 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use end_to_end::image::{PlainImage, create, flip, manifest, open};
-use end_to_end::peer::{Said, peer, program, run};
+use end_to_end::cut::{CuttingProxy, Then};
+use end_to_end::forge::base64;
+use end_to_end::image::{create, flip, manifest, open};
+use end_to_end::peer::{peer, program, run};
 use end_to_end::registry::{Registry, free_port};
+use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::vendor::Vendor;
 use image_store::{Manifest, media_type};
-use tempfile::TempDir;
-
-const PRODUCT: &str = "recipe";
-
-/// A vendor with a sealed image in an OCI layout, and a licence for it.
-struct Scene {
-    scratch: TempDir,
-    plain: PlainImage,
-    vendor: Vendor,
-    license: String,
-    sealed: String,
-}
-
-impl Scene {
-    async fn set() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let plain = PlainImage::make(&scratch.path().join("plain")).await;
-        let vendor = Vendor::start(scratch.path(), &[PRODUCT, "other"]);
-        let sealed = format!("oci:{}:v1", scratch.path().join("sealed").display());
-        vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
-        let (_, license) = vendor.license(PRODUCT, &[]);
-        Self { license: license.display().to_string(), scratch, plain, vendor, sealed }
-    }
-
-    fn run(&self) -> Said {
-        self.run_with(&self.license)
-    }
-
-    fn run_with(&self, license: &str) -> Said {
-        let said = self.vendor.guest(["run", &self.sealed, "--license", license]);
-        self.vendor.assert_nothing_left();
-        said
-    }
-
-    async fn blob_of_layer(&self, position: usize) -> PathBuf {
-        let manifest = manifest(&open(&self.sealed).await).await;
-        self.scratch.path().join("sealed/blobs/sha256").join(manifest.layers[position].digest.hex())
-    }
-
-    /// Puts a changed manifest in the place of the sealed one.
-    async fn change_manifest(&self, change: impl FnOnce(&mut Manifest)) {
-        let store = create(&self.sealed).await;
-        let mut changed = manifest(&store).await;
-        change(&mut changed);
-        store.put_image(changed.to_bytes().unwrap(), media_type::OCI_MANIFEST).await.unwrap();
-        store.commit().await.unwrap();
-    }
-}
 
 #[tokio::test]
 async fn a_truncated_layer_is_refused() {
@@ -294,16 +249,57 @@ impl BigImage {
 }
 
 #[tokio::test]
+async fn a_connection_that_drops_in_a_layer_is_taken_up_again_and_one_that_stays_away_is_worth_a_retry() {
+    let scene = Scene::set().await;
+    let registry = Registry::start(&scene.scratch.path().join("registry"));
+    run(peer("skopeo").args(["copy", "--dest-tls-verify=false", &scene.sealed, &registry.reference("recipe:v1")]))
+        .succeeded();
+    let digest = open(&scene.sealed).await.resolve().await.unwrap().digest;
+    let signature = format!("sha256-{}.sig", digest.hex());
+    let from = scene.sealed.replace(":v1", &format!(":{signature}"));
+    let to = registry.reference(&format!("recipe:{signature}"));
+    run(peer("skopeo").args(["copy", "--dest-tls-verify=false", &from, &to])).succeeded();
+
+    // Manifests are smaller than this, the layer with busybox is larger.
+    let bytes = 64 << 10;
+    let seldom = CuttingProxy::start(registry.port(), bytes, 2, Then::Heal);
+    let license = &scene.license;
+    let said = scene.vendor.guest(["run", &seldom.reference("recipe:v1"), "--license", license]);
+    assert_eq!((said.code, seldom.cuts()), (7, 2), "the workload's own code, after two cuts: {}", said.stderr);
+    let broken = CuttingProxy::start(registry.port(), bytes, 1, Then::Fail);
+    let said = scene.vendor.guest(["run", &broken.reference("recipe:v1"), "--license", license]);
+    said.failed(126, "the connection failed");
+    scene.vendor.assert_nothing_left();
+    assert!(broken.cuts() > 1, "it tried again");
+}
+
+#[tokio::test]
+async fn a_selection_that_does_not_fit_is_refused_before_there_is_a_destination() {
+    let scene = Scene::set().await;
+    let layout = scene.scratch.path().join("never");
+    let target = format!("oci:{}:v1", layout.display());
+    let source = scene.plain.reference("mixed");
+    let pack = |more: &[&str]| {
+        let mut args = vec!["pack", &source, &target, "--product", PRODUCT];
+        args.extend(more);
+        scene.vendor.sealift(args)
+    };
+    pack(&["--layers=17"]).failed(2, "there is no layer 17");
+    pack(&["--platform", "linux/riscv64"]).failed(3, "no manifest for linux/riscv64");
+    assert!(!layout.exists());
+}
+
+#[tokio::test]
 async fn options_that_an_attacker_could_have_written_are_named_as_unusable() {
     let scene = Scene::set().await;
     let options = r#"{"cipher":"AES_256_CTR_HMAC_SHA256","hmac":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","cipheroptions":{"nonce":"AAAAAAAAAAAAAAAAAAAAAA=="}}"#;
     scene
         .change_manifest(|manifest| {
             let annotations = &mut manifest.layers[0].annotations;
-            annotations.insert("org.opencontainers.image.enc.pubopts".to_owned(), base64(options));
+            annotations.insert("org.opencontainers.image.enc.pubopts".to_owned(), base64(options.as_bytes()));
             let packet = r#"{"kid":"kbs:///recipe/image-key/1","wrapped_data":"AAAA","iv":"AAAA","wrap_type":"ROT13"}"#;
             let name = "org.opencontainers.image.enc.keys.provider.attestation-agent";
-            manifest.layers[1].annotations.insert(name.to_owned(), base64(packet));
+            manifest.layers[1].annotations.insert(name.to_owned(), base64(packet.as_bytes()));
         })
         .await;
     let inspected = scene.vendor.sealift(["inspect", &scene.sealed]).succeeded().stdout;
@@ -359,15 +355,4 @@ fn a_home_is_not_overwritten_and_a_missing_one_is_named() {
     sealift(&["serve"]).failed(3, "sealift init");
     sealift(&["init", "--listen", &format!("127.0.0.1:{}", free_port())]).succeeded();
     sealift(&["init"]).failed(3, "is not empty");
-}
-
-fn base64(text: &str) -> String {
-    // The tests need it once; a crate for it would be one more to build.
-    let said = {
-        use std::io::Write as _;
-        let mut child = peer("base64").arg("-w0").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        Said::from(child.wait_with_output().unwrap())
-    };
-    said.stdout
 }

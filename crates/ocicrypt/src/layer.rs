@@ -195,6 +195,14 @@ impl SealedLayer {
         })
     }
 
+    /// Packets of a key broker's annotation that are not for us: another provider or way of wrapping.
+    pub fn unsupported(&self) -> impl Iterator<Item = &UnsupportedPacket> {
+        self.packets.iter().filter_map(|packet| match packet {
+            Packet::Broker(_) => None,
+            Packet::Unsupported(packet) => Some(packet),
+        })
+    }
+
     /// The names of the annotations that wrap the key in ways that are not opened here: PGP,
     /// PKCS #7, PKCS #11, other key providers.
     pub fn other_wraps(&self) -> impl Iterator<Item = &str> {
