@@ -8,6 +8,7 @@ mod administration;
 pub mod api;
 mod challenge;
 mod custody;
+pub mod endorsement;
 mod home;
 mod http;
 mod policy;

@@ -83,6 +83,11 @@ impl Certificate {
         &self.der
     }
 
+    /// Whether its key is of the kind that signs reports.
+    pub(crate) fn is_endorsement_key(&self) -> bool {
+        matches!(self.key, PublicKey::P384(_))
+    }
+
     pub(crate) fn key(&self) -> &PublicKey {
         &self.key
     }

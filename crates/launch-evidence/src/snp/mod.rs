@@ -14,6 +14,7 @@ pub mod roots;
 pub(crate) mod signature;
 #[cfg(test)]
 mod tests;
+pub mod wanted;
 
 use std::fmt;
 use std::ops::Range;

@@ -1,0 +1,85 @@
+//! Certificates and lists as files in a directory. A file that cannot be read is as good as none; what it says is judged
+//! by the verifier.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// The largest file that is read, in bytes: a certificate has under 2 KiB, a list may grow.
+const FILE_MAX: u64 = 256 * 1024;
+
+/// A directory of endorsements.
+#[derive(Clone, Debug)]
+pub struct Shelf(PathBuf);
+
+impl Shelf {
+    /// The directory; it need not exist.
+    pub fn at(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    /// The file at `relative`.
+    pub fn read(&self, relative: &Path) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(self.0.join(relative)).ok()?;
+        file.take(FILE_MAX + 1).read_to_end(&mut bytes).ok()?;
+        (!bytes.is_empty() && bytes.len() as u64 <= FILE_MAX).then_some(bytes)
+    }
+
+    /// How long ago it was written.
+    pub(super) fn age(&self, relative: &Path, now: Timestamp) -> Option<Duration> {
+        let written = fs::metadata(self.0.join(relative)).ok()?.modified().ok()?;
+        let written = Timestamp::try_from(written).ok()?;
+        Some(Duration::from_secs(u64::try_from(now.as_second() - written.as_second()).unwrap_or_default()))
+    }
+
+    /// Writes the file whole or not at all. A store that cannot be written costs a fetch next time, nothing else.
+    pub(super) fn write(&self, relative: &Path, bytes: &[u8]) {
+        if let Err(error) = self.try_write(relative, bytes) {
+            tracing::warn!(%error, path = %self.0.join(relative).display(), "an endorsement could not be kept");
+        }
+    }
+
+    fn try_write(&self, relative: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let path = self.0.join(relative);
+        let directory = path.parent().unwrap_or(&self.0);
+        fs::create_dir_all(directory)?;
+        let temporary = directory.join(format!(".{}.partial", uuid::Uuid::new_v4().simple()));
+        let written = fs::File::create_new(&temporary)
+            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            // It may not have come into being.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(directory.path().join("store"));
+        let path = Path::new("Milan/00/11.der");
+        assert_eq!(shelf.read(path), None);
+        shelf.write(path, b"certificate");
+        assert_eq!(shelf.read(path).as_deref(), Some(&b"certificate"[..]));
+        let left = fs::read_dir(directory.path().join("store/Milan/00")).unwrap().count();
+        assert_eq!(left, 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_file_above_the_limit_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(directory.path().to_owned());
+        shelf.write(Path::new("large"), &vec![0; usize::try_from(FILE_MAX).unwrap() + 1]);
+        assert_eq!(shelf.read(Path::new("large")), None);
+    }
+}
