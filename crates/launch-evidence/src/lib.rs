@@ -7,6 +7,7 @@
 
 pub mod attester;
 pub mod check;
+pub mod claims;
 pub mod configfs;
 pub mod identity;
 pub mod measure;
@@ -16,6 +17,7 @@ pub mod verifier;
 
 pub use attester::{Attester, AttesterError};
 pub use check::{Check, CheckName, Verdict};
+pub use claims::Claims;
 pub use identity::{ChipId, Measurement, ParseHexError};
 pub use measure::{LaunchInput, MeasureError, VcpuType};
 pub use snp::roots::{TrustRootError, TrustRoots};

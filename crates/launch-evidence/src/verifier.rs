@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::check::{Check, Verdict};
+use crate::claims::Claims;
 use crate::identity::{ChipId, KeyDigest, Measurement};
 use crate::snp::Product;
-use crate::snp::claims::Claims;
 
 /// TEE evidence by its name behind one trait, one implementation a file.
 pub trait Verifier: Send + Sync {
@@ -158,11 +158,11 @@ pub struct VerifiedEvidence {
 }
 
 impl VerifiedEvidence {
-    pub(crate) fn new(claims: Claims, checks: Vec<Check>, evidence_digest: String) -> Self {
-        Self { claims, checks, evidence_digest }
+    pub(crate) fn new(claims: impl Into<Claims>, checks: Vec<Check>, evidence_digest: String) -> Self {
+        Self { claims: claims.into(), checks, evidence_digest }
     }
 
-    /// Everything the report says, for a release policy; serialises to the policy's `input.tee`.
+    /// Everything the evidence says, for a release policy; serialises to the policy's `input.tee`.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
@@ -179,17 +179,17 @@ impl VerifiedEvidence {
 
     /// The launch measurement.
     pub fn measurement(&self) -> Measurement {
-        self.claims.measurement
+        self.claims.measurement()
     }
 
     /// The processor; zero where the platform masks it.
     pub fn chip_id(&self) -> ChipId {
-        self.claims.chip_id
+        self.claims.chip_id()
     }
 
     /// Whether the chain ends in a simulated root: nothing is proven about hardware.
     pub fn is_simulated(&self) -> bool {
-        self.claims.simulated
+        self.claims.is_simulated()
     }
 }
 

@@ -137,7 +137,7 @@ fn what_the_host_chooses_is_in_the_report() {
         expected.requirements.vmpl = 1;
         expected.requirements.allow_debug = true;
         let evidence = verifier(&platform).verify(&primary, &expected).expect("verified evidence");
-        let claims = evidence.claims();
+        let claims = evidence.claims().snp().expect("claims of SNP");
         assert_eq!((claims.report_version, claims.vmpl, claims.guest_svn), (report_version, 1, 4));
         assert!(claims.policy.debug);
     }
@@ -159,7 +159,7 @@ fn the_sev_crate_verifies_it_too() {
         let guest = platform.launch(&input(folder.path(), b"the shim"), LaunchOptions::default()).expect("a guest");
         let primary = guest.evidence(&[1; 64]).expect("evidence");
         let evidence = verifier(&platform).verify(&primary, &expected([1; 64])).expect("verified evidence");
-        assert_eq!(evidence.claims().product, product);
+        assert_eq!(evidence.claims().snp().expect("claims of SNP").product, product);
 
         let chain = primary["cert_chain"].as_array().expect("a list");
         let certificate = |der: &[u8]| Certificate::from_der(der).expect("a certificate");

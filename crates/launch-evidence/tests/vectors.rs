@@ -140,7 +140,12 @@ fn every_real_report_gets_its_expected_verdict() {
         match (case.expect["strict_verdict_2026_06_01"].as_str(), outcome) {
             (Some("accept"), Ok(evidence)) => {
                 assert!(!evidence.is_simulated(), "{}", case.name);
-                assert_eq!(json!(evidence.claims().product), case.expect["product"], "{}", case.name);
+                assert_eq!(
+                    json!(evidence.claims().snp().expect("claims of SNP").product),
+                    case.expect["product"],
+                    "{}",
+                    case.name
+                );
             }
             (Some("refuse"), Err(rejected)) => {
                 let reasons = case.expect["strict_refusal_reasons"].as_array().expect("a list");

@@ -236,7 +236,7 @@ fn evidence_that_is_right_in_everything_is_verified() {
         (Product::Turin, 5, KeyKind::Vcek),
     ] {
         let evidence = Case::of(product, version, kind).verify().unwrap();
-        let claims = evidence.claims();
+        let claims = evidence.claims().snp().unwrap();
         assert_eq!((claims.product, claims.report_version, claims.signing_key), (product, version, kind));
         assert!(evidence.is_simulated() && claims.simulated, "{product}: it has to say that it is simulated");
         assert_eq!(evidence.measurement(), Measurement([0xA1; 48]));

@@ -51,7 +51,7 @@ fn reserved_bytes_have_to_be_zero() {
 fn unknown_platform_bits_are_claims_and_no_failure() {
     let mut case = Case::new();
     case.put(0x40, 0x8000_0000_0000_0040_u64.to_le_bytes());
-    assert_eq!(case.verify().unwrap().claims().platform_info.bits, 0x8000_0000_0000_0040);
+    assert_eq!(case.verify().unwrap().claims().snp().unwrap().platform_info.bits, 0x8000_0000_0000_0040);
 }
 
 #[test]
@@ -68,7 +68,8 @@ fn the_guest_policy_is_judged_bit_by_bit() {
     case.expected.requirements.allow_debug = true;
     case.expected.requirements.allow_migration_agent = true;
     let evidence = case.verify().unwrap();
-    assert!(evidence.claims().policy.debug && evidence.claims().policy.migrate_ma);
+    let policy = evidence.claims().snp().unwrap().policy;
+    assert!(policy.debug && policy.migrate_ma);
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn smt_sockets_and_abi_are_judged_where_required() {
     case.put(0x08, (0x2_0000_u64 | 1 << 20 | 0x011F).to_le_bytes());
     case.expected.requirements =
         Requirements { forbid_smt: true, require_single_socket: true, minimum_abi: (1, 31), ..Requirements::default() };
-    let claims = case.verify().unwrap().claims().clone();
+    let claims = case.verify().unwrap().claims().snp().unwrap().clone();
     assert_eq!((claims.policy.abi_major, claims.policy.abi_minor), (1, 31));
 }
 
