@@ -14,16 +14,24 @@ pub enum CheckName {
     EvidenceForm,
     /// The report has exactly 1184 bytes.
     Length,
-    /// The report's version is known and not older than required.
+    /// The quote is of the TEE that it was sent as: a TD, not an SGX enclave.
+    TeeType,
+    /// The quote is whole: its lengths are used up, its header is that of Intel's quoting enclave.
+    QuoteForm,
+    /// The report's or quote's version is known and not older than required.
     Version,
     /// Every reserved byte is zero, in the body, behind the signature's numbers, and behind the signature.
     ReservedBytes,
     /// The guest policy's reserved bits: 26 to 63 zero, bit 17 one.
     PolicyReserved,
-    /// Debugging of the guest by the host is not allowed by its policy.
+    /// Debugging of the guest by the host is not allowed by its policy or attributes.
     Debug,
-    /// Association with a migration agent is not allowed by the guest's policy.
+    /// The host cannot inject exceptions for pending pages of a TD (`SEPT_VE_DISABLE`).
+    SeptVeDisable,
+    /// Association with a migration agent is not allowed by the guest's policy; a TD cannot be migrated.
     MigrationAgent,
+    /// No service TD is bound to the TD.
+    ServiceTd,
     /// What is required of SMT, sockets and the firmware's ABI.
     GuestPolicy,
     /// The report was requested from the required privilege level.
@@ -52,6 +60,10 @@ pub enum CheckName {
     CertificateDates,
     /// No certificate of the chain is on the root's revocation list.
     Revocation,
+    /// Collateral for the quote's kind of platform is at hand.
+    Collateral,
+    /// The collateral is current at the verifier's clock.
+    CollateralDates,
     /// The report's `SIGNING_KEY` field agrees with the certificate's kind, and the chip key is not masked.
     SigningKey,
     /// CPUID family and model, the certificate's product name and the chain agree.
@@ -62,8 +74,12 @@ pub enum CheckName {
     HardwareId,
     /// RSA-PSS SHA-384 signatures of the chain.
     ChainSignature,
-    /// The endorsement key's signature over the report's bytes as received.
+    /// The endorsement or attestation key's signature over the bytes as received.
     ReportSignature,
+    /// Intel vouches for quoting enclave and platform: chains, revocation lists, identities.
+    QuoteEndorsement,
+    /// The status of the platform's TCB is one that is accepted.
+    TcbStatus,
 }
 
 impl CheckName {
@@ -72,11 +88,15 @@ impl CheckName {
         match self {
             Self::EvidenceForm => "evidence-form",
             Self::Length => "length",
+            Self::TeeType => "tee-type",
+            Self::QuoteForm => "quote-form",
             Self::Version => "version",
             Self::ReservedBytes => "reserved-bytes",
             Self::PolicyReserved => "policy-reserved",
             Self::Debug => "debug",
+            Self::SeptVeDisable => "sept-ve-disable",
             Self::MigrationAgent => "migration-agent",
+            Self::ServiceTd => "service-td",
             Self::GuestPolicy => "guest-policy",
             Self::Vmpl => "vmpl",
             Self::ReportData => "report-data",
@@ -91,12 +111,16 @@ impl CheckName {
             Self::CertificateAuthority => "certificate-authority",
             Self::CertificateDates => "certificate-dates",
             Self::Revocation => "revocation",
+            Self::Collateral => "collateral",
+            Self::CollateralDates => "collateral-dates",
             Self::SigningKey => "signing-key",
             Self::Product => "product",
             Self::TcbExtensions => "tcb-extensions",
             Self::HardwareId => "hardware-id",
             Self::ChainSignature => "chain-signature",
             Self::ReportSignature => "report-signature",
+            Self::QuoteEndorsement => "quote-endorsement",
+            Self::TcbStatus => "tcb-status",
         }
     }
 }

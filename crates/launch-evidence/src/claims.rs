@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::identity::{ChipId, Measurement};
 use crate::snp;
+use crate::tdx;
 
 /// The claims of one piece of evidence. Serialises to the variant's own members, flat; the member `tee`
 /// tells the variants apart, for policies and tokens alike.
@@ -13,6 +14,8 @@ use crate::snp;
 pub enum Claims {
     /// AMD SEV-SNP; `tee` is `snp`.
     Snp(Box<snp::claims::Claims>),
+    /// Intel TDX; `tee` is `tdx`.
+    Tdx(Box<tdx::claims::Claims>),
 }
 
 impl Claims {
@@ -20,6 +23,15 @@ impl Claims {
     pub fn snp(&self) -> Option<&snp::claims::Claims> {
         match self {
             Self::Snp(claims) => Some(claims),
+            Self::Tdx(_) => None,
+        }
+    }
+
+    /// The claims of a TDX quote.
+    pub fn tdx(&self) -> Option<&tdx::claims::Claims> {
+        match self {
+            Self::Tdx(claims) => Some(claims),
+            Self::Snp(_) => None,
         }
     }
 
@@ -27,24 +39,28 @@ impl Claims {
     pub fn tee(&self) -> &'static str {
         match self {
             Self::Snp(claims) => claims.tee,
+            Self::Tdx(claims) => claims.tee,
         }
     }
 
     pub(crate) fn measurement(&self) -> Measurement {
         match self {
             Self::Snp(claims) => claims.measurement,
+            Self::Tdx(claims) => claims.mrtd,
         }
     }
 
     pub(crate) fn chip_id(&self) -> ChipId {
         match self {
             Self::Snp(claims) => claims.chip_id,
+            Self::Tdx(claims) => claims.platform(),
         }
     }
 
     pub(crate) fn is_simulated(&self) -> bool {
         match self {
             Self::Snp(claims) => claims.simulated,
+            Self::Tdx(claims) => claims.simulated,
         }
     }
 }
@@ -52,5 +68,11 @@ impl Claims {
 impl From<snp::claims::Claims> for Claims {
     fn from(claims: snp::claims::Claims) -> Self {
         Self::Snp(Box::new(claims))
+    }
+}
+
+impl From<tdx::claims::Claims> for Claims {
+    fn from(claims: tdx::claims::Claims) -> Self {
+        Self::Tdx(Box::new(claims))
     }
 }

@@ -9,10 +9,12 @@ pub mod attester;
 pub mod check;
 pub mod claims;
 pub mod configfs;
+pub(crate) mod form;
 pub mod identity;
 pub mod measure;
 pub mod simulated;
 pub mod snp;
+pub mod tdx;
 pub mod verifier;
 
 pub use attester::{Attester, AttesterError};
@@ -22,6 +24,7 @@ pub use identity::{ChipId, Measurement, ParseHexError};
 pub use measure::{LaunchInput, MeasureError, VcpuType};
 pub use snp::roots::{TrustRootError, TrustRoots};
 pub use snp::{Product, SnpVerifier};
+pub use tdx::TdxVerifier;
 pub use verifier::{
     EvidenceRejected, Expected, HostData, IdKey, MinimumTcb, Requirements, Revocation, VerifiedEvidence, Verifier,
 };

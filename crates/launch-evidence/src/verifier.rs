@@ -11,11 +11,15 @@ use crate::check::{Check, Verdict};
 use crate::claims::Claims;
 use crate::identity::{ChipId, KeyDigest, Measurement};
 use crate::snp::Product;
+use crate::tdx::TdxRequirements;
 
 /// TEE evidence by its name behind one trait, one implementation a file.
 pub trait Verifier: Send + Sync {
     /// The TEE's name as the key broker protocol spells it, for example `snp`.
     fn tee(&self) -> &'static str;
+
+    /// Whether `primary` looks like evidence of this TEE, by its members alone: to pick a verifier by.
+    fn recognises(&self, primary: &Value) -> bool;
 
     /// Judges `primary`, the protocol's `primary_evidence`. Pure: no I/O, no clock of its own, no cache.
     ///
@@ -72,7 +76,8 @@ pub struct Requirements {
     pub minimum_version: u32,
     /// Accept guests that the host may debug, that is, read. Default no.
     pub allow_debug: bool,
-    /// Accept guests that may be associated with a migration agent. Default no.
+    /// Accept SNP guests that may be associated with a migration agent. Default no. A TD that can be migrated is
+    /// never accepted.
     pub allow_migration_agent: bool,
     /// Refuse guests whose policy lets sibling threads of a core run at once. Default no.
     pub forbid_smt: bool,
@@ -89,6 +94,8 @@ pub struct Requirements {
     pub measurements: Vec<Measurement>,
     /// ID keys whose signature over the launch is as good as a reference value.
     pub id_keys: Vec<IdKey>,
+    /// What is required of TDX guests besides.
+    pub tdx: TdxRequirements,
 }
 
 impl Default for Requirements {
@@ -105,6 +112,7 @@ impl Default for Requirements {
             revocation: Revocation::IfPresent,
             measurements: Vec::new(),
             id_keys: Vec::new(),
+            tdx: TdxRequirements::default(),
         }
     }
 }
@@ -172,17 +180,17 @@ impl VerifiedEvidence {
         &self.checks
     }
 
-    /// The SHA-256 of the raw report, in hexadecimal. Names the evidence in an audit log; no replay protection.
+    /// The SHA-256 of the raw report or quote, in hexadecimal. Names the evidence in an audit log; no replay protection.
     pub fn evidence_digest(&self) -> &str {
         &self.evidence_digest
     }
 
-    /// The launch measurement.
+    /// The launch measurement; of a TD its MRTD.
     pub fn measurement(&self) -> Measurement {
         self.claims.measurement()
     }
 
-    /// The processor; zero where the platform masks it.
+    /// The processor; zero where the platform masks it. Of a TD its platform's PPID, zero behind it.
     pub fn chip_id(&self) -> ChipId {
         self.claims.chip_id()
     }

@@ -2,9 +2,9 @@
 //! `sev` package carries in its own tests everywhere.
 #![expect(clippy::expect_used, clippy::panic, reason = "a failed expectation is a failed test")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod data;
+
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,8 @@ use launch_evidence::{
 use serde_json::{Value, json};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser as _;
+
+use crate::data::{manifest, package, read, vectors};
 
 /// One real report and what stands beside it.
 struct Case {
@@ -49,22 +51,8 @@ fn primary(report: &[u8], certificates: &[Vec<u8>]) -> Value {
     json!({"report": STANDARD.encode(report), "cert_chain": chain})
 }
 
-fn vectors() -> Option<PathBuf> {
-    let folder = std::env::var_os("SEALIFT_VECTORS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
-    folder.join("MANIFEST.json").is_file().then_some(folder)
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 fn pem(path: &Path) -> Vec<u8> {
     der::pem::decode_vec(&read(path)).expect("PEM").1
-}
-
-fn manifest(folder: &Path) -> Value {
-    serde_json::from_slice(&read(&folder.join("MANIFEST.json"))).expect("JSON")
 }
 
 fn from_vectors() -> Vec<Case> {
@@ -86,18 +74,7 @@ fn from_vectors() -> Vec<Case> {
 
 /// The report that the `sev` package has in its tests, found where cargo keeps the package.
 fn from_sev() -> Case {
-    let output = Command::new(env!("CARGO"))
-        // Packages of other platforms need not have been downloaded.
-        .args(["metadata", "--format-version=1", "--offline", "--filter-platform"])
-        .arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .output()
-        .expect("cargo metadata");
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let packages = metadata["packages"].as_array().expect("a list");
-    let sev = packages.iter().find(|package| package["name"] == "sev").expect("the sev package");
-    let data = Path::new(sev["manifest_path"].as_str().expect("a path")).with_file_name("tests").join("certs_data");
+    let data = package("sev").join("tests").join("certs_data");
     let report = read(&data.join("report_milan.hex"));
     let report = if report.len() == 1184 { report } else { hex::decode(report.trim_ascii()).expect("hexadecimal") };
     Case {

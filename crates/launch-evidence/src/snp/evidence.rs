@@ -2,12 +2,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser as _;
 
 use super::report::{REPORT_LEN, Report};
 use crate::check::CheckName;
+use crate::form::{Offence, kind, member_names};
 
 /// The most certificates that evidence may bring.
 const CERTIFICATES: usize = 8;
@@ -23,20 +24,6 @@ pub(crate) struct Evidence {
     pub(crate) certificates: Vec<Vec<u8>>,
     /// Which form it came in, for a reader.
     pub(crate) form: &'static str,
-}
-
-/// Why JSON is no evidence.
-#[derive(Debug)]
-pub(crate) struct Offence {
-    pub(crate) check: CheckName,
-    pub(crate) expected: String,
-    pub(crate) found: String,
-}
-
-impl Offence {
-    fn form(expected: &str, found: impl Into<String>) -> Self {
-        Self { check: CheckName::EvidenceForm, expected: expected.into(), found: found.into() }
-    }
 }
 
 impl Evidence {
@@ -138,21 +125,4 @@ fn certificate(data: &Value) -> Option<Vec<u8>> {
         _ => return None,
     };
     (!bytes.is_empty() && bytes.len() <= CERTIFICATE_LEN).then_some(bytes)
-}
-
-fn member_names(members: &Map<String, Value>) -> String {
-    let names: Vec<&str> = members.keys().take(8).map(String::as_str).collect();
-    // Names are foreign text: bounded, and with control characters escaped.
-    format!("{:?}", names.join(", ").chars().take(80).collect::<String>())
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text that is not it",
-        Value::Array(_) => "a list that is not it",
-        Value::Object(_) => "an object that is not it",
-    }
 }

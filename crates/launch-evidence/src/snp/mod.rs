@@ -53,14 +53,15 @@ impl Verifier for SnpVerifier {
         TEE
     }
 
+    fn recognises(&self, primary: &Value) -> bool {
+        ["report", "attestation_report"].iter().any(|name| primary.get(name).is_some())
+    }
+
     fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected> {
         let mut checks = Checks::default();
         let evidence = match Evidence::parse(primary) {
             Ok(evidence) => evidence,
-            Err(offence) => {
-                checks.note(offence.check, false, offence.expected, offence.found);
-                return Err(EvidenceRejected { checks: checks.into_list() });
-            }
+            Err(offence) => return Err(offence.reject(checks)),
         };
         checks.note(CheckName::EvidenceForm, true, "SEV-SNP evidence", evidence.form);
         checks.note(CheckName::Length, true, "1184 bytes", "1184 bytes");
