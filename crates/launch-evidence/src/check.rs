@@ -16,8 +16,10 @@ pub enum CheckName {
     Length,
     /// The quote is of the TEE that it was sent as: a TD, not an SGX enclave.
     TeeType,
-    /// The quote is whole: its lengths are used up, its header is that of Intel's quoting enclave.
+    /// The quote is whole: its lengths are used up, its header is the one of its kind.
     QuoteForm,
+    /// The report of Azure's paravisor is whole, and names the vTPM's attestation key.
+    HclForm,
     /// The report's or quote's version is known and not older than required.
     Version,
     /// Every reserved byte is zero, in the body, behind the signature's numbers, and behind the signature.
@@ -38,8 +40,16 @@ pub enum CheckName {
     Vmpl,
     /// The 64 bytes that bind the report to the caller's key and challenge.
     ReportData,
+    /// The report's data are the SHA-256 of the paravisor's runtime data, zero-padded.
+    RuntimeData,
+    /// The vTPM's quote is bound to the caller's key and challenge.
+    Nonce,
+    /// The quote is over all registers, with the values given.
+    PcrDigest,
     /// The 32 bytes that the host passed at launch: the digest of the initialisation data, or zero.
     HostData,
+    /// A register of the vTPM holds the digest of the initialisation data.
+    InitData,
     /// Committed and reported TCB are not newer than the current one, component by component.
     TcbOrder,
     /// The reported TCB reaches the required minimum, component by component.
@@ -76,6 +86,8 @@ pub enum CheckName {
     ChainSignature,
     /// The endorsement or attestation key's signature over the bytes as received.
     ReportSignature,
+    /// The vTPM's attestation key, which the paravisor vouches for, signed the quote.
+    AkSignature,
     /// Intel vouches for quoting enclave and platform: chains, revocation lists, identities.
     QuoteEndorsement,
     /// The status of the platform's TCB is one that is accepted.
@@ -90,6 +102,7 @@ impl CheckName {
             Self::Length => "length",
             Self::TeeType => "tee-type",
             Self::QuoteForm => "quote-form",
+            Self::HclForm => "hcl-form",
             Self::Version => "version",
             Self::ReservedBytes => "reserved-bytes",
             Self::PolicyReserved => "policy-reserved",
@@ -100,7 +113,11 @@ impl CheckName {
             Self::GuestPolicy => "guest-policy",
             Self::Vmpl => "vmpl",
             Self::ReportData => "report-data",
+            Self::RuntimeData => "runtime-data",
+            Self::Nonce => "nonce",
+            Self::PcrDigest => "pcr-digest",
             Self::HostData => "host-data",
+            Self::InitData => "init-data",
             Self::TcbOrder => "tcb-order",
             Self::TcbMinimum => "tcb-minimum",
             Self::Measurement => "measurement",
@@ -119,6 +136,7 @@ impl CheckName {
             Self::HardwareId => "hardware-id",
             Self::ChainSignature => "chain-signature",
             Self::ReportSignature => "report-signature",
+            Self::AkSignature => "ak-signature",
             Self::QuoteEndorsement => "quote-endorsement",
             Self::TcbStatus => "tcb-status",
         }
@@ -187,6 +205,13 @@ impl Checks {
     /// Notes a check that was not made.
     pub(crate) fn skip(&mut self, name: CheckName, why: impl Into<String>) {
         self.0.push(Check { name, verdict: Verdict::Skipped, expected: String::new(), found: why.into() });
+    }
+
+    /// Gives the checks of one name another, where the same comparison means something else.
+    pub(crate) fn rename(&mut self, from: CheckName, to: CheckName) {
+        for check in self.0.iter_mut().filter(|check| check.name == from) {
+            check.name = to;
+        }
     }
 
     /// Whether nothing failed.

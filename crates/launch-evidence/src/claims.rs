@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::az_snp_vtpm;
 use crate::identity::{ChipId, Measurement};
 use crate::snp;
 use crate::tdx;
@@ -14,6 +15,8 @@ use crate::tdx;
 pub enum Claims {
     /// AMD SEV-SNP; `tee` is `snp`.
     Snp(Box<snp::claims::Claims>),
+    /// An Azure machine with SEV-SNP and a vTPM; `tee` is `az-snp-vtpm`.
+    AzSnpVtpm(Box<az_snp_vtpm::claims::Claims>),
     /// Intel TDX; `tee` is `tdx`.
     Tdx(Box<tdx::claims::Claims>),
 }
@@ -23,6 +26,7 @@ impl Claims {
     pub fn snp(&self) -> Option<&snp::claims::Claims> {
         match self {
             Self::Snp(claims) => Some(claims),
+            Self::AzSnpVtpm(claims) => Some(&claims.snp),
             Self::Tdx(_) => None,
         }
     }
@@ -31,7 +35,15 @@ impl Claims {
     pub fn tdx(&self) -> Option<&tdx::claims::Claims> {
         match self {
             Self::Tdx(claims) => Some(claims),
-            Self::Snp(_) => None,
+            Self::Snp(_) | Self::AzSnpVtpm(_) => None,
+        }
+    }
+
+    /// The claims of an Azure machine.
+    pub fn az_snp_vtpm(&self) -> Option<&az_snp_vtpm::claims::Claims> {
+        match self {
+            Self::AzSnpVtpm(claims) => Some(claims),
+            Self::Snp(_) | Self::Tdx(_) => None,
         }
     }
 
@@ -39,6 +51,7 @@ impl Claims {
     pub fn tee(&self) -> &'static str {
         match self {
             Self::Snp(claims) => claims.tee,
+            Self::AzSnpVtpm(claims) => claims.snp.tee,
             Self::Tdx(claims) => claims.tee,
         }
     }
@@ -46,6 +59,7 @@ impl Claims {
     pub(crate) fn measurement(&self) -> Measurement {
         match self {
             Self::Snp(claims) => claims.measurement,
+            Self::AzSnpVtpm(claims) => claims.snp.measurement,
             Self::Tdx(claims) => claims.mrtd,
         }
     }
@@ -53,6 +67,7 @@ impl Claims {
     pub(crate) fn chip_id(&self) -> ChipId {
         match self {
             Self::Snp(claims) => claims.chip_id,
+            Self::AzSnpVtpm(claims) => claims.snp.chip_id,
             Self::Tdx(claims) => claims.platform(),
         }
     }
@@ -60,6 +75,7 @@ impl Claims {
     pub(crate) fn is_simulated(&self) -> bool {
         match self {
             Self::Snp(claims) => claims.simulated,
+            Self::AzSnpVtpm(claims) => claims.snp.simulated,
             Self::Tdx(claims) => claims.simulated,
         }
     }
@@ -74,5 +90,11 @@ impl From<snp::claims::Claims> for Claims {
 impl From<tdx::claims::Claims> for Claims {
     fn from(claims: tdx::claims::Claims) -> Self {
         Self::Tdx(Box::new(claims))
+    }
+}
+
+impl From<az_snp_vtpm::claims::Claims> for Claims {
+    fn from(claims: az_snp_vtpm::claims::Claims) -> Self {
+        Self::AzSnpVtpm(Box::new(claims))
     }
 }

@@ -53,12 +53,22 @@ pub(crate) fn byte_list(value: &Value, most: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// A certificate in DER, from DER or PEM. `None`: the text is no PEM.
-pub(crate) fn certificate_der(data: &[u8]) -> Option<Vec<u8>> {
-    if !data.starts_with(b"-----BEGIN") {
-        return Some(data.to_vec());
+/// The certificates of a file in DER: itself, or what PEM holds, one or several. `None`: the text is no PEM.
+pub(crate) fn certificates_der(data: &[u8]) -> Option<Vec<Vec<u8>>> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let Some(text) = std::str::from_utf8(data).ok().filter(|text| text.contains("-----BEGIN")) else {
+        return Some(vec![data.to_vec()]);
+    };
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, from)) = rest.split_once(BEGIN) {
+        let (inside, after) = from.split_once(END)?;
+        let pem = format!("{BEGIN}{inside}{END}\n");
+        found.push(der::pem::decode_vec(pem.as_bytes()).ok()?.1);
+        rest = after;
     }
-    der::pem::decode_vec(data.trim_ascii_end()).ok().map(|(_, der)| der)
+    (!found.is_empty()).then_some(found)
 }
 
 /// The names of an object's members: foreign text, bounded, and with control characters escaped.

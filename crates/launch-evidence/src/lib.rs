@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attester;
+pub mod az_snp_vtpm;
 pub mod check;
 pub mod claims;
 pub mod configfs;
@@ -18,6 +19,7 @@ pub mod tdx;
 pub mod verifier;
 
 pub use attester::{Attester, AttesterError};
+pub use az_snp_vtpm::AzSnpVtpmVerifier;
 pub use check::{Check, CheckName, Verdict};
 pub use claims::Claims;
 pub use identity::{ChipId, Measurement, ParseHexError};

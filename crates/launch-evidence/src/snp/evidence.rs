@@ -1,19 +1,20 @@
 //! The JSON forms of evidence, parsed once into bytes. Sizes and counts are bounded before anything is decoded.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use serde_json::Value;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser as _;
 
 use super::report::{REPORT_LEN, Report};
+use super::table::{self, TABLE_LEN};
 use crate::check::CheckName;
-use crate::form::{Offence, kind, member_names};
+use crate::form::{Offence, base64, byte_list, certificates_der, kind, member_names};
 
 /// The most certificates that evidence may bring.
-const CERTIFICATES: usize = 8;
+pub(crate) const CERTIFICATES: usize = 8;
 /// The largest certificate, in bytes; real ones have under 2 KiB.
-const CERTIFICATE_LEN: usize = 8 * 1024;
+pub(crate) const CERTIFICATE_LEN: usize = 8 * 1024;
 /// The longest base64 text of a report that is looked at: an honest one has 1580 characters.
 const REPORT_TEXT: usize = 4 * REPORT_LEN;
 
@@ -27,14 +28,23 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Parses our raw form, `{"report", "cert_chain", "simulated"?}`, or Confidential Containers' form,
+    /// Parses our raw form, `{"report", "cert_chain"?, "cert_table"?, "simulated"?}`, or Confidential Containers' form,
     /// `{"attestation_report", "cert_chain"}`. The `simulated` member is a courtesy to readers: the root
     /// decides.
     pub(crate) fn parse(primary: &Value) -> Result<Self, Offence> {
         let Value::Object(members) = primary else {
             return Err(Offence::form("a JSON object", kind(primary)));
         };
-        let certificates = certificates(members.get("cert_chain"))?;
+        let mut certificates = certificates(members.get("cert_chain"))?;
+        if let (Some(table), Some(_)) = (members.get("cert_table"), members.get("report")) {
+            certificates.extend(table_certificates(table)?);
+            if certificates.len() > CERTIFICATES {
+                return Err(Offence::form(
+                    &format!("at most {CERTIFICATES} certificates"),
+                    certificates.len().to_string(),
+                ));
+            }
+        }
         match (members.get("report"), members.get("attestation_report")) {
             (Some(report), None) => Ok(Self { report: raw_report(report)?, certificates, form: "a raw report" }),
             (None, Some(report)) => {
@@ -108,6 +118,13 @@ fn certificates(value: Option<&Value>) -> Result<Vec<Vec<u8>>, Offence> {
     Ok(certificates)
 }
 
+/// The certificates of a host's table, base64 of its bytes.
+fn table_certificates(value: &Value) -> Result<Vec<Vec<u8>>, Offence> {
+    const EXPECTED: &str = "`cert_table` as base64 of a host's certificate table";
+    let table = base64(value, TABLE_LEN).ok_or_else(|| Offence::form(EXPECTED, kind(value)))?;
+    table::certificates(&table).map_err(|error| Offence::form(EXPECTED, error.to_string()))
+}
+
 /// Whether an entry of a certificate table is a certificate that can be of use: revocation lists, unknown
 /// GUIDs (written as an object) and the closing entry are not, and are passed over.
 fn is_certificate(cert_type: Option<&Value>) -> bool {
@@ -115,14 +132,66 @@ fn is_certificate(cert_type: Option<&Value>) -> bool {
 }
 
 fn certificate(data: &Value) -> Option<Vec<u8>> {
-    let bytes = match data {
-        Value::String(text) if text.len() <= 2 * CERTIFICATE_LEN => {
-            STANDARD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok()?
+    let bytes = base64(data, CERTIFICATE_LEN).or_else(|| byte_list(data, CERTIFICATE_LEN))?;
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+/// Why files are no evidence.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvidenceError {
+    /// The report has another length.
+    #[error("a report has {REPORT_LEN} bytes, this has {0}")]
+    Length(usize),
+    /// A certificate's file is a text without certificates.
+    #[error("certificate {0} is no PEM")]
+    Pem(usize),
+    /// More certificates, or larger ones, than there are in any chain.
+    #[error("more than {CERTIFICATES} certificates, or one above {CERTIFICATE_LEN} bytes")]
+    TooMany,
+    /// The certificate table is none.
+    #[error("the certificate table is not usable")]
+    Table(#[from] table::TableError),
+}
+
+/// Evidence in our raw form from the contents of files: a report of 1184 bytes, certificates in DER or PEM (one
+/// or several a file), and the table that the host passed, where there is one.
+///
+/// # Errors
+/// [`EvidenceError`] when a file is not of its form. What the files say is the verifier's to judge.
+pub fn evidence_from_files(
+    report: &[u8],
+    certificates: &[impl AsRef<[u8]>],
+    table: Option<&[u8]>,
+) -> Result<Value, EvidenceError> {
+    if report.len() != REPORT_LEN {
+        return Err(EvidenceError::Length(report.len()));
+    }
+    let mut chain = Vec::new();
+    for (index, file) in certificates.iter().enumerate() {
+        let file = file.as_ref();
+        if file.len() > CERTIFICATES * CERTIFICATE_LEN {
+            return Err(EvidenceError::TooMany);
         }
-        Value::Array(numbers) if numbers.len() <= CERTIFICATE_LEN => {
-            numbers.iter().map(|number| u8::try_from(number.as_u64()?).ok()).collect::<Option<Vec<u8>>>()?
+        chain.extend(certificates_der(file).ok_or(EvidenceError::Pem(index + 1))?);
+    }
+    chain.extend(table::certificates(table.unwrap_or_default())?);
+    // The VEK is often both beside a report and in the host's table.
+    let mut seen = Vec::new();
+    chain.retain(|der| {
+        !seen.contains(der) && {
+            seen.push(der.clone());
+            true
         }
-        _ => return None,
-    };
-    (!bytes.is_empty() && bytes.len() <= CERTIFICATE_LEN).then_some(bytes)
+    });
+    if chain.len() > CERTIFICATES || chain.iter().any(|der| der.len() > CERTIFICATE_LEN) {
+        return Err(EvidenceError::TooMany);
+    }
+    Ok(evidence_json(report, &chain))
+}
+
+/// Evidence in our raw form of a report's bytes and certificates in DER. Checks nothing.
+pub fn evidence_json(report: &[u8], certificates: &[impl AsRef<[u8]>]) -> Value {
+    let chain: Vec<String> = certificates.iter().map(|der| STANDARD.encode(der)).collect();
+    json!({"report": STANDARD.encode(report), "cert_chain": chain})
 }

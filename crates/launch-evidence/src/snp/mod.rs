@@ -12,6 +12,7 @@ pub(crate) mod report;
 pub(crate) mod revocation;
 pub mod roots;
 pub(crate) mod signature;
+pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod wanted;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sev::Generation;
 
+pub use evidence::{EvidenceError, evidence_from_files, evidence_json};
 pub use report::REPORT_LEN;
 
 use crate::check::{CheckName, Checks};
@@ -46,6 +48,17 @@ impl SnpVerifier {
     pub fn new(roots: TrustRoots) -> Self {
         Self { roots }
     }
+
+    /// Makes every check of a report and its endorsement. The claims are worth what the checks say.
+    pub(crate) fn judge(&self, evidence: &Evidence, expected: &Expected, checks: &mut Checks) -> Option<Claims> {
+        checks.note(CheckName::Length, true, "1184 bytes", "1184 bytes");
+        let report = &evidence.report;
+        let endorsement = chain::check(evidence, &self.roots, expected, checks);
+        let product = report.product().or(endorsement.product);
+        body::check(report, product, expected, checks);
+        signature::check(report, endorsement.key.as_deref(), checks);
+        Claims::new(report, product, &endorsement)
+    }
 }
 
 impl Verifier for SnpVerifier {
@@ -54,7 +67,9 @@ impl Verifier for SnpVerifier {
     }
 
     fn recognises(&self, primary: &Value) -> bool {
-        ["report", "attestation_report"].iter().any(|name| primary.get(name).is_some())
+        // Beside a `quote` the `report` is another's: Azure's.
+        let report = ["report", "attestation_report"].iter().any(|name| primary.get(name).is_some());
+        report && primary.get("quote").is_none()
     }
 
     fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected> {
@@ -64,17 +79,10 @@ impl Verifier for SnpVerifier {
             Err(offence) => return Err(offence.reject(checks)),
         };
         checks.note(CheckName::EvidenceForm, true, "SEV-SNP evidence", evidence.form);
-        checks.note(CheckName::Length, true, "1184 bytes", "1184 bytes");
-        let report = &evidence.report;
-
-        let endorsement = chain::check(&evidence, &self.roots, expected, &mut checks);
-        let product = report.product().or(endorsement.product);
-        body::check(report, product, expected, &mut checks);
-        signature::check(report, endorsement.key.as_deref(), &mut checks);
-
-        match Claims::new(report, product, &endorsement) {
+        let claims = self.judge(&evidence, expected, &mut checks);
+        match claims {
             Some(claims) if checks.all_hold() => {
-                let evidence_digest = hex::encode(digest(&SHA256, report.bytes()));
+                let evidence_digest = hex::encode(digest(&SHA256, evidence.report.bytes()));
                 Ok(VerifiedEvidence::new(claims, checks.into_list(), evidence_digest))
             }
             _ => Err(EvidenceRejected { checks: checks.into_list() }),

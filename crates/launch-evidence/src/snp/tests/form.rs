@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::snp::evidence::Evidence;
+use crate::snp::evidence::{Evidence, EvidenceError, evidence_from_files};
+use crate::snp::table::tests::{ASK, VCEK, table};
 
 /// The one check that fails.
 #[track_caller]
@@ -52,6 +53,43 @@ fn sizes_are_bounded() {
     assert_eq!(offence(&chain(1, 8193)), CheckName::EvidenceForm);
     let numbers = json!({"report": report(), "cert_chain": [{"cert_type": "VCEK", "data": vec![0; 8193]}]});
     assert_eq!(offence(&numbers), CheckName::EvidenceForm);
+}
+
+#[test]
+fn the_hosts_table_may_stand_beside_the_report() {
+    let host = table(&[(ASK, b"ask"), (VCEK, b"vcek")]);
+    let primary = |table: Value| json!({"report": report(), "cert_chain": ["AQ=="], "cert_table": table});
+    let evidence = Evidence::parse(&primary(Value::from(STANDARD.encode(&host)))).unwrap();
+    assert_eq!(evidence.certificates, [b"\x01".to_vec(), b"ask".to_vec(), b"vcek".to_vec()]);
+    for wrong in [
+        json!(1),
+        json!("-"),
+        json!(STANDARD.encode(&host[..host.len() - 1])),
+        json!(STANDARD.encode(vec![0; 65 * 1024])),
+        json!(STANDARD.encode(table(&vec![(VCEK, &b"vcek"[..]); 8]))),
+    ] {
+        assert_eq!(offence(&primary(wrong)), CheckName::EvidenceForm);
+    }
+}
+
+#[test]
+fn files_become_evidence() {
+    let pem =
+        |der: &[u8]| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der));
+    let bundle = pem(&[1]) + &pem(&[2]);
+    let host = table(&[(VCEK, &[3]), (ASK, &[1])]);
+    let primary = evidence_from_files(&[0; REPORT_LEN], &[&[7][..], bundle.as_bytes()], Some(&host)).unwrap();
+    let evidence = Evidence::parse(&primary).unwrap();
+    assert_eq!(evidence.certificates, [[7], [1], [2], [3]], "each once");
+
+    let none: [&[u8]; 0] = [];
+    assert!(matches!(evidence_from_files(&[0; 1183], &none, None), Err(EvidenceError::Length(1183))));
+    let cut = &bundle.as_bytes()[..60];
+    assert!(matches!(evidence_from_files(&[0; REPORT_LEN], &[cut], None), Err(EvidenceError::Pem(1))));
+    let many = vec![[0_u8], [1], [2], [3], [4], [5], [6], [7], [8]];
+    assert!(matches!(evidence_from_files(&[0; REPORT_LEN], &many, None), Err(EvidenceError::TooMany)));
+    assert!(matches!(evidence_from_files(&[0; REPORT_LEN], &[vec![0; 9000]], None), Err(EvidenceError::TooMany)));
+    assert!(matches!(evidence_from_files(&[0; REPORT_LEN], &none, Some(&[1])), Err(EvidenceError::Table(_))));
 }
 
 #[test]
