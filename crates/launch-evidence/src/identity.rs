@@ -1,11 +1,11 @@
-//! Fixed-size values of evidence that people compare and write down: measurements and chip ids.
+//! Fixed-size values of evidence that people compare and write down: measurements, chip ids, key digests.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a text is not a [`Measurement`] or [`ChipId`].
+/// Why a text is not a [`Measurement`], [`ChipId`], [`KeyDigest`] or [`GuestId`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseHexError {
@@ -97,6 +97,12 @@ hexadecimal! {
 hexadecimal! {
     /// The SHA-384 of an ID key or author key as reports carry it. 96 lower-case hexadecimal digits.
     KeyDigest, 48
+}
+
+hexadecimal! {
+    /// A `FAMILY_ID` or `IMAGE_ID` of an ID block, which the guest's owner chooses. 32 lower-case hexadecimal
+    /// digits.
+    GuestId, 16
 }
 
 #[cfg(test)]

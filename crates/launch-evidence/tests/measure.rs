@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use launch_evidence::measure::{LaunchInput, MeasureError, VcpuType};
+use launch_evidence::measure::{LaunchInput, MeasureError, VcpuType, Vmm};
 use launch_evidence::{Measurement, simulated};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 fn vectors() -> Option<PathBuf> {
     let folder = std::env::var_os("SEALIFT_VECTORS")
@@ -52,6 +53,11 @@ fn launch_digests_are_those_of_other_tools() {
         if vcpus == 0 {
             // Both tools measure a guest that cannot run.
             assert!(matches!(input.measure(), Err(MeasureError::Vcpus { found: 0 })));
+            continue;
+        }
+        if input.guest_features & 1 == 0 {
+            // And one that is none of SNP.
+            assert!(matches!(input.measure(), Err(MeasureError::NotSnp { features: 0 })));
             continue;
         }
         let found = input.measure().unwrap_or_else(|error| panic!("{}: {error:?}", case["id"]));
@@ -127,6 +133,9 @@ fn input_that_no_machine_launches_is_refused() {
         wrong.vcpus = vcpus;
         assert!(matches!(wrong.measure(), Err(MeasureError::Vcpus { found }) if found == vcpus));
     }
+    let mut wrong = input.clone();
+    wrong.guest_features = 0x20;
+    assert!(matches!(wrong.measure(), Err(MeasureError::NotSnp { features: 0x20 })));
     for append in [" quiet", "quiet ", "quiet\n", "qui\0et", &"x".repeat(2048)] {
         let mut wrong = input.clone();
         wrong.append = Some(append.to_owned());
@@ -152,9 +161,29 @@ fn a_kernel_needs_firmware_that_measures_it() {
 }
 
 #[test]
+fn a_launch_says_what_it_was_measured_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let input = launch(folder.path());
+    let origin = input.origin().expect("an origin");
+    let firmware = hex::encode(Sha256::digest(simulated::firmware()));
+    assert_eq!((origin.ovmf.name.as_str(), origin.ovmf.sha256), ("firmware", firmware));
+    let initrd = hex::encode(Sha256::digest(b"the shim, say"));
+    assert_eq!(origin.initrd.map(|file| file.sha256), Some(initrd));
+    assert_eq!((origin.append.as_deref(), origin.vcpus), (Some("console=ttyS0"), 2));
+    assert_eq!((origin.vcpu_type.to_string().as_str(), origin.guest_features.as_str()), ("EPYC-Genoa", "0x1"));
+    let mut absent = input;
+    absent.kernel = Some(folder.path().join("absent"));
+    assert!(matches!(absent.origin(), Err(MeasureError::Read { .. })));
+}
+
+#[test]
 fn vcpu_types_have_qemu_names() {
     for name in VcpuType::NAMES {
         assert_eq!(name.parse::<VcpuType>().expect("a type").to_string(), name);
     }
     assert!("Xeon".parse::<VcpuType>().is_err());
+    for name in Vmm::NAMES {
+        assert_eq!(name.parse::<Vmm>().expect("a monitor").to_string(), name);
+    }
+    assert!("bochs".parse::<Vmm>().is_err());
 }

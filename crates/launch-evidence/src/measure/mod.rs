@@ -4,6 +4,8 @@
 //! refused first.
 
 mod firmware;
+pub mod id_block;
+pub mod origin;
 
 pub(crate) use firmware::guid as firmware_guid;
 
@@ -23,6 +25,8 @@ pub use firmware::FirmwareError;
 
 /// The most vCPUs of a guest that are measured.
 const VCPUS: u32 = 4096;
+/// The bit of `SEV_FEATURES` without which a guest is none of SNP.
+const SNP_ACTIVE: u64 = 1;
 /// The longest kernel command line, in bytes (x86's `COMMAND_LINE_SIZE`).
 const COMMAND_LINE: usize = 2048;
 
@@ -118,6 +122,9 @@ impl LaunchInput {
         if self.vcpus == 0 || self.vcpus > VCPUS {
             return Err(MeasureError::Vcpus { found: self.vcpus });
         }
+        if self.guest_features & SNP_ACTIVE == 0 {
+            return Err(MeasureError::NotSnp { features: self.guest_features });
+        }
         if let Some(append) = &self.append {
             if append.trim() != append {
                 return Err(MeasureError::CommandLine { offence: "begins or ends with a blank" });
@@ -134,7 +141,7 @@ impl LaunchInput {
 }
 
 fn snp_active() -> u64 {
-    1
+    SNP_ACTIVE
 }
 
 fn readable(path: &Path) -> Result<(), MeasureError> {
@@ -162,6 +169,12 @@ pub enum MeasureError {
     Vcpus {
         /// How many were asked for.
         found: u32,
+    },
+    /// Features without SNP: no machine launches an SNP guest with them.
+    #[error("the guest features {features:#x} lack bit 0, without which a guest is none of SEV-SNP")]
+    NotSnp {
+        /// The features.
+        features: u64,
     },
     /// A command line that would be measured otherwise than it is passed.
     #[error("the kernel command line {offence}")]
@@ -210,6 +223,35 @@ impl From<Vmm> for VMMType {
     fn from(vmm: Vmm) -> Self {
         match vmm {
             Vmm::Qemu => Self::QEMU,
+        }
+    }
+}
+
+impl Vmm {
+    /// Every name.
+    pub const NAMES: [&'static str; 1] = ["qemu"];
+}
+
+impl fmt::Display for Vmm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Qemu => f.write_str("qemu"),
+        }
+    }
+}
+
+/// A text that names no machine monitor whose launches are measured.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is no machine monitor whose launches can be measured: qemu")]
+pub struct ParseVmmError(String);
+
+impl FromStr for Vmm {
+    type Err = ParseVmmError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVmmError> {
+        match text {
+            "qemu" => Ok(Self::Qemu),
+            other => Err(ParseVmmError(other.chars().take(64).collect())),
         }
     }
 }
