@@ -3,12 +3,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jose::signing::VerifyingKey;
-use launch_evidence::{ChipId, Measurement};
+use launch_evidence::ChipId;
 use release_protocol::{License, LicenseId, ProductName, ResourcePath};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::api::{IssuedLicense, NewImageKey, NewLicense, NewProduct, Product, Reference, SealedManifest, Signer};
+use crate::api::{
+    IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement,
+    SealedManifest, Signer,
+};
 use crate::policy::ReleasePolicy;
 use crate::service::{Service, ServiceError};
 use crate::store::KeyRegistration;
@@ -38,13 +41,29 @@ impl Service {
         Ok(self.store.product(&new.name).await?)
     }
 
-    /// Adds a reference value.
-    pub(crate) async fn add_reference(&self, product: &ProductName, reference: Reference) -> Result<(), ServiceError> {
-        let measurement: Result<Measurement, _> = reference.measurement.parse();
-        if let Err(error) = measurement {
-            return Err(ServiceError::BadRequest(format!("`{}`: {error}", reference.measurement)));
+    /// Adds a reference value and gives it as it is kept.
+    pub(crate) async fn add_reference(
+        &self,
+        product: &ProductName,
+        new: NewReference,
+    ) -> Result<Reference, ServiceError> {
+        if let ReferenceValue::IdKey { id_key_digest, .. } = &new.value
+            && id_key_digest.as_bytes().iter().all(|byte| *byte == 0)
+        {
+            return Err(ServiceError::BadRequest(
+                "the zero digest is no ID key: every guest without an ID block reports it".to_owned(),
+            ));
         }
-        Ok(self.store.add_reference(product, &reference, self.now()).await?)
+        Ok(self.store.add_reference(product, &new, self.now()).await?)
+    }
+
+    /// Lets a reference value count until a date only.
+    pub(crate) async fn retire_reference(&self, id: &str, retirement: Retirement) -> Result<Reference, ServiceError> {
+        let Retirement { at, reason } = retirement;
+        if reason.trim().is_empty() {
+            return Err(ServiceError::BadRequest("a retirement needs a reason".to_owned()));
+        }
+        Ok(self.store.retire_reference(id, at, &reason, self.now()).await?)
     }
 
     /// Gives a product a policy of its own once it compiles; `None` is the default again.

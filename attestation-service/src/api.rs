@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+use launch_evidence::{KeyDigest, Measurement};
 use release_protocol::ProductName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,20 +22,87 @@ pub struct Signer {
     pub pem: String,
 }
 
-/// A launch measurement that may open a product's images.
+/// What a guest is recognised by.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Reference {
-    /// 96 lower-case hexadecimal digits.
-    pub measurement: String,
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ReferenceValue {
+    /// The launch digest.
+    Measurement {
+        /// 96 lower-case hexadecimal digits.
+        measurement: Measurement,
+    },
+    /// The key that signed the guest's ID block.
+    IdKey {
+        /// SHA-384 of the key as the firmware lays it out, 96 lower-case hexadecimal digits.
+        id_key_digest: KeyDigest,
+        /// The lowest guest SVN that counts.
+        min_svn: u32,
+    },
+}
+
+impl fmt::Display for ReferenceValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Measurement { measurement } => write!(f, "measurement {measurement}"),
+            Self::IdKey { id_key_digest, min_svn } => write!(f, "ID key {id_key_digest} from SVN {min_svn}"),
+        }
+    }
+}
+
+/// Asks for a new reference value.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct NewReference {
+    /// What guests are recognised by.
+    #[serde(flatten)]
+    pub value: ReferenceValue,
     /// What people call it.
     #[serde(default)]
     pub label: String,
-    /// Where it came from: digests of firmware, kernel, initrd and the launch's parameters.
+    /// Where it came from: a [`LaunchOrigin`](launch_evidence::measure::origin::LaunchOrigin), or null.
+    #[serde(default)]
+    pub source: Value,
+}
+
+/// A reference value as the service knows it: guests that it recognises may open a product's images.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Reference {
+    /// Its identity, in all products.
+    pub id: String,
+    /// What guests are recognised by.
+    #[serde(flatten)]
+    pub value: ReferenceValue,
+    /// What people call it.
+    #[serde(default)]
+    pub label: String,
+    /// Where it came from.
     #[serde(default)]
     pub source: Value,
     /// When it was added.
+    pub added_at: Timestamp,
+    /// From when on it does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub added_at: Option<Timestamp>,
+    pub retired_at: Option<Timestamp>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retire_reason: Option<String>,
+}
+
+impl Reference {
+    /// Whether it counts at `now`.
+    pub fn counts(&self, now: Timestamp) -> bool {
+        self.retired_at.is_none_or(|at| now < at)
+    }
+}
+
+/// Asks that a reference value should not count any more.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Retirement {
+    /// From when on; absent: now.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+    /// Why; kept with the reference value and in the audit log.
+    pub reason: String,
 }
 
 /// A product as the service knows it.
@@ -45,7 +113,7 @@ pub struct Product {
     /// Whose signatures its images need.
     #[serde(default)]
     pub signers: Vec<Signer>,
-    /// What may open its images.
+    /// What may open its images, retired ones included.
     #[serde(default)]
     pub references: Vec<Reference>,
     /// SHA-256 of its policy's source, or `default`.

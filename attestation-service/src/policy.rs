@@ -9,7 +9,7 @@ use regorus::{Engine, Value};
 use release_protocol::Obligations;
 use serde::Serialize;
 
-/// The policy of products that have none of their own: demands a known launch measurement.
+/// The policy of products that have none of their own: demands a known launch measurement or ID key.
 pub const DEFAULT_POLICY: &str = include_str!("../../policies/release.rego");
 
 /// Why a policy cannot be used.

@@ -295,7 +295,9 @@ impl Service {
         image: &str,
         now: Timestamp,
     ) -> Result<Value, Refusal> {
-        let references = self.store.references(product).await?;
+        // Apart, so that a policy that knows of no retirement accepts no retired one.
+        let (references, retired): (Vec<_>, Vec<_>) =
+            self.store.references(product).await?.into_iter().partition(|reference| reference.counts(now));
         let signers: Vec<String> =
             self.store.signers(product).await?.into_iter().map(|signer| signer.thumbprint).collect();
         Ok(json!({
@@ -303,6 +305,7 @@ impl Service {
             "product": product,
             "product_signers": signers,
             "references": references,
+            "retired_references": retired,
             "tee": evidence.claims(),
             "license": license,
             "workload": asked.workload,

@@ -8,6 +8,7 @@ mod image_key;
 mod lease;
 mod license;
 mod product;
+mod reference;
 mod token;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
+mod launch;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use image_store::ImageReference;
 use jiff::Timestamp;
 use release_protocol::ProductName;
 use url::Url;
+
+pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
 #[derive(Debug, Parser)]
@@ -48,7 +52,7 @@ pub(crate) enum Command {
     /// Products: what images belong to and policies are about.
     #[command(subcommand)]
     Product(ProductCommand),
-    /// Reference values: the launch measurements that may open a product's images.
+    /// Reference values: the guests that may open a product's images, by launch measurement or ID key.
     #[command(subcommand)]
     Reference(ReferenceCommand),
     /// Release policies (Rego), one a product.
@@ -165,44 +169,6 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum MeasureCommand {
-    /// SEV-SNP launch digests.
-    Snp(MeasureSnpArgs),
-}
-
-/// The files and parameters of an SEV-SNP launch.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct LaunchArgs {
-    /// The firmware image.
-    #[arg(long, visible_alias = "ovmf", value_name = "FILE")]
-    pub(crate) firmware: PathBuf,
-    /// The kernel.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: Option<PathBuf>,
-    /// The initial RAM disk.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    pub(crate) initrd: Option<PathBuf>,
-    /// The kernel's command line.
-    #[arg(long, value_name = "TEXT", requires = "kernel")]
-    pub(crate) append: Option<String>,
-    /// How many virtual CPUs.
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
-    pub(crate) vcpus: Vec<u32>,
-    /// Their type, as QEMU names it.
-    #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "EPYC-v4")]
-    pub(crate) vcpu_type: Vec<String>,
-    /// The guest's SEV features, hexadecimal.
-    #[arg(long, value_name = "HEX", default_value = "0x1", value_parser = hexadecimal)]
-    pub(crate) guest_features: u64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MeasureSnpArgs {
-    #[command(flatten)]
-    pub(crate) launch: LaunchArgs,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum ProductCommand {
     /// Make a product.
     Create {
@@ -219,39 +185,6 @@ pub(crate) enum ProductCommand {
         /// Its name.
         name: ProductName,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ReferenceCommand {
-    /// Add a reference value.
-    Add(ReferenceAddArgs),
-    /// List a product's reference values.
-    List {
-        /// The product.
-        #[arg(long, value_name = "PRODUCT")]
-        product: ProductName,
-    },
-    /// Remove a reference value: guests with this measurement get nothing any more.
-    Remove {
-        /// The product.
-        #[arg(long, value_name = "PRODUCT")]
-        product: ProductName,
-        /// The measurement, 96 hexadecimal digits.
-        measurement: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReferenceAddArgs {
-    /// The product.
-    #[arg(long, value_name = "PRODUCT")]
-    pub(crate) product: ProductName,
-    /// The measurement, 96 hexadecimal digits, as `sealift measure` prints it; `-` reads it from stdin.
-    #[arg(long, value_name = "HEX")]
-    pub(crate) digest: String,
-    /// What people call it.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) label: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -397,11 +330,6 @@ pub(crate) struct CompletionsArgs {
 pub(crate) struct ManArgs {
     /// Where to.
     pub(crate) dir: PathBuf,
-}
-
-fn hexadecimal(text: &str) -> Result<u64, String> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    u64::from_str_radix(digits, 16).map_err(|error| error.to_string())
 }
 
 fn feature(text: &str) -> Result<(String, String), String> {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use command_line::{ExitCode, Failure, FailureContext as _};
 use jose::signing::{SigningKey, VerifyingKey};
+use launch_evidence::measure::id_block::OwnerKey;
 use zeroize::Zeroizing;
 
 /// The longest key text that is read, in bytes.
@@ -37,6 +38,15 @@ pub(crate) fn read_signing_key(uri: &str) -> Result<SigningKey, Failure> {
         .or_fail(ExitCode::BadInput, || format!("`{uri}` is no P-256 private key"))
         .map_err(|failure| {
             failure.hint("make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`")
+        })
+}
+
+/// The guest owner's key, for ID blocks, that `uri` names.
+pub(crate) fn read_owner_key(uri: &str) -> Result<OwnerKey, Failure> {
+    OwnerKey::from_pem(&read_key_text(uri)?)
+        .or_fail(ExitCode::BadInput, || format!("`{uri}` is no P-384 private key"))
+        .map_err(|failure| {
+            failure.hint("make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384`")
         })
 }
 

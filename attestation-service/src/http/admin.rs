@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use super::problem::{ApiError, bearer, body};
 use crate::api::{
-    ImageKey, IssuedLicense, LeaseStatus, LicenseStatus, NewImageKey, NewLicense, NewProduct, Product, Reference,
-    Revocation, Revoked,
+    ImageKey, IssuedLicense, LeaseStatus, LicenseStatus, NewImageKey, NewLicense, NewProduct, NewReference, Product,
+    Reference, Retirement, Revocation, Revoked,
 };
 use crate::release::Refusal;
 use crate::service::SharedService;
@@ -26,7 +26,8 @@ pub(super) fn routes(service: SharedService) -> Router<SharedService> {
         .route("/products/{product}", get(product))
         .route("/products/{product}/policy", put(set_policy).get(policy))
         .route("/products/{product}/references", get(references).post(add_reference))
-        .route("/products/{product}/references/{measurement}", delete(remove_reference))
+        .route("/products/{product}/references/{reference}", delete(remove_reference))
+        .route("/references/{reference}/retire", post(retire_reference))
         .route("/products/{product}/keys", get(keys).post(register_key))
         .route("/licenses", get(licenses).post(issue_license))
         .route("/licenses/{license}", get(license))
@@ -106,17 +107,25 @@ async fn add_reference(
     State(service): State<SharedService>,
     Path(name): Path<String>,
     bytes: Bytes,
-) -> Result<StatusCode, ApiError> {
-    let reference: Reference = body(&bytes)?;
-    service.add_reference(&product_name(&name)?, reference).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Json<Reference>, ApiError> {
+    let new: NewReference = body(&bytes)?;
+    Ok(Json(service.add_reference(&product_name(&name)?, new).await?))
+}
+
+async fn retire_reference(
+    State(service): State<SharedService>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<Reference>, ApiError> {
+    let retirement: Retirement = body(&bytes)?;
+    Ok(Json(service.retire_reference(&id, retirement).await?))
 }
 
 async fn remove_reference(
     State(service): State<SharedService>,
-    Path((name, measurement)): Path<(String, String)>,
+    Path((name, reference)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    service.store.remove_reference(&product_name(&name)?, &measurement, service.now()).await?;
+    service.store.remove_reference(&product_name(&name)?, &reference, service.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -22,6 +22,7 @@ pub(crate) enum AuditKind {
     ProductCreated,
     ReferenceAdded,
     ReferenceRemoved,
+    ReferenceRetired,
 }
 
 impl AuditKind {
@@ -39,6 +40,7 @@ impl AuditKind {
             Self::ProductCreated => "product_created",
             Self::ReferenceAdded => "reference_added",
             Self::ReferenceRemoved => "reference_removed",
+            Self::ReferenceRetired => "reference_retired",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Products: signers, policies and reference values.
+//! Products: signers and policies. Their reference values stand in `reference.rs`.
 
 use jiff::Timestamp;
 use release_protocol::ProductName;
@@ -8,7 +8,7 @@ use sqlx::Row as _;
 
 use super::audit::{AuditKind, append};
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
-use crate::api::{Product, Reference, Signer};
+use crate::api::{Product, Signer};
 
 impl Store {
     /// Makes a product.
@@ -108,56 +108,6 @@ impl Store {
         Ok(())
     }
 
-    /// Adds a reference value; adding it again changes nothing.
-    pub(crate) async fn add_reference(
-        &self,
-        product: &ProductName,
-        reference: &Reference,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.product(product).await?;
-        let mut transaction = self.write().await?;
-        let added = sqlx::query(
-            "INSERT INTO reference_value (product, measurement, label, source, added_at) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(product.as_str())
-        .bind(&reference.measurement)
-        .bind(&reference.label)
-        .bind(reference.source.to_string())
-        .bind(millis(now))
-        .execute(&mut *transaction)
-        .await?;
-        if added.rows_affected() == 1 {
-            let body = json!({"product": product, "measurement": reference.measurement, "label": reference.label});
-            append(&mut transaction, AuditKind::ReferenceAdded, &body, now).await?;
-        }
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    /// Takes a reference value away.
-    pub(crate) async fn remove_reference(
-        &self,
-        product: &ProductName,
-        measurement: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        let removed = sqlx::query("DELETE FROM reference_value WHERE product = $1 AND measurement = $2")
-            .bind(product.as_str())
-            .bind(measurement)
-            .execute(&mut *transaction)
-            .await?;
-        if removed.rows_affected() == 0 {
-            return Err(StoreError::Unknown { kind: "reference value", name: measurement.to_owned() });
-        }
-        let body = json!({"product": product, "measurement": measurement});
-        append(&mut transaction, AuditKind::ReferenceRemoved, &body, now).await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
     /// Whose signatures the product's images need.
     pub(crate) async fn signers(&self, product: &ProductName) -> Result<Vec<Signer>, StoreError> {
         let rows = sqlx::query("SELECT thumbprint, pem FROM product_signer WHERE product = $1 ORDER BY thumbprint")
@@ -165,27 +115,6 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(|row| Ok(Signer { thumbprint: row.try_get("thumbprint")?, pem: row.try_get("pem")? })).collect()
-    }
-
-    /// The product's reference values, oldest first.
-    pub(crate) async fn references(&self, product: &ProductName) -> Result<Vec<Reference>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT measurement, label, source, added_at FROM reference_value WHERE product = $1 \
-             ORDER BY added_at, measurement",
-        )
-        .bind(product.as_str())
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Reference {
-                    measurement: row.try_get("measurement")?,
-                    label: row.try_get("label")?,
-                    source: serde_json::from_str(row.try_get("source")?)?,
-                    added_at: Some(timestamp(row.try_get("added_at")?)?),
-                })
-            })
-            .collect()
     }
 }
 

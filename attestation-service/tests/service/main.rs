@@ -7,6 +7,7 @@ mod guest;
 mod lease;
 mod license;
 mod policy;
+mod reference;
 mod release;
 mod rig;
 mod seats;

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use attestation_service::api::{IssuedLicense, NewImageKey, NewLicense, NewProduct, Reference, SealedManifest};
+use attestation_service::api::{
+    IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Reference, ReferenceValue, SealedManifest,
+};
 use attestation_service::{AuditEntry, Home, Server, Service, ServiceOptions, ServiceSettings, serve};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use jose::signing::SigningKey;
 use launch_evidence::simulated::{self, LaunchOptions, SimulatedGuest, SimulatedPlatform};
-use launch_evidence::{LaunchInput, VcpuType};
+use launch_evidence::{KeyDigest, LaunchInput, VcpuType};
 use release_protocol::Problem;
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Client, Method};
@@ -128,6 +130,12 @@ impl Rig {
         launch(self.directory.path(), b"the shim", LaunchOptions { host_data, ..LaunchOptions::default() })
     }
 
+    /// A guest that the vendor has not measured, launched with an ID block by this key.
+    pub(crate) fn launch_with_id_key(&self, id_key_digest: KeyDigest, guest_svn: u32) -> SimulatedGuest {
+        let options = LaunchOptions { id_key_digest, guest_svn, ..LaunchOptions::default() };
+        launch(self.directory.path(), b"another shim", options)
+    }
+
     /// Stops the service and starts it again from its files.
     pub(crate) async fn restart(&mut self) {
         let listen = "127.0.0.1:0".parse().unwrap();
@@ -146,10 +154,11 @@ impl Rig {
     }
 
     pub(crate) async fn add_reference(&self, product: &str, guest: &SimulatedGuest) {
-        let measurement = guest.measurement().to_string();
-        let reference = Reference { measurement, label: "shim".to_owned(), source: Value::Null, added_at: None };
-        let answer = self.admin(Method::POST, &format!("/products/{product}/references"), &reference).await;
-        assert_eq!(answer.status, 204);
+        let value = ReferenceValue::Measurement { measurement: guest.measurement() };
+        let reference = NewReference { value, label: "shim".to_owned(), source: Value::Null };
+        let path = format!("/products/{product}/references");
+        let added: Reference = self.admin(Method::POST, &path, &reference).await.ok();
+        assert_eq!((added.value, added.retired_at), (reference.value, None));
     }
 
     pub(crate) async fn register_key(&self, product: &str, id: &str, manifests: &[&str]) {

@@ -56,7 +56,8 @@ fn show(product: &Product, keys: &[ImageKey]) -> String {
         lines.push(format!("signer   {}", signer.thumbprint));
     }
     for reference in &product.references {
-        lines.push(format!("launch   {}  {}", reference.measurement, reference.label));
+        let retired = reference.retired_at.map(|at| format!("  retired {at}")).unwrap_or_default();
+        lines.push(format!("guest    {}  {}{retired}", reference.value, reference.label));
     }
     for key in keys {
         lines.push(format!("key      {}  {}", key.id, key.image));
