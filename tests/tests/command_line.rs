@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 31] = [
+    let commands: [&[&str]; 32] = [
         &[],
         &["init"],
         &["demo"],
@@ -31,6 +31,7 @@ fn help_of_every_command_of_sealift() {
         &["reference"],
         &["reference", "add"],
         &["reference", "list"],
+        &["reference", "retire"],
         &["reference", "remove"],
         &["policy"],
         &["policy", "set"],
@@ -67,7 +68,7 @@ fn help_of_every_command_of_the_shim() {
 
 #[test]
 fn errors_in_their_two_forms() {
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 18] = [
         ("sealift", &["--home", "/nonexistent", "product", "list"]),
         ("sealift", &["--home", "/nonexistent", "--output", "json", "product", "list"]),
         ("sealift", &["inspect", "oci:/nonexistent:v1"]),
@@ -76,6 +77,14 @@ fn errors_in_their_two_forms() {
         ("sealift-shim", &["run", "oci:/nonexistent:v1"]),
         ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--vcpus", "1"]),
         ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--vcpu-type", "Z80"]),
+        ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--vmm", "ec2"]),
+        ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--initrd", "/nonexistent"]),
+        ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--guest-features", "0x20"]),
+        ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--id-block"]),
+        ("sealift", &["measure", "snp", "--ovmf", "/nonexistent", "--id-block", "--id-key", "/nonexistent"]),
+        ("sealift", &["reference", "add", "--product", "shop"]),
+        ("sealift", &["reference", "add", "--product", "shop", "--digest", "ab", "--vcpus", "2"]),
+        ("sealift", &["reference", "add", "--product", "shop", "--id-key-digest", "ab", "--min-svn", "1"]),
         ("sealift-shim", &["run", "oci:/nonexistent:v1", "--license", "/nonexistent"]),
         ("sealift-shim", &["unpack", "oci:/nonexistent:v1", "/tmp", "--license", "/nonexistent"]),
     ];
