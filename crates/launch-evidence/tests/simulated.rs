@@ -225,7 +225,8 @@ fn the_socket_answers_lines_and_refuses_others() {
         (format!("{{\"report_data\":\"{report_data}\"}}"), "evidence"),
         ("x".repeat(300), "error"),
     ] {
-        writeln!(&connection, "{request}").expect("a written request");
+        // In one piece: the server hangs up on a line that is too long, and a second piece would find nobody.
+        (&connection).write_all(format!("{request}\n").as_bytes()).expect("a written request");
         let answer: Value = serde_json::from_str(&answers.next().expect("an answer").expect("a line")).expect("JSON");
         assert!(answer.get(member).is_some(), "{request}: {answer}");
     }
