@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
+use launch_evidence::Requirements;
+
 use crate::custody::{CustodyError, MasterKey};
+use crate::endorsement::EndorsementSettings;
 
 /// Why a home cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -59,13 +62,40 @@ pub enum HomeError {
 }
 
 /// What the settings file says of the service.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSettings {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// How others reach it; licences carry it.
+    /// How customers reach it; licences carry it.
     pub url: Url,
+    /// How the vendor's own commands reach it, where that is another way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_url: Option<Url>,
+    /// How launch evidence is judged.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub evidence: EvidenceSettings,
+}
+
+impl ServiceSettings {
+    /// The settings of a service that listens at `listen` and is reached at `url`; everything else as by default.
+    pub fn new(listen: SocketAddr, url: Url) -> Self {
+        Self { listen, url, admin_url: None, evidence: EvidenceSettings::default() }
+    }
+}
+
+/// How launch evidence is judged.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvidenceSettings {
+    /// What every guest must show, whatever its workload: minimum TCB, revocation lists and more.
+    pub requirements: Requirements,
+    /// Where endorsements come from that evidence does not bring.
+    pub endorsements: EndorsementSettings,
+}
+
+fn is_default(settings: &EvidenceSettings) -> bool {
+    *settings == EvidenceSettings::default()
 }
 
 /// The service's part of a vendor home.
@@ -150,6 +180,11 @@ impl Home {
     pub fn ca_pem(&self) -> Result<String, HomeError> {
         let path = self.ca_path();
         fs::read_to_string(&path).map_err(|source| HomeError::File { action: "read", path, source })
+    }
+
+    /// Where fetched endorsements are kept.
+    pub fn endorsements_path(&self) -> PathBuf {
+        self.service_directory().join("endorsements")
     }
 
     fn service_directory(&self) -> PathBuf {

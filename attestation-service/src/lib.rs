@@ -18,7 +18,7 @@ mod store;
 mod token;
 
 pub use custody::{CustodyError, MasterKey};
-pub use home::{Home, HomeError, ServiceSettings};
+pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};
 pub use http::{ServeError, Server, serve};
 pub use policy::{DEFAULT_POLICY, PolicyDecision, PolicyError, ReleasePolicy};
 pub use service::{Service, ServiceError, ServiceOptions};

@@ -1,5 +1,6 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
+mod guest;
 mod launch;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use release_protocol::ProductName;
 use url::Url;
 
+pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
@@ -49,6 +51,9 @@ pub(crate) enum Command {
     /// Compute launch measurements from the files that boot.
     #[command(subcommand)]
     Measure(MeasureCommand),
+    /// Guests that boot measured, with the shim as their first process.
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// Products: what images belong to and policies are about.
     #[command(subcommand)]
     Product(ProductCommand),
@@ -86,6 +91,9 @@ pub(crate) struct InitArgs {
     /// How customers reach the service; licences carry it. `https://` and the listening address by default.
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<Url>,
+    /// How the vendor's own commands reach the service, where that is another way than the customers'.
+    #[arg(long, value_name = "URL")]
+    pub(crate) admin_url: Option<Url>,
     /// Further names or addresses for the server certificate.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,

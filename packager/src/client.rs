@@ -1,5 +1,6 @@
 //! The admin API's client: HTTPS to the vendor's own service, trusting the home's certificate authority alone.
 
+use attestation_service::ServiceSettings;
 use attestation_service::api::API_PREFIX;
 use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
 use release_protocol::Problem;
@@ -15,13 +16,16 @@ use crate::home::VendorHome;
 pub(crate) struct AdminClient {
     http: reqwest::Client,
     base: Url,
+    /// How customers reach the service.
+    public: Url,
     token: Zeroizing<String>,
 }
 
 impl AdminClient {
     /// A client for the home's service. `SEALIFT_TOKEN_FILE` names another token than the home's.
     pub(crate) fn new(home: &VendorHome) -> Result<Self, Failure> {
-        let base = home.settings()?.service.url;
+        let ServiceSettings { url: public, admin_url, .. } = home.settings()?.service;
+        let base = admin_url.unwrap_or_else(|| public.clone());
         let ca_path = home.service().ca_path();
         let ca = std::fs::read(&ca_path)
             .or_fail(ExitCode::BadInput, || format!("cannot read the certificate authority `{}`", ca_path.display()))?;
@@ -38,7 +42,7 @@ impl AdminClient {
             .timeout(std::time::Duration::from_mins(1))
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
-        Ok(Self { http, base, token: Zeroizing::new(token.trim().to_owned()) })
+        Ok(Self { http, base, public, token: Zeroizing::new(token.trim().to_owned()) })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -71,8 +75,9 @@ impl AdminClient {
 
     /// `kbs://HOST:PORT` of the service, for key ids.
     pub(crate) fn key_authority(&self) -> Result<String, Failure> {
-        let host = self.base.host_str().ok_or_else(|| Failure::bad_input(format!("`{}` names no host", self.base)))?;
-        Ok(match self.base.port() {
+        let host =
+            self.public.host_str().ok_or_else(|| Failure::bad_input(format!("`{}` names no host", self.public)))?;
+        Ok(match self.public.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         })

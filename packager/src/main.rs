@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod demo;
+mod guest;
 mod home;
 mod keys;
 mod pack;
@@ -43,6 +44,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Inspect(args) => commands::inspect::run(args, console).await,
         Command::Verify(args) => commands::verify::run(&home, args, console).await,
         Command::Measure(command) => commands::measure::run(command, console),
+        Command::Guest(command) => return commands::guest::run(&home, command, console).await,
         Command::Product(command) => commands::product::run(&home, command, console).await,
         Command::Reference(command) => commands::reference::run(&home, command, console).await,
         Command::Policy(command) => commands::policy::run(&home, command, console).await,

@@ -5,6 +5,7 @@ mod attest;
 mod attester;
 mod cli;
 mod doctor;
+mod guest;
 mod image;
 mod kbs;
 mod license;
@@ -21,6 +22,8 @@ use crate::cli::{Cli, Command};
 fn main() -> std::process::ExitCode {
     // A re-executed stage of the embedded runtime never comes back from here.
     runtime_shim::launcher::intercept();
+    // Nor does the first process of a measured guest.
+    guest::intercept();
     // The workload's own codes stay below ours.
     let offset = |subcommand: &str| if subcommand == "run" { ExitCode::RUN_OFFSET } else { 0 };
     let cli: Cli = parse_command_line(offset);

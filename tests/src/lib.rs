@@ -5,6 +5,7 @@
 pub mod cut;
 pub mod device;
 pub mod forge;
+pub mod guest;
 pub mod image;
 pub mod peer;
 pub mod registry;

@@ -14,6 +14,8 @@ pub struct Vendor {
     home: PathBuf,
     /// `HOST:PORT` of the service.
     listen: String,
+    /// The host that customers reach it by, where that is another than loopback.
+    host: Option<String>,
     /// An ordinary user that everything runs as, instead of the caller.
     user: Option<User>,
     service: Option<Child>,
@@ -41,7 +43,15 @@ impl Vendor {
         }
         chown(&own, Some(id), Some(id)).expect("owner");
         let user = User { id, programs: own.clone() };
-        Self { home: own.join("home"), listen: String::new(), user: Some(user), service: None }.set_up(products)
+        Self::new(&own, None, Some(user)).set_up(products)
+    }
+
+    /// Like [`Self::start`], for customers who reach the service as `host`.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn start_behind(host: &str, directory: &Path, products: &[&str]) -> Self {
+        Self::new(directory, Some(host.to_owned()), None).set_up(products)
     }
 
     /// Makes a home in `directory`, starts its service, and makes `products` whose images this build's shim may open.
@@ -49,13 +59,22 @@ impl Vendor {
     /// # Panics
     /// When anything fails.
     pub fn start(directory: &Path, products: &[&str]) -> Self {
-        Self { home: directory.join("home"), listen: String::new(), user: None, service: None }.set_up(products)
+        Self::new(directory, None, None).set_up(products)
+    }
+
+    fn new(directory: &Path, host: Option<String>, user: Option<User>) -> Self {
+        Self { home: directory.join("home"), listen: String::new(), host, user, service: None }
     }
 
     fn set_up(self, products: &[&str]) -> Self {
         let mut vendor = self;
         vendor.listen = format!("127.0.0.1:{}", free_port());
-        vendor.sealift(["init", "--listen", &vendor.listen]).succeeded();
+        let mut init = vendor.command(["init", "--listen", &vendor.listen]);
+        if let Some(host) = &vendor.host {
+            init.args(["--admin-url", &vendor.service_url(), "--url"])
+                .arg(vendor.service_url().replace("127.0.0.1", host));
+        }
+        run(&mut init).succeeded();
         vendor.sealift(["simulate", "platform"]).succeeded();
         vendor.serve();
         let measurement = vendor.measurement(&vendor.shim());

@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 32] = [
+    let commands: [&[&str]; 35] = [
         &[],
         &["init"],
         &["demo"],
@@ -25,6 +25,9 @@ fn help_of_every_command_of_sealift() {
         &["verify"],
         &["measure"],
         &["measure", "snp"],
+        &["guest"],
+        &["guest", "build"],
+        &["guest", "boot"],
         &["product"],
         &["product", "create"],
         &["product", "show"],

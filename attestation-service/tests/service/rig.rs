@@ -105,7 +105,7 @@ impl Rig {
         let home = Home::at(directory.path().join("home"));
         home.create(&["127.0.0.1".to_owned()]).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = ServiceSettings { listen, url: "https://127.0.0.1:8443".parse().unwrap() };
+        let settings = ServiceSettings::new(listen, "https://127.0.0.1:8443".parse().unwrap());
         let options = ServiceOptions { settings, simulated_roots, clock };
         let service = Arc::new(Service::open(&home, options).await.unwrap());
         let admin_token = service.store().create_api_token("test", clock()).await.unwrap();
@@ -139,7 +139,7 @@ impl Rig {
     /// Stops the service and starts it again from its files.
     pub(crate) async fn restart(&mut self) {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = ServiceSettings { listen, url: "https://127.0.0.1:8443".parse().unwrap() };
+        let settings = ServiceSettings::new(listen, "https://127.0.0.1:8443".parse().unwrap());
         let options = ServiceOptions { settings, simulated_roots: vec![platform().ark_der().to_vec()], clock };
         self.service.store().close().await;
         self.service = Arc::new(Service::open(&self.home, options).await.unwrap());

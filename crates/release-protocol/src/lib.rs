@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod binding;
+pub mod guest;
 mod lease;
 mod license;
 mod message;

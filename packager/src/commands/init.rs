@@ -51,7 +51,7 @@ pub(crate) async fn create(target: &Path, args: &InitArgs) -> Result<(), Failure
         None => Url::parse(&format!("https://{}", args.listen))
             .or_fail(ExitCode::Usage, || format!("`{}` makes no URL", args.listen))?,
     };
-    if url.scheme() != "https" {
+    if let Some(url) = [Some(&url), args.admin_url.as_ref()].into_iter().flatten().find(|url| url.scheme() != "https") {
         return Err(Failure::usage(format!("the service's URL `{url}` is not https")));
     }
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -69,7 +69,9 @@ pub(crate) async fn create(target: &Path, args: &InitArgs) -> Result<(), Failure
 
 async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Failure> {
     let mut names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    names.extend(url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()));
+    let urls = [Some(&url), args.admin_url.as_ref()];
+    names
+        .extend(urls.into_iter().flatten().filter_map(|url| Some(url.host_str()?.trim_matches(['[', ']']).to_owned())));
     names.extend(args.host_name.iter().cloned());
     names.sort();
     names.dedup();
@@ -90,7 +92,8 @@ async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Fai
         .or_fail(ExitCode::Other, || "cannot make the admin token".to_owned())?;
     store.close().await;
     write_new(&staging.admin_token_path(), token.as_bytes(), 0o600)?;
-    let settings = Settings { service: ServiceSettings { listen: args.listen, url } };
+    let service = ServiceSettings { admin_url: args.admin_url.clone(), ..ServiceSettings::new(args.listen, url) };
+    let settings = Settings { service };
     let text = toml::to_string(&settings).or_fail(ExitCode::Other, || "cannot write the settings".to_owned())?;
     write_new(&staging.settings_path(), text.as_bytes(), 0o644)
 }
