@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jose::KeyError;
 use jose::jws::JwsError;
 use jose::signing::SigningKey;
-use launch_evidence::{SnpVerifier, TrustRoots, Verifier};
+use launch_evidence::{AzSnpVtpmVerifier, SnpVerifier, TdxVerifier, TrustRoots, Verifier};
 use release_protocol::{LicenseError, ProductName, ServiceAddress};
 
 use crate::challenge::Challenger;
@@ -98,7 +98,11 @@ impl Service {
             tokens: TokenIssuer::new(home.token_key()?),
             license_key: home.license_key()?,
             key_sealer: master.sealer("image keys")?,
-            verifiers: vec![Box::new(SnpVerifier::new(roots))],
+            verifiers: vec![
+                Box::new(SnpVerifier::new(roots.clone())),
+                Box::new(AzSnpVtpmVerifier::new(roots)),
+                Box::new(TdxVerifier::new()),
+            ],
             address: ServiceAddress { url: options.settings.url, ca_pem: home.ca_pem()? },
             allows_simulated,
             policies: Mutex::new(HashMap::new()),

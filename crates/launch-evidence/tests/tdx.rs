@@ -7,7 +7,7 @@ mod data;
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use jiff::Timestamp;
 use launch_evidence::tdx::{self, Collateral, TcbStatus};
 use launch_evidence::{
@@ -188,6 +188,17 @@ fn an_enclaves_quote_is_no_tds() {
         .verify_quote(&case.quote, None, &up_to_date().expected())
         .expect_err("an enclave");
     assert_eq!(failed(&rejected), [CheckName::TeeType]);
+}
+
+#[test]
+fn a_real_td_whose_host_may_inject_exceptions_is_refused_for_that() {
+    let Some(folder) = vectors() else { return };
+    let evidence: Value = serde_json::from_slice(&read(&folder.join("tdx/az-tdx-evidence-v1.json"))).expect("JSON");
+    let quote = URL_SAFE.decode(evidence["td_quote"].as_str().expect("a text")).expect("base64");
+    let mut expected = up_to_date().expected();
+    expected.report_data = quote.get(568..632).and_then(|bytes| bytes.try_into().ok()).expect("report data");
+    let rejected = TdxVerifier::new().verify_quote(&quote, None, &expected).expect_err("a refusal");
+    assert_eq!(failed(&rejected), [CheckName::SeptVeDisable, CheckName::Collateral]);
 }
 
 #[test]

@@ -110,7 +110,6 @@ pub(crate) fn check(quote: &Quote, key: &RsaKey, expected: &Expected, checks: &m
     checks.note(CheckName::QuoteForm, true, FORM, FORM);
     check_nonce(&attested, expected, checks);
 
-    const REGISTERS: &str = "the digest of all 24 registers of SHA-256 as given";
     let found = if !attested.all_of_sha256 {
         Err("a quote of other registers".to_owned())
     } else if attested.pcr_digest != digest(&SHA256, quote.pcrs.as_flattened()).as_ref() {
@@ -124,6 +123,7 @@ pub(crate) fn check(quote: &Quote, key: &RsaKey, expected: &Expected, checks: &m
 }
 
 const FORM: &str = "a TPM's quote";
+const REGISTERS: &str = "the digest of all 24 registers of SHA-256 as given";
 
 fn form(found: String) -> Offence {
     Offence::new(CheckName::QuoteForm, FORM, found)

@@ -84,7 +84,7 @@ fn files_become_evidence() {
 
     let none: [&[u8]; 0] = [];
     assert!(matches!(evidence_from_files(&[0; 1183], &none, None), Err(EvidenceError::Length(1183))));
-    let cut = &bundle.as_bytes()[..60];
+    let cut = &bundle.as_bytes()[..40];
     assert!(matches!(evidence_from_files(&[0; REPORT_LEN], &[cut], None), Err(EvidenceError::Pem(1))));
     let many = vec![[0_u8], [1], [2], [3], [4], [5], [6], [7], [8]];
     assert!(matches!(evidence_from_files(&[0; REPORT_LEN], &many, None), Err(EvidenceError::TooMany)));
