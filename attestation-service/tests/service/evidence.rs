@@ -119,10 +119,28 @@ async fn other_protocols_and_tees_are_malformed_requests() {
     let rig = Rig::start().await;
     for request in [
         json!({"version": "0.1.0", "tee": "snp", "extra-params": ""}),
-        json!({"version": "0.4.0", "tee": "tdx", "extra-params": ""}),
+        json!({"version": "0.4.0", "tee": "cca", "extra-params": ""}),
         json!({"version": "0.4.0", "tee": "no such", "extra-params": ""}),
     ] {
         rig.post("/kbs/v0/auth", &request).await.problem(400, "malformed");
+    }
+}
+
+#[tokio::test]
+async fn evidence_is_judged_by_the_checks_of_its_tee() {
+    let rig = Rig::start().await;
+    for (primary, reason) in [
+        (json!({"quote": "AAAA"}), "quote-form: "),
+        (json!({"version": 1, "hcl_report": "AAAA"}), "evidence-form: "),
+        (json!({"report": "AAAA"}), "length: "),
+        (json!({}), "evidence-form: "),
+    ] {
+        let license = rig.issue(|_| {}).await;
+        let guest = Guest::new(&rig, &license.token);
+        let mut attestation = prove(&rig.guest, &guest.runtime_data(&challenge(&rig).await));
+        attestation.tee_evidence.primary_evidence = primary.clone();
+        let problem = attest(&rig, &attestation).await.problem(403, "evidence-rejected");
+        assert!(problem.reasons[0].starts_with(reason), "{primary}: {:?}", problem.reasons);
     }
 }
 

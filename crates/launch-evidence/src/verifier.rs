@@ -21,7 +21,8 @@ pub trait Verifier: Send + Sync {
     /// Whether `primary` looks like evidence of this TEE, by its members alone: to pick a verifier by.
     fn recognises(&self, primary: &Value) -> bool;
 
-    /// Judges `primary`, the protocol's `primary_evidence`. Pure: no I/O, no clock of its own, no cache.
+    /// Judges `primary`, the protocol's `primary_evidence`. Pure: no I/O, no clock of its own, and no memory of
+    /// evidence or verdicts.
     ///
     /// # Errors
     /// [`EvidenceRejected`] with every check that was made when at least one failed.

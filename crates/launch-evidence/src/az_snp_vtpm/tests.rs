@@ -166,6 +166,7 @@ fn fails_only(name: CheckName, case: Case) {
     assert_eq!(case.verify().err().unwrap_or_default(), [name]);
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields have it")]
 fn boxed<T>(edit: impl FnOnce(&mut T) + 'static) -> Edit<T> {
     Some(Box::new(edit))
 }

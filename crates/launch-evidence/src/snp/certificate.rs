@@ -17,6 +17,8 @@ use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::Time;
 
+use super::vetted::{Digest, fingerprint};
+
 /// `id-RSASSA-PSS`, RFC 8017 appendix C.
 pub(crate) const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 /// `RSASSA-PSS-params` of SHA-384, MGF1 with SHA-384, salt of 48 bytes; the trailer field left to its default.
@@ -45,6 +47,7 @@ pub(crate) struct Certificate {
     der: Vec<u8>,
     signed: Vec<u8>,
     key: PublicKey,
+    fingerprint: Digest,
 }
 
 /// The two kinds of keys in AMD's chains.
@@ -76,7 +79,7 @@ impl Certificate {
             return Err("an extension that is there twice".to_owned());
         }
         let key = PublicKey::parse(&parsed)?;
-        Ok(Self { parsed, der: der.to_vec(), signed, key })
+        Ok(Self { parsed, fingerprint: fingerprint(der), der: der.to_vec(), signed, key })
     }
 
     pub(crate) fn der(&self) -> &[u8] {
@@ -86,6 +89,10 @@ impl Certificate {
     /// Whether its key is of the kind that signs reports.
     pub(crate) fn is_endorsement_key(&self) -> bool {
         matches!(self.key, PublicKey::P384(_))
+    }
+
+    pub(crate) fn fingerprint(&self) -> &Digest {
+        &self.fingerprint
     }
 
     pub(crate) fn key(&self) -> &PublicKey {

@@ -3,6 +3,8 @@
 //! The root is one that the verifier was given; what evidence brings is looked at for the two certificates
 //! below it only.
 
+use std::sync::Arc;
+
 use super::Product;
 use super::certificate::{Certificate, PublicKey, common_name, shown};
 use super::endorsement::{self, KeyKind};
@@ -10,6 +12,7 @@ use super::evidence::Evidence;
 use super::report::{Report, Tcb};
 use super::revocation;
 use super::roots::{Root, SIMULATED, TrustRoots, marked};
+use super::vetted::Vetted;
 use crate::check::{CheckName, Checks};
 use crate::verifier::Expected;
 
@@ -27,9 +30,15 @@ pub(crate) struct Endorsement {
 }
 
 /// Checks all that rests on certificates.
-pub(crate) fn check(evidence: &Evidence, trust: &TrustRoots, expected: &Expected, checks: &mut Checks) -> Endorsement {
+pub(crate) fn check(
+    evidence: &Evidence,
+    trust: &TrustRoots,
+    vetted: &Vetted,
+    expected: &Expected,
+    checks: &mut Checks,
+) -> Endorsement {
     const FORM: &str = "one endorsement key certificate and its intermediate";
-    let (leaf, authorities) = match sort(&evidence.certificates) {
+    let (leaf, authorities) = match sort(&evidence.certificates, vetted) {
         Ok(sorted) => sorted,
         Err(found) => {
             checks.note(CheckName::CertificateForm, false, FORM, found);
@@ -41,15 +50,16 @@ pub(crate) fn check(evidence: &Evidence, trust: &TrustRoots, expected: &Expected
     };
     checks.note(CheckName::CertificateForm, true, FORM, FORM);
 
-    let intermediate = issuer_of(&leaf, authorities.iter().chain(&trust.intermediates), |candidate| candidate);
+    let intermediate = issuer_of(&leaf, authorities.iter().chain(&trust.intermediates), AsRef::as_ref);
     let root = intermediate.and_then(|certificate| issuer_of(certificate, &trust.roots, |root| &root.certificate));
     let kind = [KeyKind::Vcek, KeyKind::Vlek]
         .into_iter()
         .find(|kind| common_name(leaf.subject()).is_some_and(|name| is_marked(&name, kind.common_name())));
 
+    check_links(&leaf, intermediate, root, vetted, checks);
+    let intermediate = intermediate.map(Arc::as_ref);
     check_names(&leaf, kind, intermediate, root, checks);
     check_root(intermediate, root, checks);
-    check_links(&leaf, intermediate, root, checks);
     check_flags_and_dates(&leaf, intermediate, root, expected, checks);
     match (root, intermediate) {
         (Some(root), Some(intermediate)) => {
@@ -84,11 +94,11 @@ const AFTER_FORM: [CheckName; 10] = [
 ];
 
 /// Parses all certificates: the one with a P-384 key is the endorsement key's, the others are authorities.
-fn sort(certificates: &[Vec<u8>]) -> Result<(Certificate, Vec<Certificate>), String> {
-    let mut leaf: Option<Certificate> = None;
+fn sort(certificates: &[Vec<u8>], vetted: &Vetted) -> Result<(Arc<Certificate>, Vec<Arc<Certificate>>), String> {
+    let mut leaf: Option<Arc<Certificate>> = None;
     let mut authorities = Vec::new();
     for der in certificates {
-        let certificate = Certificate::parse(der)?;
+        let certificate = vetted.parse(der)?;
         match certificate.key() {
             PublicKey::Rsa(_) => authorities.push(certificate),
             PublicKey::P384(_) if leaf.as_ref().is_some_and(|leaf| leaf.der() != certificate.der()) => {
@@ -176,16 +186,24 @@ fn check_root(intermediate: Option<&Certificate>, root: Option<&Root>, checks: &
     }
 }
 
-fn check_links(leaf: &Certificate, intermediate: Option<&Certificate>, root: Option<&Root>, checks: &mut Checks) {
+fn check_links(
+    leaf: &Arc<Certificate>,
+    intermediate: Option<&Arc<Certificate>>,
+    root: Option<&Root>,
+    vetted: &Vetted,
+    checks: &mut Checks,
+) {
     const EXPECTED: &str = "RSA-PSS SHA-384 signatures from the root down";
     let (Some(intermediate), Some(root)) = (intermediate, root) else {
         return checks.skip(CheckName::ChainSignature, "the chain does not reach a root");
     };
-    let found = if !intermediate.is_signed_by(&root.certificate) {
+    let found = if !vetted.is_signed_by(intermediate, &root.certificate) {
         Err(format!("{} not signed by {}", shown(intermediate.subject()), shown(root.certificate.subject())))
-    } else if !leaf.is_signed_by(intermediate) {
+    } else if !vetted.is_signed_by(leaf, intermediate) {
         Err(format!("{} not signed by {}", shown(leaf.subject()), shown(intermediate.subject())))
     } else {
+        vetted.keep(intermediate, &root.certificate);
+        vetted.keep(leaf, intermediate);
         Ok(EXPECTED.to_owned())
     };
     checks.judge(CheckName::ChainSignature, EXPECTED, found);

@@ -15,6 +15,7 @@ pub(crate) mod signature;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vetted;
 pub mod wanted;
 
 use std::fmt;
@@ -33,27 +34,30 @@ use crate::verifier::{EvidenceRejected, Expected, VerifiedEvidence, Verifier};
 use claims::Claims;
 use evidence::Evidence;
 use roots::TrustRoots;
+use vetted::Vetted;
 
 /// The name of this TEE in the key broker protocol.
 pub const TEE: &str = "snp";
 
-/// Judges SEV-SNP evidence against trust roots.
+/// Judges SEV-SNP evidence against trust roots. Remembers which certificates AMD's roots have signed, up to
+/// some thousand; never a report, nor a verdict.
 #[derive(Debug)]
 pub struct SnpVerifier {
     roots: TrustRoots,
+    vetted: Vetted,
 }
 
 impl SnpVerifier {
     /// A verifier that trusts `roots` and nothing else.
     pub fn new(roots: TrustRoots) -> Self {
-        Self { roots }
+        Self { roots, vetted: Vetted::default() }
     }
 
     /// Makes every check of a report and its endorsement. The claims are worth what the checks say.
     pub(crate) fn judge(&self, evidence: &Evidence, expected: &Expected, checks: &mut Checks) -> Option<Claims> {
         checks.note(CheckName::Length, true, "1184 bytes", "1184 bytes");
         let report = &evidence.report;
-        let endorsement = chain::check(evidence, &self.roots, expected, checks);
+        let endorsement = chain::check(evidence, &self.roots, &self.vetted, expected, checks);
         let product = report.product().or(endorsement.product);
         body::check(report, product, expected, checks);
         signature::check(report, endorsement.key.as_deref(), checks);

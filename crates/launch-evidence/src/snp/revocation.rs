@@ -8,6 +8,7 @@ use x509_cert::certificate::{Raw, Version};
 use x509_cert::crl::CertificateList;
 
 use super::certificate::{Certificate, check_pss, seconds, shown, signed_part};
+use super::vetted::Digest;
 use crate::check::{CheckName, Checks};
 use crate::verifier::Revocation;
 
@@ -65,10 +66,18 @@ impl RevocationList {
     }
 }
 
+/// A list whose signature was verified when it was given.
+#[derive(Clone, Debug)]
+pub(crate) struct SignedList {
+    pub(crate) list: RevocationList,
+    /// The root whose key made the signature.
+    pub(crate) root: Digest,
+}
+
 /// Checks `intermediate` against the lists of `root`. A list that names it counts however old; silence
 /// counts only while current.
 pub(crate) fn check(
-    lists: &[RevocationList],
+    lists: &[SignedList],
     root: &Certificate,
     intermediate: &Certificate,
     policy: Revocation,
@@ -77,9 +86,8 @@ pub(crate) fn check(
 ) {
     const EXPECTED: &str = "a current revocation list that does not name the intermediate";
     let name = shown(intermediate.subject());
-    // Signatures were verified when the lists were given.
-    let own: Vec<&RevocationList> =
-        lists.iter().filter(|list| list.parsed.tbs_cert_list.issuer == *root.subject() && list.is_of(root)).collect();
+    let own = lists.iter().filter(|signed| signed.root == *root.fingerprint());
+    let own: Vec<&RevocationList> = own.map(|signed| &signed.list).collect();
     if own.iter().any(|list| list.names(intermediate)) {
         checks.note(CheckName::Revocation, false, EXPECTED, format!("{name} revoked"));
     } else if own.iter().any(|list| list.is_current(now)) {

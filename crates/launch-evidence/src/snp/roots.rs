@@ -1,12 +1,14 @@
 //! What the verifier trusts: pinned roots, known intermediates, revocation lists. All of it given, none of
 //! it from evidence.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use sev::certs::snp::builtin;
 
 use super::Product;
 use super::certificate::{Certificate, common_name};
-use super::revocation::RevocationList;
+use super::revocation::{RevocationList, SignedList};
 
 /// The word that stands in every name of a simulated platform's certificates.
 pub const SIMULATED: &str = "SIMULATED";
@@ -40,8 +42,8 @@ const AMD_ROOTS: [(Product, [u8; 32]); 3] = [
 #[derive(Clone, Debug, Default)]
 pub struct TrustRoots {
     pub(crate) roots: Vec<Root>,
-    pub(crate) intermediates: Vec<Certificate>,
-    pub(crate) lists: Vec<RevocationList>,
+    pub(crate) intermediates: Vec<Arc<Certificate>>,
+    pub(crate) lists: Vec<SignedList>,
 }
 
 /// A root that is trusted because it was given, and for one product.
@@ -86,7 +88,8 @@ impl TrustRoots {
             };
             let Ok(certificate) = Certificate::parse(&der) else { continue };
             trust.roots.push(Root { certificate, product: *product, simulated: false });
-            trust.intermediates.extend(from_pem(intermediate).and_then(|der| Certificate::parse(&der).ok()));
+            let intermediate = from_pem(intermediate).and_then(|der| Certificate::parse(&der).ok());
+            trust.intermediates.extend(intermediate.map(Arc::new));
         }
         trust
     }
@@ -121,7 +124,7 @@ impl TrustRoots {
         if !self.roots.iter().any(|root| certificate.is_signed_by(&root.certificate)) {
             return Err(TrustRootError::NotSigned);
         }
-        self.intermediates.push(certificate);
+        self.intermediates.push(Arc::new(certificate));
         Ok(self)
     }
 
@@ -131,10 +134,9 @@ impl TrustRoots {
     /// When no root that was given before has signed it.
     pub fn with_revocation_list(mut self, der: &[u8]) -> Result<Self, TrustRootError> {
         let list = RevocationList::parse(der).map_err(TrustRootError::Malformed)?;
-        if !self.roots.iter().any(|root| list.is_of(&root.certificate)) {
-            return Err(TrustRootError::NotSigned);
-        }
-        self.lists.push(list);
+        let root = self.roots.iter().find(|root| list.is_of(&root.certificate)).ok_or(TrustRootError::NotSigned)?;
+        let root = *root.certificate.fingerprint();
+        self.lists.push(SignedList { list, root });
         Ok(self)
     }
 

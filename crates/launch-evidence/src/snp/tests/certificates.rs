@@ -328,3 +328,31 @@ fn intermediates_may_be_given_when_evidence_comes_without() {
     );
     assert!(matches!(TrustRoots::amd().with_intermediate(&der), Err(TrustRootError::NotSigned)));
 }
+
+#[test]
+fn certificates_are_remembered_and_judged_again_all_the_same() {
+    let (primary, verifier, mut expected) = Case::new().build();
+    let failures = |primary: &Value, expected: &crate::verifier::Expected| -> Vec<CheckName> {
+        let outcome = verifier.verify(primary, expected);
+        outcome.err().map(|rejected| rejected.failures().map(|check| check.name).collect()).unwrap_or_default()
+    };
+    assert_eq!(failures(&primary, &expected), []);
+    assert_eq!(verifier.vetted.len(), 2, "endorsement key and intermediate");
+    assert_eq!(failures(&primary, &expected), [], "again, by memory");
+
+    // Another report of the same chip is not taken on the certificate's word.
+    let mut report = STANDARD.decode(primary["report"].as_str().unwrap()).unwrap();
+    report[0x90] ^= 1;
+    let changed = json!({"report": STANDARD.encode(&report), "cert_chain": primary["cert_chain"]});
+    assert_eq!(failures(&changed, &expected), [CheckName::ReportSignature]);
+    // A certificate that differs in its signature alone is another.
+    let mut leaf = STANDARD.decode(primary["cert_chain"][0].as_str().unwrap()).unwrap();
+    *leaf.last_mut().unwrap() ^= 1;
+    let chain = json!([STANDARD.encode(&leaf), primary["cert_chain"][1]]);
+    let changed = json!({"report": primary["report"], "cert_chain": chain});
+    assert_eq!(failures(&changed, &expected), [CheckName::ChainSignature]);
+    assert_eq!(verifier.vetted.len(), 2, "what does not verify is not remembered");
+    // Time goes on.
+    expected.now = expected.now.checked_add(jiff::Span::new().hours(2)).unwrap();
+    assert_eq!(failures(&primary, &expected), [CheckName::CertificateDates]);
+}
