@@ -1,6 +1,7 @@
 //! What verified evidence says, one variant for each TEE. What each says stands in the TEE's own module.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::az_snp_vtpm;
 use crate::identity::{ChipId, Measurement};
@@ -44,6 +45,18 @@ impl Claims {
         match self {
             Self::AzSnpVtpm(claims) => Some(claims),
             Self::Snp(_) | Self::Tdx(_) => None,
+        }
+    }
+
+    /// The platform in the words that licences and denials use: `product`, and as far as they are known `cpuid_model`,
+    /// `chip_id` or `csp_id`, `reported_tcb`; of a TD its `fmspc`.
+    pub fn platform(&self) -> Value {
+        match self.snp() {
+            Some(claims) => claims.platform(),
+            None => self.tdx().map_or(
+                Value::Null,
+                |claims| json!({"product": "TDX", "fmspc": claims.fmspc, "chip_id": claims.platform()}),
+            ),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod configfs;
 pub(crate) mod form;
 pub mod identity;
 pub mod measure;
+pub mod saved;
 pub mod simulated;
 pub mod snp;
 pub mod tdx;
@@ -28,5 +29,6 @@ pub use snp::roots::{TrustRootError, TrustRoots};
 pub use snp::{Product, SnpVerifier};
 pub use tdx::TdxVerifier;
 pub use verifier::{
-    EvidenceRejected, Expected, HostData, IdKey, MinimumTcb, Requirements, Revocation, VerifiedEvidence, Verifier,
+    Binding, EvidenceRejected, Expected, HostData, IdKey, MinimumTcb, Requirements, Revocation, VerifiedEvidence,
+    Verifier,
 };

@@ -21,6 +21,9 @@ pub trait Verifier: Send + Sync {
     /// Whether `primary` looks like evidence of this TEE, by its members alone: to pick a verifier by.
     fn recognises(&self, primary: &Value) -> bool;
 
+    /// What `primary` itself says it is bound to; `None` where it cannot be read. Nothing of it is verified.
+    fn binding(&self, primary: &Value) -> Option<Binding>;
+
     /// Judges `primary`, the protocol's `primary_evidence`. Pure: no I/O, no clock of its own, and no memory of
     /// evidence or verdicts.
     ///
@@ -47,6 +50,15 @@ pub struct Expected {
     pub now: Timestamp,
 }
 
+/// What evidence says it is bound to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Binding {
+    /// The report data, or what stands for them.
+    pub report_data: [u8; 64],
+    /// The host's data.
+    pub host_data: HostData,
+}
+
 /// What the host had to pass at launch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HostData {
@@ -57,6 +69,11 @@ pub enum HostData {
 }
 
 impl HostData {
+    /// The 32 bytes as a report carries them, the other way round.
+    pub(crate) fn from_report(bytes: [u8; 32]) -> Self {
+        if bytes == [0; 32] { Self::Zero } else { Self::Sha256(bytes) }
+    }
+
     /// The 32 bytes as a report carries them.
     pub fn bytes(self) -> [u8; 32] {
         match self {
@@ -80,6 +97,8 @@ pub struct Requirements {
     /// Accept SNP guests that may be associated with a migration agent. Default no. A TD that can be migrated is
     /// never accepted.
     pub allow_migration_agent: bool,
+    /// Refuse SNP reports that a provider's key signed, which names no chip. Default no.
+    pub require_chip_binding: bool,
     /// Refuse guests whose policy lets sibling threads of a core run at once. Default no.
     pub forbid_smt: bool,
     /// Refuse guests whose policy lets them span sockets. Default no.
@@ -106,6 +125,7 @@ impl Default for Requirements {
             minimum_version: 2,
             allow_debug: false,
             allow_migration_agent: false,
+            require_chip_binding: false,
             forbid_smt: false,
             require_single_socket: false,
             minimum_abi: (0, 0),

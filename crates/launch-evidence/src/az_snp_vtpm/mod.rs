@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::check::{CheckName, Checks};
 use crate::snp::roots::TrustRoots;
 use crate::snp::{self, SnpVerifier};
-use crate::verifier::{EvidenceRejected, Expected, HostData, VerifiedEvidence, Verifier};
+use crate::verifier::{Binding, EvidenceRejected, Expected, HostData, VerifiedEvidence, Verifier};
 use claims::Claims;
 use evidence::Evidence;
 use hcl::Hcl;
@@ -49,6 +49,14 @@ impl Verifier for AzSnpVtpmVerifier {
 
     fn recognises(&self, primary: &Value) -> bool {
         primary.get("hcl_report").is_some() || primary.get("quote").is_some_and(Value::is_object)
+    }
+
+    /// The quote's qualifying data; what the guest was given at launch is in a register, not here.
+    fn binding(&self, primary: &Value) -> Option<Binding> {
+        let attested = quote::Attested::parse(&Evidence::parse(primary).ok()?.quote.message).ok()?;
+        let mut report_data = [0; 64];
+        report_data.get_mut(..attested.nonce.len())?.copy_from_slice(&attested.nonce);
+        Some(Binding { report_data, host_data: HostData::Zero })
     }
 
     fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected> {

@@ -14,7 +14,7 @@ use super::revocation;
 use super::roots::{Root, SIMULATED, TrustRoots, marked};
 use super::vetted::Vetted;
 use crate::check::{CheckName, Checks};
-use crate::verifier::Expected;
+use crate::verifier::{Expected, Requirements};
 
 /// What the chain says of the report's signer. Empty where a check has failed before it could be said.
 #[derive(Debug, Default)]
@@ -64,19 +64,19 @@ pub(crate) fn check(
     match (root, intermediate) {
         (Some(root), Some(intermediate)) => {
             let policy = expected.requirements.revocation;
-            revocation::check(&trust.lists, &root.certificate, intermediate, policy, expected.now, checks);
+            revocation::check(trust, &root.certificate, intermediate, policy, expected.now, checks);
         }
         _ => checks.skip(CheckName::Revocation, "the chain does not reach a root"),
     }
     let product = root.map(|root| root.product);
-    check_report(&evidence.report, &leaf, kind, product, checks);
+    check_report(&evidence.report, &leaf, kind, product, &expected.requirements, checks);
 
     let key = match leaf.key() {
         PublicKey::P384(point) => Some(point.clone()),
         PublicKey::Rsa(_) => None,
     };
     let csp_id = endorsement::csp_id(&leaf).filter(|_| kind == Some(KeyKind::Vlek));
-    Endorsement { product, key, kind, simulated: root.map(|root| root.simulated), csp_id }
+    Endorsement { product, key, kind, simulated: root.map(|root| root.simulated || root.untrusted), csp_id }
 }
 
 /// The checks that need a parsed endorsement key certificate.
@@ -169,13 +169,12 @@ fn check_root(intermediate: Option<&Certificate>, root: Option<&Root>, checks: &
     match (intermediate, root) {
         (None, _) => checks.skip(CheckName::TrustRoot, "the chain does not reach a root"),
         (Some(_), Some(root)) => {
-            let simulated = if root.simulated { ", which is simulated" } else { "" };
-            checks.note(
-                CheckName::TrustRoot,
-                true,
-                EXPECTED,
-                format!("{}{simulated}", shown(root.certificate.subject())),
-            );
+            let (expected, found) = match root {
+                Root { untrusted: true, .. } => ("a root that was given, UNTRUSTED", ", UNTRUSTED: it proves nothing"),
+                Root { simulated: true, .. } => (EXPECTED, ", which is simulated"),
+                _ => (EXPECTED, ""),
+            };
+            checks.note(CheckName::TrustRoot, true, expected, format!("{}{found}", shown(root.certificate.subject())));
         }
         (Some(intermediate), None) => {
             let name = shown(intermediate.issuer());
@@ -235,6 +234,7 @@ fn check_report(
     leaf: &Certificate,
     kind: Option<KeyKind>,
     chain: Option<Product>,
+    requirements: &Requirements,
     checks: &mut Checks,
 ) {
     check_signing_key(report, kind, checks);
@@ -257,6 +257,7 @@ fn check_report(
 
     if kind == Some(KeyKind::Vlek) {
         let found = match endorsement::csp_id(leaf) {
+            _ if requirements.require_chip_binding => Err("a VLEK, which is bound to no chip".to_owned()),
             _ if endorsement::has_hardware_id(leaf) => Err("a hardware id in a VLEK's certificate".to_owned()),
             None => Err("neither a chip nor a provider in a VLEK's certificate".to_owned()),
             Some(provider) => Ok(format!("the provider `{provider}`")),

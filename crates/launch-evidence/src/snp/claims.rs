@@ -1,6 +1,7 @@
 //! What a verified report says, as release policies and tokens read it.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use sev::firmware::host::TcbVersion;
 
 use super::chain::Endorsement;
@@ -192,6 +193,42 @@ impl Claims {
             current_mit_vector: vectors.map(|(_, current)| current),
         })
     }
+}
+
+impl Claims {
+    /// See [`crate::Claims::platform`].
+    pub(crate) fn platform(&self) -> Value {
+        let mut platform = json!({"product": self.product, "reported_tcb": self.reported_tcb});
+        if let Some(cpuid) = self.cpuid {
+            platform["cpuid_model"] = cpuid.model.into();
+        }
+        if self.signing_key == KeyKind::Vcek {
+            platform["chip_id"] = self.chip_id.to_string().into();
+        }
+        if let Some(provider) = &self.csp_id {
+            platform["csp_id"] = provider.as_str().into();
+        }
+        platform
+    }
+}
+
+/// What a report says, before anything of it is verified: the claims without what only a chain can say. `None` where it
+/// is no report of a known layout. A report of version 2 does not name its product: its TCBs are read as Milan's.
+pub fn unverified(report: &[u8]) -> Option<Value> {
+    let report = Report(report.try_into().ok()?);
+    let product = report.product().or((report.version() == 2).then_some(Product::Milan))?;
+    let kind =
+        if report.key_info().signing_key() == KeyKind::Vlek.signing_key() { KeyKind::Vlek } else { KeyKind::Vcek };
+    let endorsement = Endorsement { kind: Some(kind), simulated: Some(false), ..Endorsement::default() };
+    let mut claims = serde_json::to_value(Claims::new(&report, Some(product), &endorsement)?).ok()?;
+    let members = claims.as_object_mut()?;
+    members.remove("simulated");
+    members.remove("csp_id");
+    if report.product().is_none() {
+        members.insert("product".to_owned(), Value::Null);
+    }
+    members.insert("verified".to_owned(), false.into());
+    Some(claims)
 }
 
 fn version([build, minor, major]: [u8; 3]) -> String {

@@ -30,7 +30,7 @@ pub use evidence::{EvidenceError, evidence_from_files, evidence_json};
 pub use report::REPORT_LEN;
 
 use crate::check::{CheckName, Checks};
-use crate::verifier::{EvidenceRejected, Expected, VerifiedEvidence, Verifier};
+use crate::verifier::{Binding, EvidenceRejected, Expected, HostData, VerifiedEvidence, Verifier};
 use claims::Claims;
 use evidence::Evidence;
 use roots::TrustRoots;
@@ -74,6 +74,11 @@ impl Verifier for SnpVerifier {
         // Beside a `quote` the `report` is another's: Azure's.
         let report = ["report", "attestation_report"].iter().any(|name| primary.get(name).is_some());
         report && primary.get("quote").is_none()
+    }
+
+    fn binding(&self, primary: &Value) -> Option<Binding> {
+        let report = Evidence::parse(primary).ok()?.report;
+        Some(Binding { report_data: report.report_data(), host_data: HostData::from_report(report.host_data()) })
     }
 
     fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected> {

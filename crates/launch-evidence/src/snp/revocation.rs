@@ -8,6 +8,7 @@ use x509_cert::certificate::{Raw, Version};
 use x509_cert::crl::CertificateList;
 
 use super::certificate::{Certificate, check_pss, seconds, shown, signed_part};
+use super::roots::TrustRoots;
 use super::vetted::Digest;
 use crate::check::{CheckName, Checks};
 use crate::verifier::Revocation;
@@ -77,7 +78,7 @@ pub(crate) struct SignedList {
 /// Checks `intermediate` against the lists of `root`. A list that names it counts however old; silence
 /// counts only while current.
 pub(crate) fn check(
-    lists: &[SignedList],
+    trust: &TrustRoots,
     root: &Certificate,
     intermediate: &Certificate,
     policy: Revocation,
@@ -86,10 +87,12 @@ pub(crate) fn check(
 ) {
     const EXPECTED: &str = "a current revocation list that does not name the intermediate";
     let name = shown(intermediate.subject());
-    let own = lists.iter().filter(|signed| signed.root == *root.fingerprint());
+    let own = trust.lists.iter().filter(|signed| signed.root == *root.fingerprint());
     let own: Vec<&RevocationList> = own.map(|signed| &signed.list).collect();
     if own.iter().any(|list| list.names(intermediate)) {
         checks.note(CheckName::Revocation, false, EXPECTED, format!("{name} revoked"));
+    } else if let Some(offence) = &trust.unusable_list {
+        checks.note(CheckName::Revocation, false, EXPECTED, format!("a list that cannot be used: {offence}"));
     } else if own.iter().any(|list| list.is_current(now)) {
         checks.note(CheckName::Revocation, true, EXPECTED, format!("{name} not revoked"));
     } else if !own.is_empty() {

@@ -38,12 +38,29 @@ const AMD_ROOTS: [(Product, [u8; 32]); 3] = [
     ),
 ];
 
+/// AMD's intermediates for VLEK certificates (ASVK), which the `sev` crate does not carry.
+const AMD_ASVK: [&[u8]; 3] =
+    [include_bytes!("asvk/milan.der"), include_bytes!("asvk/genoa.der"), include_bytes!("asvk/turin.der")];
+
+/// The SHA-256 of AMD's intermediates in DER.
+#[rustfmt::skip]
+const AMD_INTERMEDIATES: [&str; 6] = [
+    "67d303bd3905fd38db8b20e0793699870e7fa612eaad5dec358293fd8c0bac1b", // ASK of Milan
+    "c5e081f59b7efab1fe2f8b505e159704e72f29cab7ef7cf628a05a42439082f5", // ASVK of Milan
+    "5464738c1546aed5f2cecf1dc98c5c960a92e8913238a61711bc90ec6e828521", // ASK of Genoa
+    "197e610743a917d6b9bb982a5a9226ccc0a15b611be0619e626aca9151457372", // ASVK of Genoa
+    "5b77ef5fe7a7a004fd9032668fba9d0fda22f88c4442069a479636a6ae3b3185", // ASK of Turin
+    "104e10a8bd060a3c20a434261a57d0588fd65a88915b4f65b08bdecaf8df1a3c", // ASVK of Turin
+];
+
 /// Trust roots, intermediates and revocation lists.
 #[derive(Clone, Debug, Default)]
 pub struct TrustRoots {
     pub(crate) roots: Vec<Root>,
     pub(crate) intermediates: Vec<Arc<Certificate>>,
     pub(crate) lists: Vec<SignedList>,
+    /// Why a list that was offered cannot be used: what rests on it then fails.
+    pub(crate) unusable_list: Option<String>,
 }
 
 /// A root that is trusted because it was given, and for one product.
@@ -51,7 +68,10 @@ pub struct TrustRoots {
 pub(crate) struct Root {
     pub(crate) certificate: Certificate,
     pub(crate) product: Product,
+    /// Whether the names below it say that they are simulated.
     pub(crate) simulated: bool,
+    /// Whether it is anybody's, given to look at saved evidence.
+    pub(crate) untrusted: bool,
 }
 
 /// Why something is not to be trusted.
@@ -71,8 +91,7 @@ pub enum TrustRootError {
 
 impl TrustRoots {
     /// AMD's roots (ARK) of Milan, Genoa and Turin as the `sev` crate carries them, pinned by SHA-256 here,
-    /// and the intermediates (ASK) that issue VCEK certificates. Intermediates for VLEK certificates come
-    /// with evidence or through [`TrustRoots::with_intermediate`].
+    /// and the intermediates that issue VCEK (ASK) and VLEK certificates (ASVK), pinned as well.
     pub fn amd() -> Self {
         let built_in = [
             (builtin::milan::ARK, builtin::milan::ASK),
@@ -87,11 +106,16 @@ impl TrustRoots {
                 continue;
             };
             let Ok(certificate) = Certificate::parse(&der) else { continue };
-            trust.roots.push(Root { certificate, product: *product, simulated: false });
-            let intermediate = from_pem(intermediate).and_then(|der| Certificate::parse(&der).ok());
-            trust.intermediates.extend(intermediate.map(Arc::new));
+            trust.roots.push(Root { certificate, product: *product, simulated: false, untrusted: false });
+            trust = trust.with_pinned_intermediate(from_pem(intermediate).unwrap_or_default().as_slice());
         }
-        trust
+        AMD_ASVK.into_iter().fold(trust, Self::with_pinned_intermediate)
+    }
+
+    fn with_pinned_intermediate(self, der: &[u8]) -> Self {
+        let is_pinned = AMD_INTERMEDIATES.contains(&hex::encode(digest(&SHA256, der)).as_str());
+        let trust = self.clone();
+        if is_pinned { trust.with_intermediate(der).unwrap_or(self) } else { self }
     }
 
     /// Adds the root of a simulated platform, in DER. Evidence below it is marked simulated everywhere.
@@ -111,7 +135,7 @@ impl TrustRoots {
         if certificate.subject() != certificate.issuer() || !certificate.is_signed_by(&certificate) {
             return Err(TrustRootError::NotSigned);
         }
-        self.roots.push(Root { certificate, product, simulated: true });
+        self.roots.push(Root { certificate, product, simulated: true, untrusted: false });
         Ok(self)
     }
 
@@ -140,6 +164,41 @@ impl TrustRoots {
         Ok(self)
     }
 
+    /// Adds one certificate of anybody's chain, in DER, to look at saved evidence by: a self-signed root named as AMD
+    /// names its own, or an intermediate below one that was given before. It proves nothing about hardware, and what
+    /// rests on it is marked as simulated.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn with_untrusted(mut self, der: &[u8]) -> Result<Self, TrustRootError> {
+        let certificate = Certificate::parse(der).map_err(TrustRootError::Malformed)?;
+        if certificate.subject() != certificate.issuer() {
+            return self.with_intermediate(der);
+        }
+        let name = common_name(certificate.subject()).unwrap_or_default();
+        let (product, simulated) = Product::ALL
+            .into_iter()
+            .flat_map(|product| [(product, false), (product, true)])
+            .find(|(product, simulated)| name == root_common_name(*product, *simulated))
+            .ok_or_else(|| TrustRootError::Malformed(format!("a root named `{name}`, not `ARK-Milan` or the like")))?;
+        if let Some(offence) = certificate.authority_offence(1) {
+            return Err(TrustRootError::Malformed(offence));
+        }
+        if !certificate.is_signed_by(&certificate) {
+            return Err(TrustRootError::NotSigned);
+        }
+        self.roots.push(Root { certificate, product, simulated, untrusted: true });
+        Ok(self)
+    }
+
+    /// Adds a revocation list, in DER, that comes with saved evidence. One that is malformed, or that no root here has
+    /// signed, makes the check of revocation fail.
+    #[must_use]
+    pub fn with_offered_revocation_list(self, der: &[u8]) -> Self {
+        let before = self.clone();
+        self.with_revocation_list(der).unwrap_or_else(|error| Self { unusable_list: Some(error.to_string()), ..before })
+    }
+
     /// The products of the roots given, with whether each is simulated.
     pub fn products(&self) -> impl Iterator<Item = (Product, bool)> {
         self.roots.iter().map(|root| (root.product, root.simulated))
@@ -158,4 +217,20 @@ pub(crate) fn marked(name: &str, simulated: bool) -> String {
 
 fn from_pem(pem: &[u8]) -> Option<Vec<u8>> {
     der::pem::decode_vec(pem).ok().map(|(_, der)| der)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_roots_and_six_intermediates_of_amd_are_compiled_in() {
+        let trust = TrustRoots::amd();
+        let products: Vec<Product> = trust.products().map(|(product, _)| product).collect();
+        assert_eq!(products, Product::ALL);
+        let mut names: Vec<_> = trust.intermediates.iter().filter_map(|one| common_name(one.subject())).collect();
+        names.sort();
+        let wanted = ["SEV-Genoa", "SEV-Milan", "SEV-Turin", "SEV-VLEK-Genoa", "SEV-VLEK-Milan", "SEV-VLEK-Turin"];
+        assert_eq!(names, wanted);
+    }
 }

@@ -21,7 +21,7 @@ pub use status::{TcbStatus, TdxRequirements};
 
 use crate::check::{CheckName, Checks};
 use crate::form::{Offence, base64, kind, member_names};
-use crate::verifier::{EvidenceRejected, Expected, VerifiedEvidence, Verifier};
+use crate::verifier::{Binding, EvidenceRejected, Expected, HostData, VerifiedEvidence, Verifier};
 use claims::Claims;
 use quote::{QUOTE_LEN, Quote};
 
@@ -104,6 +104,13 @@ impl Verifier for TdxVerifier {
 
     fn recognises(&self, primary: &Value) -> bool {
         primary.get("quote").is_some_and(Value::is_string)
+    }
+
+    fn binding(&self, primary: &Value) -> Option<Binding> {
+        let (bytes, _) = parse(primary).ok()?;
+        let quote = Quote::parse(&bytes).ok()?;
+        let host_data = HostData::from_report(quote.array(quote::MR_CONFIG_ID));
+        Some(Binding { report_data: quote.array(quote::REPORT_DATA), host_data })
     }
 
     /// Reads `{"quote", "collateral"?}`, both ours and Confidential Containers' form; an event log beside them
