@@ -11,6 +11,8 @@ pub mod check;
 pub mod claims;
 pub mod configfs;
 pub(crate) mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod identity;
 pub mod measure;
 pub mod saved;
