@@ -117,7 +117,7 @@ impl Endorsements {
                 Ok(Some(list)) => self.kept.write(&path, &list),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(%product, error = &error as &dyn std::error::Error, "no fresh revocation list")
+                    tracing::warn!(%product, error = &error as &dyn std::error::Error, "no fresh revocation list");
                 }
             }
         }

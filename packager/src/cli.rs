@@ -1,5 +1,6 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
+mod evidence;
 mod guest;
 mod launch;
 
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use release_protocol::ProductName;
 use url::Url;
 
+pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// The audit log: what was released to whom.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Saved launch evidence: what it says, and what a verifier says of it. Needs no service.
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
     /// A simulated SEV-SNP platform for evaluation and tests. Protects nothing.
     #[command(subcommand)]
     Simulate(SimulateCommand),

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod demo;
+mod evidence;
 mod guest;
 mod home;
 mod keys;
@@ -51,6 +52,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::License(command) => commands::license::run(&home, command, console).await,
         Command::Lease(command) => commands::lease::run(&home, command, console).await,
         Command::Audit(command) => commands::audit::run(&home, command, console).await,
+        Command::Evidence(command) => commands::evidence::run(command, console),
         Command::Simulate(command) => return commands::simulate::run(&home, command, console).await,
         Command::Completions(args) => commands::documentation::completions(&args),
         Command::Man(args) => commands::documentation::man(&args),

@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 35] = [
+    let commands: [&[&str]; 38] = [
         &[],
         &["init"],
         &["demo"],
@@ -46,6 +46,9 @@ fn help_of_every_command_of_sealift() {
         &["lease"],
         &["lease", "end"],
         &["audit", "list"],
+        &["evidence"],
+        &["evidence", "show"],
+        &["evidence", "verify"],
         &["simulate"],
         &["simulate", "platform"],
         &["simulate", "launch"],

@@ -27,6 +27,7 @@ pub use check::{Check, CheckName, Verdict};
 pub use claims::Claims;
 pub use identity::{ChipId, GuestId, KeyDigest, Measurement, ParseHexError};
 pub use measure::{LaunchInput, MeasureError, VcpuType, Vmm};
+pub use saved::unverified_claims;
 pub use snp::roots::{TrustRootError, TrustRoots};
 pub use snp::{Product, SnpVerifier};
 pub use tdx::TdxVerifier;

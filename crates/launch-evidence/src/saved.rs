@@ -4,7 +4,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::az_snp_vtpm;
 use crate::check::{Check, CheckName, Verdict};
+use crate::snp;
+use crate::tdx;
 use crate::verifier::{Binding, Expected, HostData, Requirements, VerifiedEvidence, Verifier};
 
 /// What is asked about one piece of saved evidence.
@@ -69,4 +72,12 @@ pub fn judge(verifier: &dyn Verifier, primary: &Value, question: &Question) -> A
         }
     }
     Answer { checks, evidence }
+}
+
+/// What evidence in JSON says, before anything of it is verified; `None` where it is of no known form.
+pub fn unverified_claims(primary: &Value) -> Option<Value> {
+    if let Ok(evidence) = snp::evidence::Evidence::parse(primary) {
+        return snp::claims::unverified(evidence.report.bytes());
+    }
+    az_snp_vtpm::unverified(primary).or_else(|| tdx::unverified(primary))
 }

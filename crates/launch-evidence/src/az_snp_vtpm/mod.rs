@@ -103,6 +103,17 @@ impl Verifier for AzSnpVtpmVerifier {
     }
 }
 
+/// What evidence says, before anything of it is verified: the paravisor's report and the registers as given.
+pub(crate) fn unverified(primary: &Value) -> Option<Value> {
+    let evidence = Evidence::parse(primary).ok()?;
+    let hcl = Hcl::parse(&evidence.hcl).ok()?;
+    let mut claims = snp::claims::unverified(hcl.report.bytes())?;
+    claims["tee"] = TEE.into();
+    claims["pcrs"] = evidence.quote.pcrs.iter().map(hex::encode).collect();
+    claims["vm_configuration"] = serde_json::to_value(&hcl.configuration).ok()?;
+    Some(claims)
+}
+
 /// What the paravisor's own report must say: the hash of the runtime data, and no host data.
 fn bound_to(hcl: &Hcl<'_>, expected: &Expected) -> Expected {
     let mut report_data = [0; 64];

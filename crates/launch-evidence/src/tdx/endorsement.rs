@@ -88,6 +88,13 @@ pub(crate) struct Endorsement {
     pub(crate) ppid: Vec<u8>,
 }
 
+impl Endorsement {
+    /// Nothing that Intel said: for claims that drop these members.
+    pub(crate) fn unknown() -> Self {
+        Self { status: TcbStatus::OutOfDate, advisory_ids: Vec::new(), evaluation: 0, fmspc: [0; 6], ppid: Vec::new() }
+    }
+}
+
 /// The FMSPC in the certificate of a quote's platform, before anything is verified: to find collateral by.
 pub(crate) fn fmspc(quote: &Quote<'_>) -> Option<String> {
     let pck = dcap_qvl::intel::parse_pck_extension_from_pem_with::<RustCryptoConfig>(quote.chain).ok()?;

@@ -133,6 +133,21 @@ pub fn evidence_json(quote: &[u8], collateral: Option<Value>) -> Value {
     Value::Object(members)
 }
 
+/// What a quote says, before anything of it is verified: the claims without what only Intel's chain can say.
+pub(crate) fn unverified(primary: &Value) -> Option<Value> {
+    const OF_THE_CHAIN: [&str; 6] =
+        ["simulated", "tcb_status", "advisory_ids", "tcb_evaluation_data_number", "fmspc", "ppid"];
+    let (bytes, _) = parse(primary).ok()?;
+    let claims = Claims::new(&Quote::parse(&bytes).ok()?, endorsement::Endorsement::unknown());
+    let mut claims = serde_json::to_value(claims).ok()?;
+    let members = claims.as_object_mut()?;
+    for name in OF_THE_CHAIN {
+        members.remove(name);
+    }
+    members.insert("verified".to_owned(), false.into());
+    Some(claims)
+}
+
 fn parse(primary: &Value) -> Result<(Vec<u8>, Option<Collateral>), Offence> {
     let Value::Object(members) = primary else {
         return Err(Offence::form("a JSON object", kind(primary)));

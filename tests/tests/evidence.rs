@@ -1,0 +1,215 @@
+//! Saved evidence at the command line: shown, judged by given roots, in batches, by a policy. Offline, without a home.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use end_to_end::device::launch;
+use end_to_end::peer::{Said, program, run};
+use end_to_end::vendor::Vendor;
+use launch_evidence::simulated::{LaunchOptions, SimulatedGuest, SimulatedPlatform};
+use serde_json::{Value, json};
+
+/// A simulated guest's evidence in files, and the root that it ends in.
+struct Saved {
+    scratch: tempfile::TempDir,
+    report: PathBuf,
+    certificates: Vec<PathBuf>,
+    root: PathBuf,
+}
+
+const REPORT_DATA: [u8; 64] = [0x5A; 64];
+
+impl Saved {
+    fn make(options: LaunchOptions) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let vendor = Vendor::start(scratch.path(), &[]);
+        let guest: SimulatedGuest = launch(&vendor, scratch.path(), options);
+        let platform = SimulatedPlatform::open(&vendor.home().join("simulated-platform")).unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = scratch.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let evidence = guest.evidence(&REPORT_DATA).unwrap();
+        let certificates = evidence["cert_chain"].as_array().unwrap().iter().enumerate();
+        let certificates = certificates.map(|(number, text)| {
+            let der = end_to_end::forge::unbase64(text.as_str().unwrap());
+            file(&format!("certificate-{number}.der"), &der)
+        });
+        let certificates: Vec<PathBuf> = certificates.collect();
+        let report = file("report.bin", &guest.report(&REPORT_DATA).unwrap());
+        let root = file("root.der", platform.ark_der());
+        Self { scratch, report, certificates, root }
+    }
+
+    fn verify(&self, more: &[&str]) -> Said {
+        let mut command = sealift(&["evidence", "verify"]);
+        command.arg(&self.report);
+        for certificate in &self.certificates {
+            command.arg("--certs").arg(certificate);
+        }
+        run(command.arg("--roots").arg(&self.root).args(more))
+    }
+
+    fn request(&self, name: &str, expect: &Value) -> Value {
+        json!({"name": name, "report": self.report, "certs": self.certificates, "roots": [self.root], "expect": expect})
+    }
+}
+
+fn sealift(args: &[&str]) -> Command {
+    let mut command = Command::new(program("sealift"));
+    // No home: none of this may need one.
+    command.args(args).env("SEALIFT_HOME", "/nonexistent").stdin(Stdio::null());
+    command
+}
+
+fn answers(lines: &str) -> (i32, Vec<Value>) {
+    let mut child = sealift(&["evidence", "verify", "--batch", "-"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let said = Said::from(child.wait_with_output().unwrap());
+    (said.code, said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+#[test]
+fn genuine_evidence_passes_and_the_output_says_whose_roots_were_asked() {
+    let saved = Saved::make(LaunchOptions::default());
+    let said = saved.verify(&["--report-data", &"5a".repeat(64)]).succeeded();
+    assert!(said.stdout.contains("genuine, by UNTRUSTED roots"), "{}", said.stdout);
+    let checked = said.stdout.lines().any(|line| line.trim().starts_with("report-signature") && line.contains(" ok "));
+    assert!(checked, "{}", said.stdout);
+    let document: Value = serde_json::from_str(&saved.verify(&["--output", "json"]).succeeded().stdout).unwrap();
+    assert_eq!(document[0]["roots"], "untrusted");
+    assert_eq!(document[0]["simulated"], true);
+}
+
+#[test]
+fn what_it_must_say_is_compared_whole_and_a_difference_is_exit_code_4() {
+    let saved = Saved::make(LaunchOptions::default());
+    saved.verify(&["--report-data", &"00".repeat(64)]).failed(4, "report-data: expected 0000");
+    saved.verify(&["--report-data", &"5a".repeat(32)]).failed(2, "128 hexadecimal digits");
+    saved.verify(&["--host-data", &"11".repeat(32)]).failed(4, "host-data");
+    saved.verify(&["--measurement", &"22".repeat(48)]).failed(4, "measurement");
+    saved.verify(&["--min-tcb", "Genoa:snp=255,Milan:snp=1"]).failed(2, "is no");
+    saved.verify(&["--vmpl", "1"]).failed(4, "vmpl: expected 1, found 0");
+    saved.verify(&["--require-crl"]).failed(4, "revocation");
+}
+
+#[test]
+fn amds_roots_alone_refuse_a_simulated_platform() {
+    let saved = Saved::make(LaunchOptions::default());
+    let mut command = sealift(&["evidence", "verify"]);
+    command.arg(&saved.report);
+    for certificate in &saved.certificates {
+        command.arg("--certs").arg(certificate);
+    }
+    run(&mut command).failed(4, "trust-root");
+}
+
+#[test]
+fn a_directory_of_certificates_serves_as_well() {
+    let saved = Saved::make(LaunchOptions::default());
+    let mut command = sealift(&["evidence", "verify"]);
+    command.arg(&saved.report).arg("--certs").arg(saved.scratch.path()).arg("--roots").arg(&saved.root);
+    // The root itself lies there too: it is looked at for the chain and not trusted from there.
+    run(&mut command).succeeded();
+}
+
+#[test]
+fn what_is_shown_is_called_unverified() {
+    let saved = Saved::make(LaunchOptions::default());
+    let said = run(sealift(&["evidence", "show"]).arg(&saved.report)).succeeded();
+    assert!(said.stdout.contains("UNVERIFIED"), "{}", said.stdout);
+    assert!(said.stdout.contains(&"5a".repeat(64)), "{}", said.stdout);
+    run(sealift(&["evidence", "show"]).arg(&saved.root)).failed(3, "no evidence of a known form");
+}
+
+#[test]
+fn a_batch_is_answered_line_by_line_whatever_stands_in_it() {
+    let saved = Saved::make(LaunchOptions::default());
+    let debug = Saved::make(LaunchOptions { policy: 0xB_0000, ..LaunchOptions::default() });
+    let requests = [
+        saved.request("good", &json!({"report_data": "5a".repeat(64), "vmpl": 0})).to_string(),
+        saved.request("other data", &json!({"report_data": "5b".repeat(64)})).to_string(),
+        "this is no request".to_owned(),
+        json!({"name": "absent", "report": "/nonexistent"}).to_string(),
+        json!({"name": "misspelt", "report": saved.report, "expect": {"vmlp": 1}}).to_string(),
+        debug.request("debug", &json!({})).to_string(),
+        debug.request("debug allowed", &json!({"allow_debug": true})).to_string(),
+        json!({"name": "no chain", "report": saved.report}).to_string(),
+        "x".repeat(100_000),
+        saved.request("after all that", &json!({})).to_string(),
+    ];
+    let (code, answers) = answers(&requests.join("\n"));
+    assert_eq!(code, 4);
+    let said: Vec<(Option<&str>, &str, Vec<&str>)> = answers
+        .iter()
+        .map(|answer| {
+            let failed = answer["failed"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+            (answer["name"].as_str(), answer["verdict"].as_str().unwrap(), failed)
+        })
+        .collect();
+    let wanted: [(Option<&str>, &str, &[&str]); 10] = [
+        (Some("good"), "pass", &[]),
+        (Some("other data"), "fail", &["report-data"]),
+        (None, "fail", &["request"]),
+        (Some("absent"), "fail", &["request"]),
+        (Some("misspelt"), "fail", &["request"]),
+        (Some("debug"), "fail", &["debug"]),
+        (Some("debug allowed"), "pass", &[]),
+        (Some("no chain"), "fail", &["certificate-form"]),
+        (None, "fail", &["request"]),
+        (Some("after all that"), "pass", &[]),
+    ];
+    for (said, wanted) in said.iter().zip(wanted) {
+        assert_eq!((said.0, said.1, said.2.as_slice()), wanted);
+    }
+    assert_eq!(answers.len(), wanted.len());
+    assert_eq!(answers[0]["claims"]["vmpl"], 0);
+    assert!(answers[1].get("claims").is_none());
+}
+
+#[test]
+fn a_policy_is_asked_as_well() {
+    let saved = Saved::make(LaunchOptions::default());
+    let policy = |name: &str, rule: &str| {
+        let path = saved.scratch.path().join(name);
+        std::fs::write(&path, format!("package sealift.release\nimport rego.v1\ndefault allow := false\n{rule}\n"))
+            .unwrap();
+        path.display().to_string()
+    };
+    let allows = policy("allows.rego", "allow if input.tee.vmpl == 0");
+    let denies = policy("denies.rego", "allow if input.platform.product == \"Rome\"");
+    let said = saved.verify(&["--policy", &allows]).succeeded();
+    assert!(said.stdout.contains("policy: allows"), "{}", said.stdout);
+    saved.verify(&["--policy", &denies]).failed(5, "denies");
+    saved.verify(&["--policy", "/nonexistent"]).failed(3, "cannot read the policy");
+}
+
+/// The folder of real evidence beside the checkout, where it is.
+fn vectors() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+    folder.is_dir().then_some(folder)
+}
+
+#[test]
+fn real_evidence_gets_its_known_verdicts_in_one_batch() {
+    // A stranger's machine has the reports of the `sev` package alone; the crate's own tests judge these.
+    let Some(folder) = vectors() else { return };
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("MANIFEST.json")).unwrap()).unwrap();
+    let cases = manifest["snp"].as_array().unwrap();
+    let request = |case: &Value| {
+        let folder = folder.join("snp").join(case["name"].as_str().unwrap());
+        let certs = [folder.join("vek.der")];
+        json!({"name": case["name"], "report": folder.join("report.bin"), "certs": certs, "at": "2026-06-01T00:00:00Z"})
+    };
+    let lines: Vec<String> = cases.iter().map(|case| request(case).to_string()).collect();
+    let (code, answers) = answers(&lines.join("\n"));
+    assert_eq!((code, answers.len()), (4, cases.len()));
+    for (case, answer) in cases.iter().zip(&answers) {
+        let wanted = if case["expect"]["strict_verdict_2026_06_01"] == "accept" { "pass" } else { "fail" };
+        assert_eq!(answer["verdict"], wanted, "{answer}");
+    }
+}
