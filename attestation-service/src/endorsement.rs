@@ -26,19 +26,21 @@ const AMD: &str = "https://kdsintf.amd.com/";
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EndorsementSettings {
-    /// A directory of certificates (`<product>/<chip id>/<tcb>.der`) and revocation lists (`<product>/crl.der`) that the
-    /// operator keeps; never written to.
+    /// A directory of certificates (`<product>/<chip id>/<tcb>.der`) and revocation lists (`<product>/crl.der`), and of
+    /// collateral for TDX (`tdx/*.json`), that the operator keeps; never written to.
     pub directory: Option<PathBuf>,
     /// Whether what is missing is fetched.
     pub fetch: bool,
     /// The base address of the key distribution service, or of a mirror of it.
     pub distribution_service: Url,
+    /// The pause between two requests to it, in seconds: AMD allows about one in ten, a mirror of one's own more.
+    pub pause_seconds: u64,
 }
 
 impl Default for EndorsementSettings {
     fn default() -> Self {
         let distribution_service = Url::parse(AMD).unwrap_or_else(|_| unreachable!("a constant that parses"));
-        Self { directory: None, fetch: true, distribution_service }
+        Self { directory: None, fetch: true, distribution_service, pause_seconds: 10 }
     }
 }
 
@@ -71,7 +73,7 @@ impl Endorsements {
     /// # Errors
     /// When the HTTPS client cannot be set up.
     pub fn new(settings: &EndorsementSettings, kept: PathBuf) -> Result<Self, DistributionError> {
-        let service = settings.fetch.then(|| DistributionService::new(settings.distribution_service.clone()));
+        let service = settings.fetch.then(|| DistributionService::new(settings));
         Ok(Self {
             given: settings.directory.clone().map(Shelf::at),
             kept: Shelf::at(kept),
@@ -98,11 +100,16 @@ impl Endorsements {
             let fetched = service.fetch(&wanted.distribution_path(), || self.kept.read(&path)).await;
             let found = fetched.map_err(|source| unavailable(service, source))?;
             // Whoever answered in AMD's name: only what AMD signed is kept.
-            let Some(der) = found.filter(|der| roots.endorse(der)) else { continue };
+            let Some(der) = found.filter(|der| roots.endorse(der, &primary)) else { continue };
             self.kept.write(&path, &der);
             return Ok(with_certificates(primary, &[der]));
         }
         Ok(primary)
+    }
+
+    /// Collateral of TDX platforms in the operator's directory (`tdx/*.json`), each with its name.
+    pub(crate) fn collateral(&self) -> Vec<(String, Vec<u8>)> {
+        self.given.as_ref().map(|shelf| shelf.files("tdx", "json")).unwrap_or_default()
     }
 
     /// The revocation list of a product's root (DER), no older than a day where it can be fetched.

@@ -34,6 +34,7 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    refresh: JoinHandle<()>,
 }
 
 impl Server {
@@ -46,6 +47,7 @@ impl Server {
     pub async fn stop(self) {
         // The receiver lives as long as the task.
         let _ = self.stop.send(true);
+        self.refresh.abort();
         let _ = self.task.await;
     }
 }
@@ -56,8 +58,10 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let listener = tls::bind(listen).await?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address: listen, source })?;
     let (stop, stopped) = watch::channel(false);
+    let fresh = Arc::clone(&service);
+    let refresh = tokio::spawn(async move { fresh.keep_endorsements_fresh().await });
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router(service), stopped));
-    Ok(Server { address, stop, task })
+    Ok(Server { address, stop, task, refresh })
 }
 
 fn router(service: SharedService) -> Router {

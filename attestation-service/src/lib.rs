@@ -16,6 +16,7 @@ mod release;
 mod service;
 mod store;
 mod token;
+mod verification;
 
 pub use custody::{CustodyError, MasterKey};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};

@@ -1,15 +1,18 @@
 //! The release decision: genuine evidence ∧ registered manifest ∧ licence ∧ policy ∧ seat; then the key, to the guest.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jose::Jwk;
 use jose::jwe::{self, Recipient};
-use launch_evidence::{EvidenceRejected, Expected, HostData, Requirements, VerifiedEvidence};
+use launch_evidence::{EvidenceRejected, HostData, VerifiedEvidence};
 use release_protocol::{
     AttestAnswer, Attestation, Challenge, LeaseId, License, LicenseFile, ProductName, Request, ResourcePath,
     RuntimeData, TeePubKey, Workload, host_data, report_data,
 };
 use serde_json::{Value, json};
 
+use crate::endorsement::EndorsementError;
 use crate::service::{Service, ServiceError, SharedService};
 use crate::store::{AuditKind, LeaseOutcome, LeaseRequest};
 use crate::token::Session;
@@ -29,8 +32,18 @@ pub(crate) enum Refusal {
     Unknown(String),
     /// All seats of the licence are taken.
     SeatsExhausted { seats: u32, entry: u64 },
+    /// Something that the service depends on cannot be asked now.
+    Unavailable { detail: String, retry_after: Duration },
     /// The service itself failed.
     Internal(ServiceError),
+}
+
+impl From<EndorsementError> for Refusal {
+    fn from(error: EndorsementError) -> Self {
+        let EndorsementError::Unavailable { retry_after, .. } = error;
+        tracing::warn!(error = &error as &dyn std::error::Error, "an endorsement cannot be had now");
+        Self::Unavailable { detail: chain(&error), retry_after }
+    }
 }
 
 impl<E: Into<ServiceError>> From<E> for Refusal {
@@ -48,7 +61,7 @@ impl Service {
                 request.version
             )));
         }
-        if !self.verifiers.iter().any(|verifier| verifier.tee() == request.tee.as_ref()) {
+        if !self.verification.knows(request.tee.as_ref()) {
             return Err(Refusal::Malformed(format!("evidence of TEE `{}` is not verified here", request.tee)));
         }
         Ok(Challenge { nonce: self.challenger.issue(self.now())?, extra_params: Value::String(String::new()) })
@@ -168,17 +181,11 @@ impl Service {
             None => HostData::Zero,
             Some(init_data) => HostData::Sha256(host_data(init_data.body.as_bytes())),
         };
-        let expected = Expected { report_data, host_data, requirements: Requirements::default(), now };
+        let primary = self.verification.complete(attestation.tee_evidence.primary_evidence).await?;
         let service = self.clone();
         // Public-key operations take about a millisecond: not on the runtime's own threads.
-        let verified = tokio::task::spawn_blocking(move || {
-            let primary = &attestation.tee_evidence.primary_evidence;
-            let own = service.verifiers.iter().find(|verifier| verifier.recognises(primary));
-            // What nobody recognises, the first refuses by name.
-            let verifier = own.or(service.verifiers.first())?;
-            Some(verifier.verify(primary, &expected))
-        })
-        .await?;
+        let judged = move || service.verification.judge(&primary, report_data, host_data, now);
+        let verified = tokio::task::spawn_blocking(judged).await?;
         match verified {
             Some(Ok(evidence)) => Ok(evidence),
             Some(Err(rejected)) => {

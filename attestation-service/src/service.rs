@@ -8,15 +8,16 @@ use jiff::Timestamp;
 use jose::KeyError;
 use jose::jws::JwsError;
 use jose::signing::SigningKey;
-use launch_evidence::{AzSnpVtpmVerifier, SnpVerifier, TdxVerifier, TrustRoots, Verifier};
 use release_protocol::{LicenseError, ProductName, ServiceAddress};
 
 use crate::challenge::Challenger;
 use crate::custody::{CustodyError, Sealer};
+use crate::endorsement::DistributionError;
 use crate::home::{Home, HomeError, ServiceSettings};
 use crate::policy::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
 use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
+use crate::verification::Verification;
 
 /// What the service could not do for a reason that is not the caller's.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum ServiceError {
     /// A policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The client of the key distribution service cannot be set up.
+    #[error("endorsements cannot be fetched")]
+    Distribution(#[from] DistributionError),
     /// A trust root is malformed.
     #[error("a trust root cannot be used: {0}")]
     TrustRoot(String),
@@ -75,7 +79,7 @@ pub struct Service {
     pub(crate) tokens: TokenIssuer,
     pub(crate) license_key: SigningKey,
     pub(crate) key_sealer: Sealer,
-    pub(crate) verifiers: Vec<Box<dyn Verifier>>,
+    pub(crate) verification: Verification,
     pub(crate) address: ServiceAddress,
     pub(crate) allows_simulated: bool,
     policies: Mutex<HashMap<String, ReleasePolicy>>,
@@ -88,21 +92,14 @@ impl Service {
         let store = Store::open(&home.database_path()).await?;
         let master = home.master_key()?;
         let allows_simulated = !options.simulated_roots.is_empty();
-        let mut roots = TrustRoots::amd();
-        for root in &options.simulated_roots {
-            roots = roots.with_simulated(root).map_err(|error| ServiceError::TrustRoot(error.to_string()))?;
-        }
+        let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         Ok(Self {
             store,
             challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),
             license_key: home.license_key()?,
             key_sealer: master.sealer("image keys")?,
-            verifiers: vec![
-                Box::new(SnpVerifier::new(roots.clone())),
-                Box::new(AzSnpVtpmVerifier::new(roots)),
-                Box::new(TdxVerifier::new()),
-            ],
+            verification,
             address: ServiceAddress { url: options.settings.url, ca_pem: home.ca_pem()? },
             allows_simulated,
             policies: Mutex::new(HashMap::new()),
@@ -118,6 +115,11 @@ impl Service {
     /// The database.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Keeps revocation lists and collateral fresh, for ever. Until it has run for the first time there are none.
+    pub async fn keep_endorsements_fresh(&self) {
+        self.verification.keep_fresh(self.clock).await;
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -119,6 +119,9 @@ pub(crate) struct ServeArgs {
     /// Where to listen; what the settings say by default.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Fetch no endorsements and no revocation lists, whatever the settings say.
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// DANGER: accept evidence of simulated platforms, which protect nothing. For evaluation and tests.
     #[arg(long)]
     pub(crate) allow_simulated: bool,

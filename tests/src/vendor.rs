@@ -90,7 +90,7 @@ impl Vendor {
     /// # Panics
     /// When it does not start.
     pub fn serve(&mut self) {
-        let command = self.command(["serve", "--allow-simulated"]);
+        let command = self.command(["serve", "--offline", "--allow-simulated"]);
         self.serve_by(command);
     }
 
@@ -99,7 +99,7 @@ impl Vendor {
     /// # Panics
     /// When it does not start.
     pub fn serve_ahead(&mut self, minutes: u32) {
-        let service = self.command(["serve", "--allow-simulated"]);
+        let service = self.command(["serve", "--offline", "--allow-simulated"]);
         let mut command = peer("faketime");
         command.args(["-f", &format!("+{minutes}m")]).arg(service.get_program()).args(service.get_args());
         self.serve_by(command);
@@ -126,7 +126,7 @@ impl Vendor {
             let from = self.home.join("service").join(file);
             std::fs::copy(from, other.home.join("service").join(file)).expect("certificate");
         }
-        let mut command = other.command(["serve", "--allow-simulated", "--listen"]);
+        let mut command = other.command(["serve", "--offline", "--allow-simulated", "--listen"]);
         command.arg(&self.listen);
         other.serve_by(command);
     }

@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
-/// The pause between two requests.
-const PAUSE: Duration = Duration::from_secs(10);
+use super::EndorsementSettings;
+
 /// The longest pause that the service's own word can impose.
 const PAUSE_MAX: Duration = Duration::from_mins(10);
 /// The longest that a guest's request waits for its turn.
@@ -52,6 +52,8 @@ pub enum DistributionError {
 pub(super) struct DistributionService {
     http: reqwest::Client,
     base: Url,
+    /// Between two requests.
+    pause: Duration,
     waiting: Semaphore,
     /// When the next request may go out; held while one is under way.
     turn: tokio::sync::Mutex<Instant>,
@@ -61,7 +63,9 @@ pub(super) struct DistributionService {
 }
 
 impl DistributionService {
-    pub(super) fn new(base: Url) -> Result<Self, DistributionError> {
+    pub(super) fn new(settings: &EndorsementSettings) -> Result<Self, DistributionError> {
+        // One provider for all TLS of the process; where there is one already this changes nothing.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(15))
             .redirect(reqwest::redirect::Policy::none())
@@ -70,7 +74,8 @@ impl DistributionService {
         let now = Instant::now();
         Ok(Self {
             http,
-            base,
+            base: settings.distribution_service.clone(),
+            pause: Duration::from_secs(settings.pause_seconds),
             waiting: Semaphore::new(WAITING),
             turn: tokio::sync::Mutex::new(now),
             not_before: Mutex::new(now),
@@ -120,14 +125,14 @@ impl DistributionService {
         let Ok(url) = self.base.join(path) else { return (Ok(None), Duration::ZERO) };
         let mut answer = match self.http.get(url).send().await {
             Ok(answer) => answer,
-            Err(error) => return (Err(DistributionError::Network(error)), PAUSE),
+            Err(error) => return (Err(DistributionError::Network(error)), self.pause),
         };
         let told = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let pause = told.map_or(PAUSE, Duration::from_secs).clamp(PAUSE, PAUSE_MAX);
+        let pause = told.map_or(self.pause, Duration::from_secs).max(self.pause).min(PAUSE_MAX);
         match answer.status() {
-            StatusCode::NOT_FOUND => (Ok(None), PAUSE),
+            StatusCode::NOT_FOUND => (Ok(None), self.pause),
             status if !status.is_success() => (Err(DistributionError::Status(status)), pause),
-            _ => (read(&mut answer).await.map(Some), PAUSE),
+            _ => (read(&mut answer).await.map(Some), self.pause),
         }
     }
 

@@ -29,6 +29,15 @@ impl Shelf {
         (!bytes.is_empty() && bytes.len() as u64 <= FILE_MAX).then_some(bytes)
     }
 
+    /// The files of one extension in a folder of it, by name.
+    pub(super) fn files(&self, folder: &str, extension: &str) -> Vec<(String, Vec<u8>)> {
+        let listed = fs::read_dir(self.0.join(folder)).into_iter().flatten().flatten();
+        let mut names: Vec<PathBuf> = listed.map(|entry| Path::new(folder).join(entry.file_name())).collect();
+        names.retain(|name| name.extension().is_some_and(|found| found == extension));
+        names.sort();
+        names.iter().filter_map(|name| Some((name.display().to_string(), self.read(name)?))).collect()
+    }
+
     /// How long ago it was written.
     pub(super) fn age(&self, relative: &Path, now: Timestamp) -> Option<Duration> {
         let written = fs::metadata(self.0.join(relative)).ok()?.modified().ok()?;

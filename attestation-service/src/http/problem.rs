@@ -41,6 +41,10 @@ pub(super) async fn no_such_route(uri: Uri) -> ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let request_id = uuid::Uuid::now_v7().to_string();
+        let retry_after = match &self.0 {
+            Refusal::Unavailable { retry_after, .. } => retry_after.as_secs().max(1),
+            _ => RETRY_AFTER_SECONDS,
+        };
         let (status, code, title, detail, reasons, entry) = parts(self.0, &request_id);
         let problem = Problem {
             kind: format!("{}{code}", Problem::URN),
@@ -51,18 +55,21 @@ impl IntoResponse for ApiError {
             entry,
             request_id: Some(request_id),
         };
-        respond(status, problem)
+        respond(status, problem, retry_after)
     }
 }
 
+/// When to come back where nothing better is known, in seconds.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-fn respond(status: StatusCode, problem: Problem) -> Response {
+fn respond(status: StatusCode, problem: Problem, retry_after_seconds: u64) -> Response {
     let mut response = (status, Json(problem)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
     }
     response
 }
@@ -92,7 +99,7 @@ pub(super) async fn of_layers(response: Response) -> Response {
         entry: None,
         request_id: Some(uuid::Uuid::now_v7().to_string()),
     };
-    respond(status, problem)
+    respond(status, problem, RETRY_AFTER_SECONDS)
 }
 
 type Parts = (StatusCode, &'static str, &'static str, String, Vec<String>, Option<u64>);
@@ -127,6 +134,9 @@ fn parts(refusal: Refusal, request_id: &str) -> Parts {
             Vec::new(),
             Some(entry),
         ),
+        Refusal::Unavailable { detail, .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
+        }
         Refusal::Internal(error) => internal(&error, request_id),
     }
 }

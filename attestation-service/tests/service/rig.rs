@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -9,7 +10,9 @@ use std::time::UNIX_EPOCH;
 use attestation_service::api::{
     IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Reference, ReferenceValue, SealedManifest,
 };
-use attestation_service::{AuditEntry, Home, Server, Service, ServiceOptions, ServiceSettings, serve};
+use attestation_service::{
+    AuditEntry, EvidenceSettings, Home, Server, Service, ServiceOptions, ServiceSettings, serve,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
@@ -52,6 +55,7 @@ pub(crate) fn advance(seconds: i64) {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) cookie: Option<String>,
+    pub(crate) retry_after: Option<u64>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -79,6 +83,17 @@ impl Answer {
     }
 }
 
+fn settings(listen: SocketAddr, evidence: EvidenceSettings) -> ServiceSettings {
+    ServiceSettings { evidence, ..ServiceSettings::new(listen, "https://127.0.0.1:8443".parse().unwrap()) }
+}
+
+/// Evidence is judged as by default, but nothing is fetched.
+fn offline() -> EvidenceSettings {
+    let mut settings = EvidenceSettings::default();
+    settings.endorsements.fetch = false;
+    settings
+}
+
 /// A running service with one product, one reference value and one image key.
 pub(crate) struct Rig {
     pub(crate) home: Home,
@@ -99,13 +114,18 @@ impl Rig {
 
     /// Starts a service with these simulated roots.
     pub(crate) async fn start_with(simulated_roots: Vec<Vec<u8>>) -> Self {
+        Self::start_judging(simulated_roots, offline()).await
+    }
+
+    /// Starts a service with these simulated roots that judges evidence so.
+    pub(crate) async fn start_judging(simulated_roots: Vec<Vec<u8>>, evidence: EvidenceSettings) -> Self {
         // Whole seconds, so that expiry times can be compared.
         CLOCK.set(Some(Timestamp::from_second(Timestamp::now().as_second()).unwrap()));
         let directory = tempfile::tempdir().unwrap();
         let home = Home::at(directory.path().join("home"));
         home.create(&["127.0.0.1".to_owned()]).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = ServiceSettings::new(listen, "https://127.0.0.1:8443".parse().unwrap());
+        let settings = settings(listen, evidence);
         let options = ServiceOptions { settings, simulated_roots, clock };
         let service = Arc::new(Service::open(&home, options).await.unwrap());
         let admin_token = service.store().create_api_token("test", clock()).await.unwrap();
@@ -139,7 +159,7 @@ impl Rig {
     /// Stops the service and starts it again from its files.
     pub(crate) async fn restart(&mut self) {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = ServiceSettings::new(listen, "https://127.0.0.1:8443".parse().unwrap());
+        let settings = settings(listen, offline());
         let options = ServiceOptions { settings, simulated_roots: vec![platform().ark_der().to_vec()], clock };
         self.service.store().close().await;
         self.service = Arc::new(Service::open(&self.home, options).await.unwrap());
@@ -239,7 +259,8 @@ impl Rig {
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
         let cookie = response.headers().get("set-cookie").map(|cookie| cookie.to_str().unwrap().to_owned());
-        Answer { status, cookie, body: response.bytes().await.unwrap().to_vec() }
+        let retry_after = response.headers().get("retry-after").map(|after| after.to_str().unwrap().parse().unwrap());
+        Answer { status, cookie, retry_after, body: response.bytes().await.unwrap().to_vec() }
     }
 }
 

@@ -13,7 +13,10 @@ use crate::cli::ServeArgs;
 use crate::home::VendorHome;
 
 pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
-    let settings = home.settings()?.service;
+    let mut settings = home.settings()?.service;
+    if args.offline {
+        settings.evidence.endorsements.fetch = false;
+    }
     let simulated_roots = simulated_roots(home, &args)?;
     let files = home.service();
     let options = ServiceOptions { settings: settings.clone(), simulated_roots, clock: Timestamp::now };

@@ -71,7 +71,7 @@ impl Demo {
         let failed = || "cannot start `sealift serve`".to_owned();
         let log = std::fs::File::create(self.path("service.log")).or_fail(ExitCode::Other, failed)?;
         let mut child = self
-            .command(&["serve", "--allow-simulated"])
+            .command(&["serve", "--offline", "--allow-simulated"])
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

@@ -202,6 +202,11 @@ impl SimulatedPlatform {
         &self.ark
     }
 
+    /// The endorsement key's certificate in DER, as evidence brings it.
+    pub fn endorsement_der(&self) -> &[u8] {
+        self.chip.chain.first().map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// The chip.
     pub fn chip_id(&self) -> ChipId {
         self.chip.id

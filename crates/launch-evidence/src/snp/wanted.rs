@@ -94,12 +94,16 @@ pub fn with_certificates(mut primary: Value, certificates: &[Vec<u8>]) -> Value 
 }
 
 impl TrustRoots {
-    /// Whether `der` is an endorsement key's certificate below one of these roots' intermediates: worth keeping. The
-    /// whole judgement is the verifier's.
-    pub fn endorse(&self, der: &[u8]) -> bool {
-        Certificate::parse(der).is_ok_and(|one| {
-            one.is_endorsement_key() && self.intermediates.iter().any(|issuer| one.is_signed_by(issuer))
-        })
+    /// Whether `der` is an endorsement key's certificate below an intermediate that these roots have signed, known here or
+    /// brought by `primary`: worth keeping. The whole judgement is the verifier's.
+    pub fn endorse(&self, der: &[u8], primary: &Value) -> bool {
+        let Ok(endorsement) = Certificate::parse(der) else { return false };
+        let brought = Evidence::parse(primary).map(|evidence| evidence.certificates).unwrap_or_default();
+        let brought = brought.iter().filter_map(|der| Certificate::parse(der).ok());
+        let is_of_a_root = |one: &Certificate| self.roots.iter().any(|root| one.is_signed_by(&root.certificate));
+        endorsement.is_endorsement_key()
+            && (self.intermediates.iter().any(|issuer| endorsement.is_signed_by(issuer))
+                || brought.into_iter().any(|issuer| endorsement.is_signed_by(&issuer) && is_of_a_root(&issuer)))
     }
 }
 

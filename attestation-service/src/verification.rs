@@ -1,0 +1,130 @@
+//! How the service judges evidence: one verifier for each TEE, the operator's requirements, endorsements that evidence
+//! lacks, and revocation lists and collateral that are kept fresh.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use launch_evidence::tdx::Collateral;
+use launch_evidence::{
+    AzSnpVtpmVerifier, EvidenceRejected, Expected, HostData, Requirements, Revocation, SnpVerifier, TdxVerifier,
+    TrustRoots, VerifiedEvidence, Verifier,
+};
+use serde_json::Value;
+
+use crate::endorsement::{EndorsementError, Endorsements};
+use crate::home::{EvidenceSettings, Home};
+use crate::service::ServiceError;
+
+/// How often lists and collateral are looked for.
+const REFRESH: Duration = Duration::from_hours(1);
+
+/// The service's verifiers and what they rest on.
+pub(crate) struct Verification {
+    /// What is trusted, but for lists.
+    roots: TrustRoots,
+    requirements: Requirements,
+    endorsements: Endorsements,
+    current: RwLock<Arc<Verifiers>>,
+}
+
+type Verifiers = Vec<Box<dyn Verifier>>;
+
+impl Verification {
+    /// Trusts AMD's and Intel's roots, and those of the simulated platforms given (DER).
+    pub(crate) fn new(
+        home: &Home,
+        settings: &EvidenceSettings,
+        simulated_roots: &[Vec<u8>],
+    ) -> Result<Self, ServiceError> {
+        let mut roots = TrustRoots::amd();
+        for root in simulated_roots {
+            roots = roots.with_simulated(root).map_err(|error| ServiceError::TrustRoot(error.to_string()))?;
+        }
+        let endorsements = Endorsements::new(&settings.endorsements, home.endorsements_path())?;
+        let this = Self {
+            current: RwLock::new(Arc::new(verifiers(&roots, &endorsements))),
+            roots,
+            requirements: settings.requirements.clone(),
+            endorsements,
+        };
+        Ok(this)
+    }
+
+    /// Whether evidence of this TEE is judged here.
+    pub(crate) fn knows(&self, tee: &str) -> bool {
+        self.current().iter().any(|verifier| verifier.tee() == tee)
+    }
+
+    /// The evidence with the endorsement that it lacks, where there is one.
+    pub(crate) async fn complete(&self, primary: Value) -> Result<Value, EndorsementError> {
+        self.endorsements.complete(primary, &self.roots).await
+    }
+
+    /// Judges evidence, about a millisecond of public-key operations; not for an asynchronous task's own thread.
+    pub(crate) fn judge(
+        &self,
+        primary: &Value,
+        report_data: [u8; 64],
+        host_data: HostData,
+        now: Timestamp,
+    ) -> Option<Result<VerifiedEvidence, EvidenceRejected>> {
+        let verifiers = self.current();
+        let own = verifiers.iter().find(|verifier| verifier.recognises(primary));
+        // What nobody recognises, the first refuses by name.
+        let verifier = own.or(verifiers.first())?;
+        let expected = Expected { report_data, host_data, requirements: self.requirements.clone(), now };
+        Some(verifier.verify(primary, &expected))
+    }
+
+    /// Looks for fresh revocation lists and collateral, once.
+    pub(crate) async fn refresh(&self, now: Timestamp) {
+        let mut roots = self.roots.clone();
+        let hardware: Vec<_> =
+            self.roots.products().filter(|(_, simulated)| !simulated).map(|(product, _)| product).collect();
+        for product in hardware {
+            let Some(list) = self.endorsements.revocation_list(product, now).await else {
+                if self.requirements.revocation == Revocation::Require {
+                    tracing::error!(%product, "no revocation list: evidence of this product is refused");
+                }
+                continue;
+            };
+            match roots.clone().with_revocation_list(&list) {
+                Ok(with) => roots = with,
+                Err(error) => tracing::warn!(%product, %error, "a revocation list is not usable"),
+            }
+        }
+        let fresh = Arc::new(verifiers(&roots, &self.endorsements));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    /// Refreshes for ever.
+    pub(crate) async fn keep_fresh(&self, clock: fn() -> Timestamp) {
+        loop {
+            self.refresh(clock()).await;
+            tokio::time::sleep(REFRESH).await;
+        }
+    }
+
+    fn current(&self) -> Arc<Verifiers> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn verifiers(roots: &TrustRoots, endorsements: &Endorsements) -> Verifiers {
+    let mut tdx = TdxVerifier::new();
+    for (name, text) in endorsements.collateral() {
+        match Collateral::from_json(&text) {
+            Ok(collateral) => tdx = tdx.with_collateral(collateral),
+            Err(error) => tracing::warn!(name, %error, "collateral is not usable"),
+        }
+    }
+    vec![Box::new(SnpVerifier::new(roots.clone())), Box::new(AzSnpVtpmVerifier::new(roots.clone())), Box::new(tdx)]
+}
+
+impl fmt::Debug for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verification").field("requirements", &self.requirements).finish_non_exhaustive()
+    }
+}
