@@ -328,6 +328,9 @@ pub(crate) struct SimulateLaunchArgs {
     /// How many virtual CPUs.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) vcpus: u32,
+    /// Initialisation data: their SHA-256 goes into `HOST_DATA`, as a host passes it, and the guest is told of the file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init_data: Option<PathBuf>,
     /// Only print the launch measurement; run nothing.
     #[arg(long)]
     pub(crate) measure_only: bool,

@@ -11,7 +11,7 @@ pub(crate) async fn run(args: AttestArgs, console: &Console) -> Result<(), Failu
     let license = license::read(&args.license)?;
     let service = license.unverified().service.url.clone();
     let attester = attester::open(console)?;
-    let client = ServiceClient::new(license)?;
+    let client = ServiceClient::new(license)?.with_init_data(args.init_data.as_deref())?;
     let answer = client.attest(attester.as_ref(), None, None).await.map_err(Refused::into_failure)?;
     let claims = claims(&answer.token)?;
     let document = json!({

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use command_line::{Console, ExitCode, Failure};
 use launch_evidence::configfs::ConfigfsAttester;
+use launch_evidence::sev_guest::SevGuestAttester;
 use launch_evidence::simulated::SimulatedAttester;
 use launch_evidence::{Attester, AttesterError};
 
@@ -20,9 +21,19 @@ pub(crate) fn open(console: &Console) -> Result<Box<dyn Attester>, Failure> {
         console.say("note: the platform is SIMULATED; it protects nothing");
         return Ok(Box::new(attester));
     }
-    ConfigfsAttester::new(CONFIGFS)
-        .map(|attester| Box::new(attester) as Box<dyn Attester>)
-        .map_err(|error| failure(&error))
+    kernels(Path::new(CONFIGFS)).map_err(|error| failure(&error))
+}
+
+/// The kernel's interface: `configfs-tsm`, which also brings the host's certificates, else the guest driver's device.
+fn kernels(base: &Path) -> Result<Box<dyn Attester>, AttesterError> {
+    match ConfigfsAttester::new(base) {
+        Ok(attester) => Ok(Box::new(attester)),
+        Err(missing) => match SevGuestAttester::new() {
+            Ok(attester) => Ok(Box::new(attester)),
+            // The newer interface is the one to get.
+            Err(_) => Err(missing),
+        },
+    }
 }
 
 /// An attester's error as a command's.

@@ -47,6 +47,9 @@ pub(crate) struct ImageArgs {
     /// The licence that the vendor issued.
     #[arg(long, value_name = "FILE")]
     pub(crate) license: PathBuf,
+    /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
+    #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
+    pub(crate) init_data: Option<PathBuf>,
     /// The platform to pick from an index (os/architecture[/variant]); this machine's by default.
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
@@ -89,6 +92,9 @@ pub(crate) struct AttestArgs {
     /// The licence, which names the service.
     #[arg(long, value_name = "FILE")]
     pub(crate) license: PathBuf,
+    /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
+    #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
+    pub(crate) init_data: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use command_line::{Console, Failure};
 use serde::Serialize;
 
+use launch_evidence::sev_guest::DEVICE;
+
 use crate::attester::{CONFIGFS, SIMULATED_PLATFORM};
 use crate::cli::DoctorArgs;
 use crate::{attester, license};
@@ -54,7 +56,10 @@ fn evidence(console: &Console) -> Finding {
     let simulated = std::env::var_os(SIMULATED_PLATFORM).is_some();
     match attester::open(console) {
         Ok(_) if simulated => finding("launch evidence", State::Note, "a SIMULATED platform; it protects nothing"),
-        Ok(attester) => finding("launch evidence", State::Ok, &format!("{} through {CONFIGFS}", attester.tee())),
+        Ok(attester) => {
+            let through = if Path::new(CONFIGFS).is_dir() { CONFIGFS } else { DEVICE };
+            finding("launch evidence", State::Ok, &format!("{} through {through}", attester.tee()))
+        }
         Err(failure) => finding("launch evidence", State::Missing, &failure.causes.join(": ")),
     }
 }

@@ -1,6 +1,8 @@
 //! The service's client: challenge, attestation, keys, renewal. Trusts the licence's certificate authority alone.
 
 use std::error::Error;
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
 use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
@@ -8,8 +10,8 @@ use jose::jwe::{EphemeralKey, Jwe};
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
 use release_protocol::{
-    AttestAnswer, Attestation, Challenge, Evidence, KBS_PREFIX, KBS_VERSION, LeaseId, LicenseFile, Problem, Request,
-    ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
+    AttestAnswer, Attestation, Challenge, Evidence, InitData, KBS_PREFIX, KBS_VERSION, LeaseId, LicenseFile, Problem,
+    Request, ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
 };
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -19,11 +21,15 @@ use url::Url;
 /// The largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
+/// The longest initialisation data, in bytes.
+const INIT_DATA_MAX: u64 = 256 * 1024;
+
 /// One guest's conversation with its service.
 pub(crate) struct ServiceClient {
     http: reqwest::Client,
     base: Url,
     license: LicenseFile,
+    init_data: Option<InitData>,
     key: EphemeralKey,
 }
 
@@ -71,7 +77,21 @@ impl ServiceClient {
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
         let key = EphemeralKey::generate().or_fail(ExitCode::Other, || "cannot make the guest's key".to_owned())?;
-        Ok(Self { http, base: service.url.clone(), license, key })
+        Ok(Self { http, base: service.url.clone(), license, init_data: None, key })
+    }
+
+    /// The same, for a guest that was launched with these initialisation data.
+    pub(crate) fn with_init_data(self, file: Option<&Path>) -> Result<Self, Failure> {
+        let Some(file) = file else { return Ok(self) };
+        let cannot = || format!("cannot read the initialisation data `{}`", file.display());
+        let mut body = String::new();
+        let opened = std::fs::File::open(file).or_fail(ExitCode::BadInput, cannot)?;
+        opened.take(INIT_DATA_MAX + 1).read_to_string(&mut body).or_fail(ExitCode::BadInput, cannot)?;
+        if body.len() as u64 > INIT_DATA_MAX {
+            return Err(Failure::bad_input(format!("`{}` has more than {INIT_DATA_MAX} bytes", file.display())));
+        }
+        let format = file.extension().and_then(|extension| extension.to_str()).unwrap_or("text").to_owned();
+        Ok(Self { init_data: Some(InitData { format, body }), ..self })
     }
 
     /// Attests, stating `workload`; `lease` renews one.
@@ -100,7 +120,7 @@ impl ServiceClient {
             report_data(&runtime_data, "").or_fail(ExitCode::Other, || "cannot bind the runtime data".to_owned())?;
         let primary_evidence = attester.evidence(&bound).map_err(|error| crate::attester::failure(&error))?;
         let attestation = Attestation {
-            init_data: None,
+            init_data: self.init_data.clone(),
             runtime_data,
             tee_evidence: Evidence { primary_evidence, additional_evidence: String::new() },
         };

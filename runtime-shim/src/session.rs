@@ -71,7 +71,7 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
         command: command.clone(),
     };
     let key_paths = image.key_paths()?;
-    let client = ServiceClient::new(license)?;
+    let client = ServiceClient::new(license)?.with_init_data(args.init_data.as_deref())?;
     let answer = client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
     let lease = answer.lease.ok_or_else(no_lease)?;
     let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token };

@@ -1,6 +1,7 @@
 //! Evidence that must not count, seen from the shim's side: stale, foreign, replayed, made for another key.
 
 use end_to_end::device::{launch, run_with_device};
+use end_to_end::peer::run;
 use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::vendor::Vendor;
 use launch_evidence::simulated::LaunchOptions;
@@ -79,5 +80,29 @@ async fn a_nonce_of_another_service_is_refused() {
         guest.evidence(data).unwrap()
     });
     said.failed(124, "the nonce is not one of this service's");
+    scene.vendor.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn initialisation_data_are_bound_to_the_launch() {
+    let scene = Scene::set().await;
+    let file = scene.scratch.path().join("init-data.toml");
+    std::fs::write(&file, "tenant = \"one\"\n").unwrap();
+    let launch = |told: Option<&std::path::Path>| {
+        let mut command = scene.vendor.command(["simulate", "launch", "--init-data"]);
+        command.arg(&file).arg("--initrd").arg(scene.vendor.shim()).arg("--");
+        command.args(["run", &scene.sealed, "--license", &scene.license]);
+        if let Some(told) = told {
+            command.arg("--init-data").arg(told);
+        }
+        run(command.env("SEALIFT_STATE_DIR", scene.vendor.state_directory()))
+    };
+    let said = launch(None);
+    assert_eq!(said.code, WORKLOAD_CODE, "{}", said.stderr);
+    // The guest says something else than what the host had passed.
+    let other = scene.scratch.path().join("other.toml");
+    std::fs::write(&other, "tenant = \"two\"\n").unwrap();
+    launch(Some(&other)).failed(124, "host-data");
+    launch(Some(std::path::Path::new("/nonexistent"))).failed(123, "cannot read the initialisation data");
     scene.vendor.assert_nothing_left();
 }

@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod identity;
 pub mod measure;
 pub mod saved;
+pub mod sev_guest;
 pub mod simulated;
 pub mod snp;
 pub mod tdx;

@@ -18,6 +18,8 @@ use crate::home::VendorHome;
 
 /// The variable that tells the guest where its report device is.
 const DEVICE: &str = "SEALIFT_SIMULATED_PLATFORM";
+/// The variable by which the guest is told of its initialisation data.
+const INIT_DATA: &str = "SEALIFT_INIT_DATA";
 /// The simulated guests' virtual CPU.
 const VCPU_TYPE: &str = "EPYC-v4";
 
@@ -50,7 +52,10 @@ async fn launch(home: &VendorHome, args: &SimulateLaunchArgs, console: &Console)
     let program = copy_program(&args.initrd, scratch.path())?;
     let input = launch_input(args, &program, scratch.path())?;
     let guest = platform
-        .launch(&input, LaunchOptions::default())
+        .launch(
+            &input,
+            LaunchOptions { host_data: host_data_of(args.init_data.as_deref())?, ..LaunchOptions::default() },
+        )
         .or_fail(ExitCode::BadInput, || "cannot launch the simulated guest".to_owned())?;
     let measurement = guest.measurement().to_string();
     if args.measure_only {
@@ -61,6 +66,13 @@ async fn launch(home: &VendorHome, args: &SimulateLaunchArgs, console: &Console)
     let _server = SimulatedServer::start(&socket, guest)
         .or_fail(ExitCode::Other, || "cannot serve the simulated report device".to_owned())?;
     run_guest(&program, &socket, args).await
+}
+
+/// What the host passes at launch: the digest of the initialisation data, or zero.
+fn host_data_of(init_data: Option<&Path>) -> Result<[u8; 32], Failure> {
+    let Some(file) = init_data else { return Ok([0; 32]) };
+    let read = fs::read(file).or_fail(ExitCode::BadInput, || format!("cannot read `{}`", file.display()))?;
+    Ok(release_protocol::host_data(&read))
 }
 
 /// The copy that is measured and executed: the original may change under way.
@@ -94,6 +106,7 @@ async fn run_guest(program: &Path, socket: &Path, args: &SimulateLaunchArgs) -> 
     let mut guest = Command::new(program)
         .args(&args.args)
         .env(DEVICE, socket)
+        .envs(args.init_data.as_ref().map(|file| (INIT_DATA, file)))
         .spawn()
         .or_fail(ExitCode::BadInput, || format!("cannot run `{}`", args.initrd.display()))
         .map_err(|failure| {
