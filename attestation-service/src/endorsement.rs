@@ -1,6 +1,7 @@
 //! Endorsements for evidence that comes without: from the operator's directory, else from the service's own store of
 //! what it fetched before, else from AMD's key distribution service. Judging them is the verifier's.
 
+mod collateral;
 mod distribution;
 mod shelf;
 
@@ -11,16 +12,21 @@ use jiff::Timestamp;
 use launch_evidence::TrustRoots;
 use launch_evidence::snp::Product;
 use launch_evidence::snp::wanted::{WantedEndorsement, revocation_list_path, with_certificates};
+use launch_evidence::tdx::wanted::{WantedCollateral, with_collateral};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
+use collateral::CollateralService;
 pub use distribution::DistributionError;
 use distribution::DistributionService;
 pub use shelf::Shelf;
 
 /// AMD's key distribution service.
 const AMD: &str = "https://kdsintf.amd.com/";
+
+/// Intel's provisioning certification service.
+const INTEL: &str = "https://api.trustedservices.intel.com/";
 
 /// Where endorsements come from.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -35,12 +41,20 @@ pub struct EndorsementSettings {
     pub distribution_service: Url,
     /// The pause between two requests to it, in seconds: AMD allows about one in ten, a mirror of one's own more.
     pub pause_seconds: u64,
+    /// The base address of Intel's provisioning certification service, or of a caching service (PCCS).
+    pub collateral_service: Url,
 }
 
 impl Default for EndorsementSettings {
     fn default() -> Self {
-        let distribution_service = Url::parse(AMD).unwrap_or_else(|_| unreachable!("a constant that parses"));
-        Self { directory: None, fetch: true, distribution_service, pause_seconds: 10 }
+        let parsed = |text| Url::parse(text).unwrap_or_else(|_| unreachable!("a constant that parses"));
+        Self {
+            directory: None,
+            fetch: true,
+            distribution_service: parsed(AMD),
+            pause_seconds: 10,
+            collateral_service: parsed(INTEL),
+        }
     }
 }
 
@@ -48,8 +62,8 @@ impl Default for EndorsementSettings {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndorsementError {
-    /// The key distribution service cannot answer now.
-    #[error("AMD's key distribution service cannot be asked now")]
+    /// AMD's or Intel's service cannot answer now.
+    #[error("the service that has this machine's endorsement cannot be asked now")]
     Unavailable {
         /// When to ask again.
         retry_after: Duration,
@@ -65,6 +79,7 @@ pub struct Endorsements {
     given: Option<Shelf>,
     kept: Shelf,
     service: Option<DistributionService>,
+    collateral: Option<CollateralService>,
 }
 
 impl Endorsements {
@@ -78,6 +93,10 @@ impl Endorsements {
             given: settings.directory.clone().map(Shelf::at),
             kept: Shelf::at(kept),
             service: service.transpose()?,
+            collateral: settings
+                .fetch
+                .then(|| CollateralService::new(settings.collateral_service.clone()))
+                .transpose()?,
         })
     }
 
@@ -86,7 +105,15 @@ impl Endorsements {
     ///
     /// # Errors
     /// [`EndorsementError::Unavailable`] when the certificate may exist and cannot be fetched now.
-    pub async fn complete(&self, primary: Value, roots: &TrustRoots) -> Result<Value, EndorsementError> {
+    pub async fn complete(
+        &self,
+        primary: Value,
+        roots: &TrustRoots,
+        now: Timestamp,
+    ) -> Result<Value, EndorsementError> {
+        if let Some(wanted) = WantedCollateral::of(&primary) {
+            return self.complete_quote(primary, &wanted, now).await;
+        }
         let candidates = WantedEndorsement::candidates(&primary);
         let shelves = || self.given.iter().chain([&self.kept]);
         for wanted in &candidates {
@@ -105,6 +132,35 @@ impl Endorsements {
             return Ok(with_certificates(primary, &[der]));
         }
         Ok(primary)
+    }
+
+    /// A quote with its platform's collateral, no older than a day where it can be fetched. The operator's own is with
+    /// the verifier already, which prefers it.
+    async fn complete_quote(
+        &self,
+        primary: Value,
+        wanted: &WantedCollateral,
+        now: Timestamp,
+    ) -> Result<Value, EndorsementError> {
+        let path = PathBuf::from("tdx").join(format!("{}.json", wanted.fmspc));
+        let kept = || self.kept.read(&path).and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let fresh = || self.kept.age(&path, now).is_some_and(|age| age < LIST_FRESH).then(kept).flatten();
+        if let Some(collateral) = fresh() {
+            return Ok(with_collateral(primary, collateral));
+        }
+        let Some(service) = &self.collateral else { return Ok(primary) };
+        match service.fetch(&wanted.fmspc, wanted.authority, fresh).await {
+            Ok(Some(collateral)) => {
+                self.kept.write(&path, collateral.to_string().as_bytes());
+                Ok(with_collateral(primary, collateral))
+            }
+            Ok(None) => Ok(primary),
+            // Older than a day may still be within its own dates: the verifier judges these.
+            Err(source) => match kept() {
+                Some(collateral) => Ok(with_collateral(primary, collateral)),
+                None => Err(EndorsementError::Unavailable { retry_after: Duration::from_secs(30), source }),
+            },
+        }
     }
 
     /// Collateral of TDX platforms in the operator's directory (`tdx/*.json`), each with its name.

@@ -181,7 +181,7 @@ impl Service {
             None => HostData::Zero,
             Some(init_data) => HostData::Sha256(host_data(init_data.body.as_bytes())),
         };
-        let primary = self.verification.complete(attestation.tee_evidence.primary_evidence).await?;
+        let primary = self.verification.complete(attestation.tee_evidence.primary_evidence, now).await?;
         let service = self.clone();
         // Public-key operations take about a millisecond: not on the runtime's own threads.
         let judged = move || service.verification.judge(&primary, report_data, host_data, now);

@@ -58,8 +58,8 @@ impl Verification {
     }
 
     /// The evidence with the endorsement that it lacks, where there is one.
-    pub(crate) async fn complete(&self, primary: Value) -> Result<Value, EndorsementError> {
-        self.endorsements.complete(primary, &self.roots).await
+    pub(crate) async fn complete(&self, primary: Value, now: Timestamp) -> Result<Value, EndorsementError> {
+        self.endorsements.complete(primary, &self.roots, now).await
     }
 
     /// Judges evidence, about a millisecond of public-key operations; not for an asynchronous task's own thread.

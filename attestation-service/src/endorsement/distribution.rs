@@ -42,6 +42,9 @@ pub enum DistributionError {
     /// Its answer is too long.
     #[error("its answer has more than {ANSWER_MAX} bytes")]
     TooLong,
+    /// Its answer is not of the documented form.
+    #[error("its answer is not of the documented form")]
+    Malformed,
     /// Too many requests wait, or the pause that it asked for lasts longer than a guest can wait.
     #[error("it has been asked too often")]
     Busy,

@@ -10,6 +10,7 @@ pub(crate) mod quote;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
+pub mod wanted;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
