@@ -35,6 +35,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     refresh: JoinHandle<()>,
+    service: SharedService,
 }
 
 impl Server {
@@ -48,6 +49,7 @@ impl Server {
         // The receiver lives as long as the task.
         let _ = self.stop.send(true);
         self.refresh.abort();
+        self.service.stop_watches();
         let _ = self.task.await;
     }
 }
@@ -60,8 +62,8 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let (stop, stopped) = watch::channel(false);
     let fresh = Arc::clone(&service);
     let refresh = tokio::spawn(async move { fresh.keep_endorsements_fresh().await });
-    let task = tokio::spawn(tls::accept_loop(listener, acceptor, router(service), stopped));
-    Ok(Server { address, stop, task, refresh })
+    let task = tokio::spawn(tls::accept_loop(listener, acceptor, router(Arc::clone(&service)), stopped));
+    Ok(Server { address, stop, task, refresh, service })
 }
 
 fn router(service: SharedService) -> Router {

@@ -17,6 +17,7 @@ mod service;
 mod store;
 mod token;
 mod verification;
+mod watch;
 
 pub use custody::{CustodyError, MasterKey};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};

@@ -18,6 +18,7 @@ use crate::policy::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
 use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
 use crate::verification::Verification;
+use crate::watch::Changes;
 
 /// What the service could not do for a reason that is not the caller's.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,7 @@ pub struct Service {
     pub(crate) key_sealer: Sealer,
     pub(crate) verification: Verification,
     pub(crate) address: ServiceAddress,
+    pub(crate) changes: Changes,
     pub(crate) allows_simulated: bool,
     policies: Mutex<HashMap<String, ReleasePolicy>>,
     clock: fn() -> Timestamp,
@@ -102,6 +104,7 @@ impl Service {
             verification,
             address: ServiceAddress { url: options.settings.url, ca_pem: home.ca_pem()? },
             allows_simulated,
+            changes: Changes::new(),
             policies: Mutex::new(HashMap::new()),
             clock: options.clock,
         })

@@ -86,3 +86,21 @@ pub(crate) fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), F
         .and_then(|mut file| file.write_all(contents))
         .or_fail(ExitCode::BadInput, || format!("cannot write `{}`", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_that_the_readme_shows_are_understood() {
+        let readme = include_str!("../../README.md");
+        let (_, sample) = readme.split_once("```toml\n").unwrap();
+        let (sample, _) = sample.split_once("```").unwrap();
+        let text = format!("[service]\nlisten = \"127.0.0.1:1\"\nurl = \"https://localhost/\"\n{sample}");
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let requirements = &settings.service.evidence.requirements;
+        assert_eq!(requirements.revocation, launch_evidence::Revocation::Require);
+        let genoa = &requirements.minimum_tcb[&launch_evidence::snp::Product::Genoa];
+        assert_eq!((genoa.snp, genoa.microcode_by_model[&160]), (22, 27));
+    }
+}

@@ -10,8 +10,8 @@ use jose::jwe::{EphemeralKey, Jwe};
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
 use release_protocol::{
-    AttestAnswer, Attestation, Challenge, Evidence, InitData, KBS_PREFIX, KBS_VERSION, LeaseId, LicenseFile, Problem,
-    Request, ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
+    AttestAnswer, Attestation, Challenge, Evidence, InitData, KBS_PREFIX, KBS_VERSION, LeaseId, LeaseNews, LicenseFile,
+    Problem, Request, ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
 };
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -149,6 +149,18 @@ impl ServiceClient {
         let url = self.url("lease/end")?;
         let answer = self.http.post(url).bearer_auth(token).send().await.map_err(|error| self.unreachable(&error))?;
         self.body(answer).await.map(drop)
+    }
+
+    /// Waits for news of the lease. The service holds the request for a while and then says that there are none.
+    pub(crate) async fn watch(&self, token: &str, since: Option<u64>) -> Result<LeaseNews, Refused> {
+        let mut url = self.url("lease/watch")?;
+        if let Some(since) = since {
+            url.query_pairs_mut().append_pair("since", &since.to_string());
+        }
+        let answer = self.http.get(url).bearer_auth(token).send().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.body(answer).await?;
+        Ok(serde_json::from_slice(&bytes)
+            .or_fail(ExitCode::VerificationFailed, || "the service's news of the lease cannot be read".to_owned())?)
     }
 
     /// Whether the service answers, and accepts simulated platforms.

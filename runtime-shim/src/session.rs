@@ -1,11 +1,13 @@
 //! The road from a reference and a licence to the layers' keys: verify, attest, receive. Shared by `run` and `unpack`.
 
+use std::time::Duration;
+
 use command_line::{Console, Failure, store_failure};
 use image_store::{BlobStream, Store};
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::options::PrivateOptions;
-use release_protocol::{Lease, Obligations, Workload};
+use release_protocol::{Lease, LeaseState, Obligations, Workload};
 
 use crate::cli::ImageArgs;
 use crate::image::{Layer, SignedImage};
@@ -35,6 +37,8 @@ pub(crate) struct LeaseHolder {
     attester: Box<dyn Attester>,
     workload: Workload,
     token: String,
+    /// What the service wants to hear with the next request for news.
+    since: Option<u64>,
 }
 
 impl LeaseHolder {
@@ -44,6 +48,28 @@ impl LeaseHolder {
         self.token = answer.token;
         self.lease = answer.lease.ok_or_else(no_lease)?;
         Ok(())
+    }
+
+    /// Waits until the service says something else than that the lease lives. Trouble on the way is slept over: the
+    /// renewals decide how long the workload goes on without the service.
+    pub(crate) async fn news(&mut self) -> LeaseState {
+        let mut pause = NEWS_PAUSE;
+        loop {
+            match self.client.watch(&self.token, self.since).await {
+                Ok(news) => {
+                    self.since = Some(news.since);
+                    pause = NEWS_PAUSE;
+                    if news.state != LeaseState::Live {
+                        return news.state;
+                    }
+                }
+                Err(refused) => {
+                    tracing::debug!("no news of the lease: {}", refused.into_failure().message);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(NEWS_PAUSE_MAX);
+                }
+            }
+        }
     }
 
     /// Gives the lease back. A service that is out of reach lets it lapse.
@@ -56,6 +82,11 @@ impl LeaseHolder {
         }
     }
 }
+
+/// The shortest pause before news are asked for again after trouble.
+const NEWS_PAUSE: Duration = Duration::from_secs(1);
+/// The longest.
+const NEWS_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Verifies the image, attests, and receives its keys. No layer has been requested when this returns.
 pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Console) -> Result<Session, Failure> {
@@ -74,7 +105,7 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     let client = ServiceClient::new(license)?.with_init_data(args.init_data.as_deref())?;
     let answer = client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
     let lease = answer.lease.ok_or_else(no_lease)?;
-    let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token };
+    let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token, since: None };
     let received = async {
         let obligations = answer.obligations.unwrap_or_default();
         check_obligations(&obligations, &image, &command, &keys)?;

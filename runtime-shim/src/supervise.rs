@@ -1,10 +1,11 @@
-//! While the workload runs: renew the lease, pass signals on, and stop everything when the lease is gone.
+//! While the workload runs: renew the lease, hear of its end, pass signals on, and stop everything when the lease is gone.
 //!
 //! Time is `CLOCK_BOOTTIME`, which the host's wall clock cannot turn back and which goes on while the guest sleeps.
 
 use std::time::Duration;
 
-use command_line::{Console, Failure};
+use command_line::{Answerer, Console, Failure};
+use release_protocol::LeaseState;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::kbs::Refused;
@@ -44,7 +45,7 @@ impl Deadlines {
     pub(crate) fn of(holder: &LeaseHolder, asked_at: BootTime) -> Self {
         let lease = &holder.lease;
         Self {
-            renew_at: asked_at.plus(Duration::from_secs(lease.renew_after_seconds())),
+            renew_at: asked_at.plus(jittered(Duration::from_secs(lease.renew_after_seconds()))),
             stop_at: asked_at.plus(Duration::from_secs(lease.ttl_seconds.saturating_add(lease.grace_seconds))),
         }
     }
@@ -54,7 +55,14 @@ impl Deadlines {
 pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadlines, console: &Console) -> Failure {
     let mut warned = false;
     loop {
-        wait_until(deadlines.renew_at).await;
+        tokio::select! {
+            () = wait_until(deadlines.renew_at) => {}
+            news = holder.news() => {
+                if let LeaseState::Ended { reason } = news {
+                    return Failure::denied("the service ended the lease").cause(reason).from_answerer(Answerer::Service);
+                }
+            }
+        }
         let asked_at = BootTime::now();
         let renewal = tokio::time::timeout(deadlines.stop_at.until(), holder.renew()).await;
         match renewal {
@@ -83,6 +91,12 @@ pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadline
             Err(_) => return Failure::unavailable("the service did not answer before the lease and its grace ended"),
         }
     }
+}
+
+/// A little less than `duration`: guests that started together do not renew together for ever.
+fn jittered(duration: Duration) -> Duration {
+    let part = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    duration.saturating_sub(duration / 10 * part / 255)
 }
 
 /// The longest pause between two tries to renew.

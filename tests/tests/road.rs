@@ -168,6 +168,23 @@ async fn a_revoked_licence_stops_what_runs_and_lets_nothing_start() {
 }
 
 #[tokio::test]
+async fn a_revocation_reaches_a_connected_shim_long_before_its_next_renewal() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = PlainImage::make(&scratch.path().join("plain")).await;
+    let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
+    let sealed = oci(scratch.path(), "sealed");
+    vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
+    // The next renewal would come after 20 minutes; the test has none to spare.
+    let (id, license) = vendor.license(PRODUCT, &["--lease", "1h", "--grace", "1h"]);
+    let (child, stdout) = start_waiting(&vendor, &sealed, &license.display().to_string(), "embedded");
+    vendor.sealift(["license", "revoke", &id, "--reason", "returned"]).succeeded();
+    let (code, _, stderr) = finish(child, stdout);
+    assert_eq!(code, 127, "{stderr}");
+    assert!(stderr.contains("was revoked") && stderr.contains("returned"), "{stderr}");
+    vendor.assert_nothing_left();
+}
+
+#[tokio::test]
 async fn renewal_keeps_a_workload_running_past_its_first_lease() {
     let scratch = tempfile::tempdir().unwrap();
     let plain = PlainImage::make(&scratch.path().join("plain")).await;

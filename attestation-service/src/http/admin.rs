@@ -2,8 +2,8 @@
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
@@ -19,6 +19,7 @@ use crate::api::{
 use crate::release::Refusal;
 use crate::service::SharedService;
 use crate::store::AuditEntry;
+use crate::watch::Change;
 
 pub(super) fn routes(service: SharedService) -> Router<SharedService> {
     Router::new()
@@ -49,7 +50,22 @@ async fn authenticate(
     if !service.store.api_token_is_good(token, service.now()).await? {
         return Err(Refusal::NotAttested("the API token is unknown or has expired".to_owned()).into());
     }
-    Ok(next.run(request).await)
+    let change = change_of(request.method(), request.uri().path());
+    let response = next.run(request).await;
+    if let Some(change) = change.filter(|_| response.status().is_success()) {
+        service.changed(change);
+    }
+    Ok(response)
+}
+
+/// What a request changes, for the guests that hold leases.
+fn change_of(method: &Method, path: &str) -> Option<Change> {
+    let is_licensing = ["/licenses", "/leases"].iter().any(|part| path.contains(part));
+    match (method == Method::GET, is_licensing) {
+        (true, _) => None,
+        (false, true) => Some(Change::Licensing),
+        (false, false) => Some(Change::Release),
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,13 +1,14 @@
 //! The key broker protocol (KBS 0.4.0) below `/kbs/v0`, for our shim and for stock clients.
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use release_protocol::{Attestation, Request, SESSION_COOKIE};
+use release_protocol::{Attestation, LeaseNews, Request, SESSION_COOKIE};
+use serde::Deserialize;
 
 use super::problem::{ApiError, body};
 use crate::release::Refusal;
@@ -19,6 +20,7 @@ pub(super) fn routes() -> Router<SharedService> {
         .route("/attest", post(attest))
         .route("/resource/{*path}", get(resource))
         .route("/lease/end", post(end_lease))
+        .route("/lease/watch", get(watch_lease))
 }
 
 async fn auth(State(service): State<SharedService>, bytes: Bytes) -> Result<Response, ApiError> {
@@ -51,6 +53,19 @@ async fn resource(
 async fn end_lease(State(service): State<SharedService>, headers: HeaderMap) -> Result<StatusCode, ApiError> {
     service.end_own_lease(session_token(&headers)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct Since {
+    since: Option<u64>,
+}
+
+async fn watch_lease(
+    State(service): State<SharedService>,
+    Query(query): Query<Since>,
+    headers: HeaderMap,
+) -> Result<Json<LeaseNews>, ApiError> {
+    Ok(Json(service.watch_lease(session_token(&headers), query.since).await?))
 }
 
 fn session_cookie(value: &str) -> Result<HeaderValue, Refusal> {

@@ -13,3 +13,4 @@ mod release;
 mod rig;
 mod seats;
 mod stock_client;
+mod watch;

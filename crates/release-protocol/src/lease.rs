@@ -38,3 +38,28 @@ impl Lease {
         (self.ttl_seconds / 3).max(1)
     }
 }
+
+/// What the service answers to a guest that holds a request open (`GET /kbs/v0/lease/watch`).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LeaseNews {
+    /// What becomes of the lease.
+    #[serde(flatten)]
+    pub state: LeaseState,
+    /// To be sent with the next request (`?since=`), so that nothing between two requests is missed.
+    pub since: u64,
+}
+
+/// What becomes of a lease.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum LeaseState {
+    /// It may not go on: the workload is to be stopped.
+    Ended {
+        /// Why.
+        reason: String,
+    },
+    /// Nothing has happened.
+    Live,
+    /// Something that it rests on has changed: it is to be renewed now.
+    Renew,
+}
