@@ -1,6 +1,6 @@
 # The release policy of products that have none of their own.
 #
-# Evidence, licence, registration and seats are judged by the service before this runs; a policy can only be stricter.
+# Evidence, licence, registration, denied platforms and seats are judged by the service itself; a policy can only be stricter.
 # Input and output are documented in README.md beside this file.
 package sealift.release
 
@@ -15,14 +15,20 @@ allow if {
 
 # The vendor released this guest: by its launch measurement, or by the key that signed its ID block.
 known_guest if {
+	measured
 	some reference in input.references
 	reference.measurement == input.tee.measurement
 }
 
 known_guest if {
+	measured
 	some reference in id_key_references
 	input.tee.guest_svn >= reference.min_svn
 }
+
+# An SEV-SNP launch measurement covers all that boots. Of no other TEE can one value say that: MRTD covers the firmware of a
+# TD, the measurement of an Azure machine its paravisor. What boots above is in registers, which reference values do not have.
+measured if input.tee.tee == "snp"
 
 id_key_references contains reference if {
 	some reference in input.references
@@ -35,57 +41,134 @@ signed_by(reference) if {
 	trim(reference.id_key_digest, "0") != ""
 }
 
-deny contains reason if {
+registers := {
+	"tdx": ["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"],
+	"az-snp-vtpm": ["pcrs"],
+}
+
+tee := object.get(input, ["tee", "tee"], "(none)")
+
+product := object.get(input, ["product"], "(none)")
+
+measurement := object.get(input, ["tee", "measurement"], "(none)")
+
+# The values of one member of the reference values that count.
+wanted(member) := {value |
+	some reference in object.get(input, ["references"], [])
+	value := reference[member]
+}
+
+deny contains finding if {
+	not measured
+	names := object.get(registers, [tee], ["measurement"])
+	finding := {
+		"message": sprintf(
+			"the default policy releases nothing to guests of TEE %v: no reference value of product %v covers all that they boot (%v)",
+			[tee, product, concat(", ", names)],
+		),
+		"claim": "tee.tee",
+		"expected": "snp",
+		"found": tee,
+		"fix": sprintf(
+			"give the product a policy that compares %v with the vendor's own values: `sealift policy set`",
+			[concat(", ", [sprintf("tee.%v", [name]) | some name in names])],
+		),
+	}
+}
+
+deny contains finding if {
+	measured
 	not known_guest
 	count(id_key_references) == 0
 	count(retirements) == 0
-	reason := sprintf(
-		"launch measurement %v is no reference value of product %v: the guest (firmware, kernel, shim or command line) is not one that the vendor released",
-		[object.get(input, ["tee", "measurement"], "(none)"), object.get(input, ["product"], "(none)")],
-	)
+	finding := {
+		"message": sprintf(
+			"launch measurement %v is no reference value of product %v: the guest (firmware, kernel, shim or command line) is not one that the vendor released",
+			[measurement, product],
+		),
+		"claim": "tee.measurement",
+		"expected": wanted("measurement"),
+		"found": measurement,
+		"fix": "boot a guest that the vendor released, or release this one with `sealift reference add --measure`, from the files that boot",
+	}
 }
 
-deny contains reason if {
+deny contains finding if {
+	measured
 	not known_guest
 	count(id_key_references) > 0
-	reason := sprintf(
-		"guest SVN %v is below %v, the lowest that product %v accepts under ID key %v",
-		[input.tee.guest_svn, min({reference.min_svn | some reference in id_key_references}), input.product, input.tee.id_key_digest],
-	)
+	lowest := min({reference.min_svn | some reference in id_key_references})
+	finding := {
+		"message": sprintf(
+			"guest SVN %v is below %v, the lowest that product %v accepts under ID key %v",
+			[input.tee.guest_svn, lowest, product, input.tee.id_key_digest],
+		),
+		"claim": "tee.guest_svn",
+		"expected": lowest,
+		"found": input.tee.guest_svn,
+		"fix": "launch a newer guest, whose ID block has this security version or a higher one",
+	}
 }
 
-deny contains reason if {
+deny contains finding if {
+	measured
 	not known_guest
-	some reason in retirements
+	some finding in retirements
 }
 
-retirements contains reason if {
+retirements contains finding if {
 	some reference in input.retired_references
 	reference.measurement == input.tee.measurement
-	reason := sprintf(
-		"launch measurement %v is no reference value of product %v any more, it was retired at %v: %v",
-		[reference.measurement, input.product, reference.retired_at, reference.retire_reason],
-	)
+	finding := {
+		"message": sprintf(
+			"launch measurement %v is no reference value of product %v any more, it was retired at %v: %v",
+			[reference.measurement, product, reference.retired_at, reference.retire_reason],
+		),
+		"claim": "tee.measurement",
+		"expected": wanted("measurement"),
+		"found": reference.measurement,
+		"fix": "boot the guest that replaces it; `sealift reference list` shows which ones count",
+	}
 }
 
-retirements contains reason if {
+retirements contains finding if {
 	some reference in input.retired_references
 	signed_by(reference)
 	input.tee.guest_svn >= reference.min_svn
-	reason := sprintf(
-		"ID key %v is no reference value of product %v any more, it was retired at %v: %v",
-		[reference.id_key_digest, input.product, reference.retired_at, reference.retire_reason],
-	)
+	finding := {
+		"message": sprintf(
+			"ID key %v is no reference value of product %v any more, it was retired at %v: %v",
+			[reference.id_key_digest, product, reference.retired_at, reference.retire_reason],
+		),
+		"claim": "tee.id_key_digest",
+		"expected": wanted("id_key_digest"),
+		"found": reference.id_key_digest,
+		"fix": "launch a guest whose ID block is signed by a key that counts; `sealift reference list` shows which ones do",
+	}
 }
 
-deny contains "debugging is allowed on this guest, its memory is open to the host" if {
-	input.tee.policy.debug
+deny contains finding if {
+	some claim in ["tee.policy.debug", "tee.td_attributes.debug"]
+	object.get(input, split(claim, "."), false)
+	finding := {
+		"message": "debugging is allowed on this guest, its memory is open to the host",
+		"claim": claim,
+		"expected": false,
+		"found": true,
+		"fix": "launch the guest with debugging forbidden in its policy",
+	}
 }
 
-deny contains reason if {
+deny contains finding if {
 	count(object.get(input, ["product_signers"], [])) > 0
 	not signed
-	reason := "no signature over this manifest is by a signer of the product"
+	finding := {
+		"message": "no signature over this manifest is by a signer of the product",
+		"claim": "workload.signers",
+		"expected": input.product_signers,
+		"found": object.get(input, ["workload", "signers"], []),
+		"fix": "run the image as it was packed and signed for this product; `sealift verify` checks its signatures",
+	}
 }
 
 signed if {

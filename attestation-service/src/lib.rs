@@ -9,6 +9,7 @@ pub mod api;
 mod challenge;
 mod custody;
 pub mod endorsement;
+mod finding;
 mod home;
 mod http;
 mod policy;
@@ -20,8 +21,9 @@ mod verification;
 mod watch;
 
 pub use custody::{CustodyError, MasterKey};
+pub use finding::{Finding, Stage};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};
 pub use http::{ServeError, Server, serve};
-pub use policy::{DEFAULT_POLICY, PolicyDecision, PolicyError, ReleasePolicy};
+pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy};
 pub use service::{Service, ServiceError, ServiceOptions};
 pub use store::{AuditEntry, Store, StoreError};

@@ -1,5 +1,7 @@
 //! Release policies in Rego: compiled once, evaluated with limits. The input's schema is documented in policies/README.md.
 
+mod case;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,11 @@ use std::time::Duration;
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use release_protocol::Obligations;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Finding;
+
+pub use case::PolicyCase;
 
 /// The policy of products that have none of their own: demands a known launch measurement or ID key.
 pub const DEFAULT_POLICY: &str = include_str!("../../policies/release.rego");
@@ -39,12 +45,13 @@ pub enum PolicyError {
 }
 
 /// What a policy answered.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct PolicyDecision {
     /// Whether everything that was asked for may be released.
     pub allow: bool,
-    /// Why not.
-    pub deny: Vec<String>,
+    /// Why not: at most [`Finding::COUNT_MAX`], sorted by message.
+    pub deny: Vec<Finding>,
     /// Duties of the shim.
     pub obligations: Obligations,
 }
@@ -98,9 +105,10 @@ impl ReleasePolicy {
             }
         };
         let allow = rule("allow")? == Some(serde_json::Value::Bool(true));
-        let deny: Vec<String> = match rule("deny")? {
+        let deny: Vec<Finding> = match rule("deny")? {
             None => Vec::new(),
             Some(value) => serde_json::from_value(value)
+                .map(Finding::bounded)
                 .map_err(|error| PolicyError::Output { rule: "deny", problem: error.to_string() })?,
         };
         let obligations = match rule("obligations")? {

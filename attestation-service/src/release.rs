@@ -13,6 +13,7 @@ use release_protocol::{
 use serde_json::{Value, json};
 
 use crate::endorsement::EndorsementError;
+use crate::finding::{Finding, Stage};
 use crate::service::{Service, ServiceError, SharedService};
 use crate::store::{AuditKind, LeaseOutcome, LeaseRequest};
 use crate::token::Session;
@@ -207,10 +208,10 @@ impl Service {
     ) -> Result<Granted, Refusal> {
         let license = match self.presented_license(asked) {
             Ok(license) => license,
-            Err(reason) => return self.deny(asked, evidence, None, vec![reason], now).await,
+            Err(reason) => return self.deny(asked, evidence, None, Stage::License, vec![reason.into()], now).await,
         };
         if let Some(reason) = self.license_refusal(&license, evidence, now).await? {
-            return self.deny(asked, evidence, Some(&license), vec![reason], now).await;
+            return self.deny(asked, evidence, Some(&license), Stage::License, vec![reason.into()], now).await;
         }
         let registered = self.store.registered_manifests(&asked.workload.manifest_digest).await?;
         let Some(registered_manifest) = registered.iter().find(|manifest| license.products.contains(&manifest.product))
@@ -225,7 +226,7 @@ impl Service {
                     )
                 }
             };
-            return self.deny(asked, evidence, Some(&license), vec![reason], now).await;
+            return self.deny(asked, evidence, Some(&license), Stage::Manifest, vec![reason.into()], now).await;
         };
         let product = registered_manifest.product.clone();
         let input = self.policy_input(asked, evidence, &license, &product, &registered_manifest.image, now).await?;
@@ -234,16 +235,17 @@ impl Service {
             Ok(decision) => decision,
             Err(error) => {
                 let reason = format!("the release policy of product {product} gave no decision: {error}");
-                return self.deny(asked, evidence, Some(&license), vec![reason], now).await;
+                return self.deny(asked, evidence, Some(&license), Stage::Policy, vec![reason.into()], now).await;
             }
         };
         if !decision.allow {
-            let reasons = if decision.deny.is_empty() {
-                vec![format!("the release policy of product {product} does not allow it and gives no reason")]
+            let findings = if decision.deny.is_empty() {
+                let reason = format!("the release policy of product {product} does not allow it and gives no reason");
+                vec![reason.into()]
             } else {
                 decision.deny
             };
-            return self.deny(asked, evidence, Some(&license), reasons, now).await;
+            return self.deny(asked, evidence, Some(&license), Stage::Policy, findings, now).await;
         }
         let request = LeaseRequest {
             id: asked.lease.clone(),
@@ -317,6 +319,8 @@ impl Service {
             "references": references,
             "retired_references": retired,
             "tee": evidence.claims(),
+            "platform": evidence.claims().platform(),
+            "checks": checks(evidence),
             "license": license,
             "workload": asked.workload,
             "image": image,
@@ -329,11 +333,13 @@ impl Service {
         asked: &Asked<'_>,
         evidence: &VerifiedEvidence,
         license: Option<&License>,
-        reasons: Vec<String>,
+        stage: Stage,
+        findings: Vec<Finding>,
         now: Timestamp,
     ) -> Result<Granted, Refusal> {
+        let reasons = Finding::messages(&findings);
         let body = json!({
-            "reasons": reasons, "lease": asked.lease, "license": license.map(|license| &license.id),
+            "stage": stage.name(), "reasons": reasons, "findings": findings, "lease": asked.lease, "license": license.map(|license| &license.id),
             "manifest_digest": asked.workload.manifest_digest, "measurement": evidence.measurement().to_string(),
             "chip_id": evidence.chip_id().to_string(), "evidence": evidence.evidence_digest(),
             "simulated": evidence.is_simulated(), "renewal": asked.runtime_data.lease.is_some(),
@@ -362,6 +368,11 @@ fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {
     let malformed = |error: &dyn std::error::Error| Refusal::Malformed(format!("`tee-pubkey` cannot be used: {error}"));
     let jwk: Jwk = serde_json::to_value(key).and_then(serde_json::from_value).map_err(|error| malformed(&error))?;
     Recipient::from_jwk(&jwk).map_err(|error| malformed(&error))
+}
+
+/// The names of the checks and how each ended; what they found stands in the claims.
+fn checks(evidence: &VerifiedEvidence) -> Value {
+    evidence.checks().iter().map(|check| json!({"name": check.name, "verdict": check.verdict})).collect()
 }
 
 fn reasons(rejected: &EvidenceRejected) -> Vec<String> {

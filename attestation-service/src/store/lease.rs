@@ -10,6 +10,7 @@ use super::audit::{AuditKind, append};
 use super::license::{LicenseRecord, later, license_in};
 use super::{Store, StoreError, millis, timestamp};
 use crate::api::LeaseStatus;
+use crate::finding::Stage;
 
 /// Asks for a lease or its renewal, after evidence and policy have been judged.
 #[derive(Clone, Debug)]
@@ -109,21 +110,22 @@ async fn decide(
     now: Timestamp,
 ) -> Result<LeaseOutcome, StoreError> {
     let Some(record) = license_in(transaction, &request.license).await? else {
-        return deny(transaction, request, format!("licence {} is unknown", request.license), now).await;
+        let reason = format!("licence {} is unknown", request.license);
+        return deny(transaction, request, Stage::License, reason, now).await;
     };
     if let Some(reason) = record.refusal(now) {
-        return deny(transaction, request, reason, now).await;
+        return deny(transaction, request, Stage::License, reason, now).await;
     }
     let held =
         sqlx::query("SELECT * FROM lease WHERE id = $1").bind(&request.id.0).fetch_optional(&mut **transaction).await?;
     let Some(row) = held else {
         if request.renewal {
-            return deny(transaction, request, "there is no lease to renew".to_owned(), now).await;
+            return deny(transaction, request, Stage::Lease, "there is no lease to renew".to_owned(), now).await;
         }
         return grant(transaction, request, &record, now).await;
     };
     if row.try_get::<Option<i64>, _>("ended_at")?.is_some() {
-        return deny(transaction, request, "the lease has ended".to_owned(), now).await;
+        return deny(transaction, request, Stage::Lease, "the lease has ended".to_owned(), now).await;
     }
     let same = row.try_get::<&str, _>("license_id")? == request.license.0
         && row.try_get::<&str, _>("product")? == request.product.as_str()
@@ -131,7 +133,7 @@ async fn decide(
         && row.try_get::<&str, _>("chip_id")? == request.chip_id;
     if !same {
         let reason = "the lease was granted for another licence, image or chip".to_owned();
-        return deny(transaction, request, reason, now).await;
+        return deny(transaction, request, Stage::Lease, reason, now).await;
     }
     if row.try_get::<i64, _>("challenge_at")? >= millis(request.challenge_at) {
         // The same answer to a challenge once more: the same lease, unchanged.
@@ -210,7 +212,12 @@ async fn exhausted(
     if row.try_get::<u32, _>(0)? < seats {
         return Ok(None);
     }
-    let body = audit_body(request, &json!({"reasons": [format!("all {seats} seats are taken")]}));
+    let body = audit_body(
+        request,
+        &json!({
+            "stage": Stage::Seats.name(), "reasons": [format!("all {seats} seats are taken")],
+        }),
+    );
     let entry = append(transaction, AuditKind::Denied, &body, now).await?;
     Ok(Some(LeaseOutcome::SeatsExhausted { seats, entry }))
 }
@@ -218,11 +225,12 @@ async fn exhausted(
 async fn deny(
     transaction: &mut Transaction<'static, Sqlite>,
     request: &LeaseRequest,
+    stage: Stage,
     reason: String,
     now: Timestamp,
 ) -> Result<LeaseOutcome, StoreError> {
-    let entry =
-        append(transaction, AuditKind::Denied, &audit_body(request, &json!({"reasons": [reason]})), now).await?;
+    let body = audit_body(request, &json!({"stage": stage.name(), "reasons": [reason]}));
+    let entry = append(transaction, AuditKind::Denied, &body, now).await?;
     Ok(LeaseOutcome::Denied { reason, entry })
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use attestation_service::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
+use attestation_service::{DEFAULT_POLICY, Finding, PolicyCase, PolicyError, ReleasePolicy};
 use release_protocol::Obligations;
 use serde_json::{Value, json};
 
@@ -15,16 +15,20 @@ fn input() -> Value {
         "product": "shop",
         "product_signers": ["signer-1"],
         "references": [{"measurement": "ab"}],
-        "tee": {"measurement": "ab", "policy": {"debug": false}},
+        "tee": {"tee": "snp", "measurement": "ab", "policy": {"debug": false}},
         "workload": {"manifest_digest": MANIFEST, "signers": ["signer-1"], "command": []},
     })
+}
+
+fn messages(findings: Vec<Finding>) -> Vec<String> {
+    findings.into_iter().map(|finding| finding.message).collect()
 }
 
 fn decide(change: impl FnOnce(&mut Value)) -> (bool, Vec<String>) {
     let mut input = input();
     change(&mut input);
     let decision = ReleasePolicy::compile(DEFAULT_POLICY).unwrap().evaluate(&input).unwrap();
-    (decision.allow, decision.deny)
+    (decision.allow, messages(decision.deny))
 }
 
 #[test]
@@ -70,9 +74,9 @@ fn the_cases_beside_the_policies_hold() {
     let mut count = 0;
     for case in fs::read_dir(cases).unwrap() {
         let path = case.unwrap().path();
-        let case: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let decision = ReleasePolicy::compile(DEFAULT_POLICY).unwrap().evaluate(&case["input"]).unwrap();
-        assert_eq!(serde_json::to_value(decision).unwrap(), case["decision"], "{}", path.display());
+        let case: PolicyCase = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let differences = case.differences(&ReleasePolicy::compile(DEFAULT_POLICY).unwrap()).unwrap();
+        assert!(differences.is_empty(), "{}: {differences:?}", path.display());
         count += 1;
     }
     assert!(count >= 4, "only {count} cases were found");
@@ -154,6 +158,54 @@ async fn a_policy_of_ones_own_decides_and_obliges() {
 }
 
 #[tokio::test]
+async fn a_policy_reads_platform_and_checks() {
+    let rig = Rig::start().await;
+    let source = "package sealift.release\nimport rego.v1\n\
+        allow if {\n\tinput.platform.product == input.tee.product\n\tinput.platform.chip_id == input.tee.chip_id\n\
+        \tinput.platform.reported_tcb == input.tee.reported_tcb\n\
+        \tevery check in input.checks { check.verdict in {\"passed\", \"skipped\"} }\n\
+        \t{\"name\": \"report-signature\", \"verdict\": \"passed\"} in input.checks\n}\n";
+    assert_eq!(rig.set_policy(source).await.status, 204);
+    run(&rig).await.ok::<release_protocol::AttestAnswer>();
+}
+
+#[tokio::test]
+async fn findings_reach_the_audit_log_in_full_and_the_guest_by_their_messages() {
+    let rig = Rig::start().await;
+    let source = "package sealift.release\nimport rego.v1\nallow := true\ndeny contains \"plain words\"\n\
+        deny contains {\"message\": \"an object\", \"claim\": \"tee.vmpl\", \"expected\": [1, 2], \
+        \"found\": input.tee.vmpl, \"fix\": \"ask at another level\"}";
+    assert_eq!(rig.set_policy(source).await.status, 204);
+    assert_eq!(run(&rig).await.denied(), ["an object", "plain words"]);
+    let [entry] = rig.audit_of("denied").await.try_into().unwrap();
+    let whole = json!({
+        "message": "an object", "claim": "tee.vmpl", "expected": [1, 2], "found": 0, "fix": "ask at another level",
+    });
+    assert_eq!(entry["findings"], json!([whole, {"message": "plain words"}]));
+    assert_eq!((&entry["reasons"], &entry["stage"]), (&json!(["an object", "plain words"]), &json!("policy")));
+}
+
+#[tokio::test]
+async fn a_policy_with_a_thousand_reasons_fills_no_audit_log() {
+    let rig = Rig::start().await;
+    let source = "package sealift.release\nimport rego.v1\n\
+        deny contains concat(\"\", [sprintf(\"%04d \", [n]) | some n in numbers.range(m, m + 400)]) if some m in numbers.range(1, 50)";
+    assert_eq!(rig.set_policy(source).await.status, 204);
+    let reasons = run(&rig).await.denied();
+    assert_eq!(reasons.len(), Finding::COUNT_MAX);
+    assert!(reasons.iter().all(|reason| reason.len() <= Finding::TEXT_MAX + 3), "{reasons:?}");
+}
+
+#[test]
+fn a_reason_of_another_form_is_refused() {
+    for reason in ["1", "{\"claim\": \"now\"}", "{\"message\": \"no\", \"remedy\": \"none\"}"] {
+        let source = format!("package sealift.release\nimport rego.v1\ndeny contains {reason}");
+        let compiled = ReleasePolicy::compile(&source);
+        assert!(matches!(compiled, Err(PolicyError::Output { rule: "deny", .. })), "{compiled:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_policy_is_not_set_and_the_old_one_stays() {
     let rig = Rig::start().await;
     for source in ["nonsense", "package elsewhere\nallow := true"] {
@@ -184,5 +236,21 @@ fn the_documented_example_does_what_it_says() {
     let decision = policy.evaluate(&input).unwrap();
     assert!(decision.allow && decision.obligations.read_only_root);
     input["tee"]["simulated"] = json!(true);
-    assert_eq!(policy.evaluate(&input).unwrap().deny, ["simulated platforms run nothing of ours"]);
+    assert_eq!(messages(policy.evaluate(&input).unwrap().deny), ["simulated platforms run nothing of ours"]);
+}
+
+#[test]
+fn the_documented_policy_for_tdx_wants_every_register() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/README.md")).unwrap();
+    let source = readme.split("```rego\n").nth(2).unwrap().split("```").next().unwrap();
+    let policy = ReleasePolicy::compile(source).unwrap();
+    let mut input = input();
+    input["tee"] =
+        json!({"tee": "tdx", "tcb_status": "UpToDate", "mrtd": "…", "rtmr0": "…", "rtmr1": "…", "rtmr2": "…"});
+    assert!(policy.evaluate(&input).unwrap().allow);
+    for (member, value) in [("rtmr2", "another"), ("tee", "snp"), ("tcb_status", "OutOfDate")] {
+        let mut input = input.clone();
+        input["tee"][member] = json!(value);
+        assert!(!policy.evaluate(&input).unwrap().allow, "{member}");
+    }
 }
