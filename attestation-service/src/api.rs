@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::platform::{Platform, PlatformRule};
+
 /// The path below which the admin API is served.
 pub const API_PREFIX: &str = "/api/v1";
 
@@ -279,6 +281,9 @@ pub struct LeaseStatus {
     pub manifest_digest: String,
     /// The chip that it runs on.
     pub chip_id: String,
+    /// What else is known of the platform; absent where the lease has not been renewed since that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// Whether the platform is simulated.
     pub simulated: bool,
     /// `live`, `ended` or `lapsed`.
@@ -290,6 +295,49 @@ pub struct LeaseStatus {
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<String>,
+}
+
+/// Asks that platforms should get nothing any more.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct NewPlatformDenial {
+    /// Which.
+    pub rule: PlatformRule,
+    /// Why; told to guests that are denied, and kept in the audit log.
+    pub reason: String,
+    /// Only ask which leases it would end.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a denial did, or would do.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PlatformDenied {
+    /// Which platforms.
+    pub rule: PlatformRule,
+    /// Whether nothing was denied.
+    pub dry_run: bool,
+    /// The live leases on them: they end at their next renewal.
+    pub leases: Vec<LeaseStatus>,
+}
+
+/// Lifts a denial, which must be spelt as it is listed or in another order of components.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PlatformAllowance {
+    /// Which.
+    pub rule: PlatformRule,
+    /// Why; kept in the audit log.
+    pub reason: String,
+}
+
+/// A denial of platforms that holds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct PlatformDenial {
+    /// Which.
+    pub rule: PlatformRule,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub denied_at: Timestamp,
 }
 
 /// The answer of `/healthz`.

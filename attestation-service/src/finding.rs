@@ -182,7 +182,8 @@ impl Stage {
             ),
             Self::Key => (
                 "key",
-                "attest for the image that the key belongs to; `sealift inspect` shows which key seals an image",
+                "attest for the image that the key belongs to, under a licence and a lease that hold; `sealift inspect` shows \
+                 which key seals an image",
             ),
         }
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod kbs;
+mod platform;
 mod problem;
 mod tls;
 

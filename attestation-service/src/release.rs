@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::endorsement::EndorsementError;
 use crate::finding::{Finding, Stage};
+use crate::platform::Platform;
 use crate::service::{Service, ServiceError, SharedService};
 use crate::store::{AuditKind, LeaseOutcome, LeaseRequest};
 use crate::token::Session;
@@ -229,6 +230,12 @@ impl Service {
             return self.deny(asked, evidence, Some(&license), Stage::Manifest, vec![reason.into()], now).await;
         };
         let product = registered_manifest.product.clone();
+        let platform = Platform::of(evidence.claims());
+        let chip_id = evidence.chip_id().to_string();
+        let denied = self.store.platform_findings(&chip_id, platform.as_ref()).await?;
+        if !denied.is_empty() {
+            return self.deny(asked, evidence, Some(&license), Stage::Platform, denied, now).await;
+        }
         let input = self.policy_input(asked, evidence, &license, &product, &registered_manifest.image, now).await?;
         let policy = self.policy(&product).await?;
         let decision = match tokio::task::spawn_blocking(move || policy.evaluate(&input)).await? {
@@ -252,7 +259,8 @@ impl Service {
             license: license.id.clone(),
             product: product.clone(),
             manifest_digest: asked.workload.manifest_digest.clone(),
-            chip_id: evidence.chip_id().to_string(),
+            chip_id,
+            platform,
             simulated: evidence.is_simulated(),
             renewal: asked.runtime_data.lease.is_some(),
             challenge_at,

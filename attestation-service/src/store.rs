@@ -7,6 +7,7 @@ mod audit;
 mod image_key;
 mod lease;
 mod license;
+mod platform;
 mod product;
 mod reference;
 mod token;

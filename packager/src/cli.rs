@@ -3,6 +3,7 @@
 mod evidence;
 mod guest;
 mod launch;
+mod platform;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use url::Url;
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
+pub(crate) use platform::PlatformCommand;
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
 #[derive(Debug, Parser)]
@@ -62,6 +64,9 @@ pub(crate) enum Command {
     /// Reference values: the guests that may open a product's images, by launch measurement or ID key.
     #[command(subcommand)]
     Reference(ReferenceCommand),
+    /// Platforms that get nothing: by product, chip or firmware level.
+    #[command(subcommand)]
+    Platform(PlatformCommand),
     /// Release policies (Rego), one a product.
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -11,6 +11,7 @@ pub(crate) mod lease;
 pub(crate) mod license;
 pub(crate) mod measure;
 pub(crate) mod pack;
+pub(crate) mod platform;
 pub(crate) mod policy;
 pub(crate) mod product;
 pub(crate) mod reference;

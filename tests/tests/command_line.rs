@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 38] = [
+    let commands: [&[&str]; 42] = [
         &[],
         &["init"],
         &["demo"],
@@ -36,6 +36,10 @@ fn help_of_every_command_of_sealift() {
         &["reference", "list"],
         &["reference", "retire"],
         &["reference", "remove"],
+        &["platform"],
+        &["platform", "deny"],
+        &["platform", "allow"],
+        &["platform", "list"],
         &["policy"],
         &["policy", "set"],
         &["policy", "show"],
@@ -74,7 +78,7 @@ fn help_of_every_command_of_the_shim() {
 
 #[test]
 fn errors_in_their_two_forms() {
-    let cases: [(&str, &[&str]); 18] = [
+    let cases: [(&str, &[&str]); 20] = [
         ("sealift", &["--home", "/nonexistent", "product", "list"]),
         ("sealift", &["--home", "/nonexistent", "--output", "json", "product", "list"]),
         ("sealift", &["inspect", "oci:/nonexistent:v1"]),
@@ -91,6 +95,8 @@ fn errors_in_their_two_forms() {
         ("sealift", &["reference", "add", "--product", "shop"]),
         ("sealift", &["reference", "add", "--product", "shop", "--digest", "ab", "--vcpus", "2"]),
         ("sealift", &["reference", "add", "--product", "shop", "--id-key-digest", "ab", "--min-svn", "1"]),
+        ("sealift", &["platform", "deny", "Milan:fmc<3", "--reason", "old"]),
+        ("sealift", &["platform", "deny", "Rome", "--reason", "old"]),
         ("sealift-shim", &["run", "oci:/nonexistent:v1", "--license", "/nonexistent"]),
         ("sealift-shim", &["unpack", "oci:/nonexistent:v1", "/tmp", "--license", "/nonexistent"]),
     ];

@@ -36,6 +36,7 @@ pub(super) fn routes(service: SharedService) -> Router<SharedService> {
         .route("/leases", get(leases))
         .route("/leases/{lease}/end", post(end_lease))
         .route("/audit", get(audit))
+        .merge(super::platform::routes())
         .layer(from_fn_with_state(service, authenticate))
 }
 

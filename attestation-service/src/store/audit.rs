@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::{Store, StoreError, millis, timestamp};
@@ -18,6 +19,8 @@ pub(crate) enum AuditKind {
     LeaseRenewed,
     LicenseIssued,
     LicenseRevoked,
+    PlatformAllowed,
+    PlatformDenied,
     PolicyChanged,
     ProductCreated,
     ReferenceAdded,
@@ -36,6 +39,8 @@ impl AuditKind {
             Self::LeaseRenewed => "lease_renewed",
             Self::LicenseIssued => "license_issued",
             Self::LicenseRevoked => "license_revoked",
+            Self::PlatformAllowed => "platform_allowed",
+            Self::PlatformDenied => "platform_denied",
             Self::PolicyChanged => "policy_changed",
             Self::ProductCreated => "product_created",
             Self::ReferenceAdded => "reference_added",
@@ -92,16 +97,25 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(AuditEntry {
-                    sequence: u64::try_from(row.try_get::<i64, _>("sequence")?)
-                        .map_err(|_| StoreError::Value("audit sequence"))?,
-                    at: timestamp(row.try_get("at")?)?,
-                    kind: row.try_get("kind")?,
-                    body: serde_json::from_str(row.try_get("body")?)?,
-                })
-            })
-            .collect()
+        rows.iter().map(from_row).collect()
     }
+
+    /// One entry.
+    pub(crate) async fn audit_entry(&self, number: u64) -> Result<AuditEntry, StoreError> {
+        let unknown = || StoreError::Unknown { kind: "audit entry", name: number.to_string() };
+        let row = sqlx::query("SELECT sequence, at, kind, body FROM audit_entry WHERE sequence = $1")
+            .bind(i64::try_from(number).map_err(|_| unknown())?)
+            .fetch_optional(&self.pool)
+            .await?;
+        from_row(&row.ok_or_else(unknown)?)
+    }
+}
+
+fn from_row(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
+    Ok(AuditEntry {
+        sequence: u64::try_from(row.try_get::<i64, _>("sequence")?).map_err(|_| StoreError::Value("audit sequence"))?,
+        at: timestamp(row.try_get("at")?)?,
+        kind: row.try_get("kind")?,
+        body: serde_json::from_str(row.try_get("body")?)?,
+    })
 }

@@ -4,13 +4,15 @@ use jiff::Timestamp;
 use release_protocol::{Lease, LeaseId, LicenseId, ProductName};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{Executor, Row as _, Sqlite, Transaction};
 
 use super::audit::{AuditKind, append};
 use super::license::{LicenseRecord, later, license_in};
+use super::platform::findings;
 use super::{Store, StoreError, millis, timestamp};
 use crate::api::LeaseStatus;
 use crate::finding::Stage;
+use crate::platform::Platform;
 
 /// Asks for a lease or its renewal, after evidence and policy have been judged.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct LeaseRequest {
     pub(crate) product: ProductName,
     pub(crate) manifest_digest: String,
     pub(crate) chip_id: String,
+    /// What else is known of the platform.
+    pub(crate) platform: Option<Platform>,
     pub(crate) simulated: bool,
     /// Whether the guest says that it renews.
     pub(crate) renewal: bool,
@@ -52,7 +56,7 @@ impl Store {
 
     /// Why nothing may be released under the lease at `now`; `None` when something may.
     pub(crate) async fn lease_refusal(&self, id: &LeaseId, now: Timestamp) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT license_id, ended_at, expires_at FROM lease WHERE id = $1")
+        let row = sqlx::query("SELECT license_id, ended_at, expires_at, chip_id, platform FROM lease WHERE id = $1")
             .bind(&id.0)
             .fetch_optional(&self.pool)
             .await?;
@@ -62,6 +66,9 @@ impl Store {
         }
         if row.try_get::<i64, _>("expires_at")? <= millis(now) {
             return Ok(Some("the lease has expired".to_owned()));
+        }
+        if let Some(finding) = self.platform_findings(row.try_get("chip_id")?, platform(&row)?.as_ref()).await?.pop() {
+            return Ok(Some(finding.message));
         }
         let license = LicenseId(row.try_get("license_id")?);
         Ok(match self.license(&license).await? {
@@ -116,6 +123,12 @@ async fn decide(
     if let Some(reason) = record.refusal(now) {
         return deny(transaction, request, Stage::License, reason, now).await;
     }
+    // Once more, under the lock: what a denial found to be running is all that runs.
+    if let Some(finding) =
+        findings(&mut **transaction, &request.chip_id, request.platform.as_ref()).await?.into_iter().next()
+    {
+        return deny(transaction, request, Stage::Platform, finding.message, now).await;
+    }
     let held =
         sqlx::query("SELECT * FROM lease WHERE id = $1").bind(&request.id.0).fetch_optional(&mut **transaction).await?;
     let Some(row) = held else {
@@ -154,7 +167,7 @@ async fn grant(
     let (expires_at, seat_until) = ends(record, now)?;
     sqlx::query(
         "INSERT INTO lease (id, license_id, product, manifest_digest, chip_id, simulated, started_at, expires_at, \
-         seat_until, challenge_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+         seat_until, challenge_at, platform) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(&request.id.0)
     .bind(&request.license.0)
@@ -166,6 +179,7 @@ async fn grant(
     .bind(millis(expires_at))
     .bind(millis(seat_until))
     .bind(millis(request.challenge_at))
+    .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
     .execute(&mut **transaction)
     .await?;
     append(transaction, AuditKind::LeaseGranted, &audit_body(request, &json!({})), now).await?;
@@ -186,11 +200,12 @@ async fn renew(
         return Ok(full);
     }
     let (expires_at, seat_until) = ends(record, now)?;
-    sqlx::query("UPDATE lease SET expires_at = $2, seat_until = $3, challenge_at = $4 WHERE id = $1")
+    sqlx::query("UPDATE lease SET expires_at = $2, seat_until = $3, challenge_at = $4, platform = $5 WHERE id = $1")
         .bind(&request.id.0)
         .bind(millis(expires_at))
         .bind(millis(seat_until))
         .bind(millis(request.challenge_at))
+        .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
         .execute(&mut **transaction)
         .await?;
     append(transaction, AuditKind::LeaseRenewed, &audit_body(request, &json!({})), now).await?;
@@ -263,6 +278,23 @@ fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp) -> Lease {
     }
 }
 
+/// The leases that are live, newest first.
+pub(super) async fn live_leases<'e>(
+    executor: impl Executor<'e, Database = Sqlite>,
+    now: Timestamp,
+) -> Result<Vec<LeaseStatus>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM lease WHERE ended_at IS NULL AND seat_until > $1 ORDER BY started_at DESC, id")
+            .bind(millis(now))
+            .fetch_all(executor)
+            .await?;
+    rows.iter().map(|row| status(row, now)).collect()
+}
+
+fn platform(row: &SqliteRow) -> Result<Option<Platform>, StoreError> {
+    Ok(row.try_get::<Option<&str>, _>("platform")?.map(serde_json::from_str).transpose()?)
+}
+
 fn status(row: &SqliteRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
     let ended = row.try_get::<Option<i64>, _>("ended_at")?.is_some();
     let lapsed = row.try_get::<i64, _>("seat_until")? <= millis(now);
@@ -272,6 +304,7 @@ fn status(row: &SqliteRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
         product: row.try_get::<&str, _>("product")?.parse().map_err(|_| StoreError::Value("product name"))?,
         manifest_digest: row.try_get("manifest_digest")?,
         chip_id: row.try_get("chip_id")?,
+        platform: platform(row)?,
         simulated: row.try_get("simulated")?,
         state: match (ended, lapsed) {
             (true, _) => "ended",

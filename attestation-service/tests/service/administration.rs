@@ -15,6 +15,10 @@ async fn nothing_is_answered_without_a_good_token() {
         (Method::GET, "/api/v1/audit"),
         (Method::POST, "/api/v1/licenses"),
         (Method::POST, "/api/v1/leases/any/end"),
+        (Method::GET, "/api/v1/audit/1"),
+        (Method::GET, "/api/v1/platforms"),
+        (Method::POST, "/api/v1/platforms/deny"),
+        (Method::POST, "/api/v1/platforms/allow"),
     ] {
         for token in [None, Some(""), Some("sealift_AAAA")] {
             rig.send(method.clone(), path, token, None, Some(b"{}".to_vec())).await.problem(401, "not-attested");

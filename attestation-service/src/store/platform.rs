@@ -1,0 +1,105 @@
+//! Denied platforms: kept, lifted, and asked for. Whom a denial concerns stands in `crate::platform`.
+
+use jiff::Timestamp;
+use serde_json::json;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Executor, Row as _, Sqlite};
+
+use super::audit::{AuditKind, append};
+use super::lease::live_leases;
+use super::{Store, StoreError, is_unique_violation, millis, timestamp};
+use crate::api::{LeaseStatus, NewPlatformDenial, PlatformDenial};
+use crate::finding::Finding;
+use crate::platform::{Platform, PlatformRule};
+
+const ONE: &str = "denial of platforms";
+
+impl Store {
+    /// Denies platforms from now on, and gives the live leases that run on them. A dry run only gives those.
+    pub(crate) async fn deny_platform(
+        &self,
+        new: &NewPlatformDenial,
+        now: Timestamp,
+    ) -> Result<Vec<LeaseStatus>, StoreError> {
+        let NewPlatformDenial { rule, reason, dry_run } = new;
+        let mut transaction = self.write().await?;
+        let mut leases = live_leases(&mut *transaction, now).await?;
+        leases.retain(|lease| !rule.findings(&lease.chip_id, lease.platform.as_ref(), reason).is_empty());
+        if *dry_run {
+            return Ok(leases);
+        }
+        sqlx::query("INSERT INTO platform_denial (rule, reason, denied_at) VALUES ($1, $2, $3)")
+            .bind(rule.to_string())
+            .bind(reason)
+            .bind(millis(now))
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| match is_unique_violation(&error) {
+                true => StoreError::Exists { kind: ONE, name: rule.to_string() },
+                false => error.into(),
+            })?;
+        let concerned: Vec<_> = leases.iter().map(|lease| &lease.id).collect();
+        let body = json!({"rule": rule, "reason": reason, "leases": concerned});
+        append(&mut transaction, AuditKind::PlatformDenied, &body, now).await?;
+        transaction.commit().await?;
+        Ok(leases)
+    }
+
+    /// Lifts a denial.
+    pub(crate) async fn allow_platform(
+        &self,
+        rule: &PlatformRule,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<PlatformDenial, StoreError> {
+        let mut transaction = self.write().await?;
+        let lifted = sqlx::query("DELETE FROM platform_denial WHERE rule = $1 RETURNING *")
+            .bind(rule.to_string())
+            .fetch_optional(&mut *transaction)
+            .await?
+            .ok_or_else(|| StoreError::Unknown { kind: ONE, name: rule.to_string() })?;
+        let lifted = from_row(&lifted)?;
+        let body = json!({"rule": rule, "reason": reason, "denied_for": lifted.reason, "denied_at": lifted.denied_at});
+        append(&mut transaction, AuditKind::PlatformAllowed, &body, now).await?;
+        transaction.commit().await?;
+        Ok(lifted)
+    }
+
+    /// What is denied, oldest first.
+    pub(crate) async fn platform_denials(&self) -> Result<Vec<PlatformDenial>, StoreError> {
+        denials(&self.pool).await
+    }
+
+    /// What the denials say against a platform.
+    pub(crate) async fn platform_findings(
+        &self,
+        chip_id: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<Finding>, StoreError> {
+        findings(&self.pool, chip_id, platform).await
+    }
+}
+
+/// What the denials say against a platform, inside a transaction as well.
+pub(super) async fn findings<'e>(
+    executor: impl Executor<'e, Database = Sqlite>,
+    chip_id: &str,
+    platform: Option<&Platform>,
+) -> Result<Vec<Finding>, StoreError> {
+    let denials = denials(executor).await?;
+    let against = |denial: &PlatformDenial| denial.rule.findings(chip_id, platform, &denial.reason);
+    Ok(Finding::bounded(denials.iter().flat_map(against).collect()))
+}
+
+async fn denials<'e>(executor: impl Executor<'e, Database = Sqlite>) -> Result<Vec<PlatformDenial>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM platform_denial ORDER BY denied_at, rule").fetch_all(executor).await?;
+    rows.iter().map(from_row).collect()
+}
+
+fn from_row(row: &SqliteRow) -> Result<PlatformDenial, StoreError> {
+    Ok(PlatformDenial {
+        rule: row.try_get::<&str, _>("rule")?.parse().map_err(|_| StoreError::Value("denial of platforms"))?,
+        reason: row.try_get("reason")?,
+        denied_at: timestamp(row.try_get("denied_at")?)?,
+    })
+}
