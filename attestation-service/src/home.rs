@@ -53,6 +53,9 @@ pub enum HomeError {
     /// A signing key is malformed or could not be made.
     #[error("a signing key cannot be used")]
     SigningKey(#[source] KeyError),
+    /// The audit log's key is malformed, or not the one that its public file names.
+    #[error("the audit log's key cannot be used")]
+    LogKey(#[source] transparency_log::KeyError),
     /// A certificate could not be made.
     #[error("a certificate could not be made")]
     Certificate(#[source] rcgen::Error),
@@ -128,6 +131,7 @@ impl Home {
             let pem = key.verifying_key().to_spki_pem().map_err(HomeError::SigningKey)?;
             write_file(&public, pem.as_bytes())?;
         }
+        self.make_log_key(host_names.first().map_or("localhost", String::as_str))?;
         self.create_certificates(host_names)
     }
 
@@ -187,7 +191,7 @@ impl Home {
         self.service_directory().join("endorsements")
     }
 
-    fn service_directory(&self) -> PathBuf {
+    pub(crate) fn service_directory(&self) -> PathBuf {
         self.directory.join("service")
     }
 
@@ -232,11 +236,11 @@ pub(crate) fn create_private_directory(directory: &Path) -> Result<(), HomeError
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
-fn write_file(path: &Path, contents: &[u8]) -> Result<(), HomeError> {
+pub(crate) fn write_file(path: &Path, contents: &[u8]) -> Result<(), HomeError> {
     write_new(path, contents, 0o644)
 }
 
-fn write_secret(path: &Path, contents: &[u8]) -> Result<(), HomeError> {
+pub(crate) fn write_secret(path: &Path, contents: &[u8]) -> Result<(), HomeError> {
     write_new(path, contents, 0o600)
 }
 

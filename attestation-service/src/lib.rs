@@ -12,6 +12,8 @@ pub mod endorsement;
 mod finding;
 mod home;
 mod http;
+mod log;
+mod log_key;
 mod platform;
 mod policy;
 mod release;

@@ -84,12 +84,13 @@ impl Service {
         bound.remove("license");
         let bound = Value::Object(bound);
         let evidence = self.clone().verify_evidence(attestation, now).await?;
-        let (lease, obligations, product, license) = match &runtime_data.workload {
-            None => (None, None, None, None),
+        let (lease, obligations, product, license, entry) = match &runtime_data.workload {
+            None => (None, None, None, None, None),
             Some(workload) => {
                 let asked = Asked { runtime_data: &runtime_data, workload, lease: LeaseId(guest.key().thumbprint()) };
                 let granted = self.decide(&asked, &evidence, challenge_at, now).await?;
-                (Some(granted.lease), Some(granted.obligations), Some(granted.product), Some(granted.license))
+                let Granted { lease, obligations, product, license, entry } = granted;
+                (Some(lease), Some(obligations), Some(product), Some(license), entry)
             }
         };
         let session = Session {
@@ -102,7 +103,11 @@ impl Service {
         };
         let claims = serde_json::to_value(evidence.claims()).map_err(crate::store::StoreError::from)?;
         let token = self.tokens.issue(&session, &claims, &bound, now)?;
-        Ok(AttestAnswer { token, lease, obligations, simulated: evidence.is_simulated() })
+        let receipt = match entry {
+            Some(entry) => Some(self.receipt(entry).await?),
+            None => None,
+        };
+        Ok(AttestAnswer { token, lease, obligations, receipt, simulated: evidence.is_simulated() })
     }
 
     /// Answers `GET /kbs/v0/resource/…`: the key, encrypted to the attested guest.
@@ -267,8 +272,8 @@ impl Service {
             audit: json!({"measurement": evidence.measurement().to_string(), "evidence": evidence.evidence_digest()}),
         };
         match self.store.hold_lease(&request, now).await? {
-            LeaseOutcome::Held(lease) => {
-                Ok(Granted { lease, obligations: decision.obligations, product, license: license.id.0 })
+            LeaseOutcome::Held { lease, entry } => {
+                Ok(Granted { lease, obligations: decision.obligations, product, license: license.id.0, entry })
             }
             LeaseOutcome::Denied { reason, entry } => {
                 Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) })
@@ -370,6 +375,7 @@ struct Granted {
     obligations: release_protocol::Obligations,
     product: ProductName,
     license: String,
+    entry: Option<u64>,
 }
 
 fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {

@@ -45,6 +45,9 @@ pub enum ServiceError {
     /// An answer could not be encrypted to the guest.
     #[error("an answer could not be encrypted to the guest")]
     Encrypt(#[from] jose::jwe::EncryptError),
+    /// The audit log's checkpoint could not be signed.
+    #[error("the audit log's checkpoint could not be signed")]
+    Checkpoint(#[from] transparency_log::CheckpointError),
     /// A policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -79,6 +82,7 @@ pub struct Service {
     pub(crate) challenger: Challenger,
     pub(crate) tokens: TokenIssuer,
     pub(crate) license_key: SigningKey,
+    pub(crate) log_signer: transparency_log::NoteSigner,
     pub(crate) key_sealer: Sealer,
     pub(crate) verification: Verification,
     pub(crate) address: ServiceAddress,
@@ -100,6 +104,7 @@ impl Service {
             challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),
             license_key: home.license_key()?,
+            log_signer: home.log_signer(&options.settings.url)?,
             key_sealer: master.sealer("image keys")?,
             verification,
             address: ServiceAddress { url: options.settings.url, ca_pem: home.ca_pem()? },

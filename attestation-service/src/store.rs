@@ -7,6 +7,7 @@ mod audit;
 mod image_key;
 mod lease;
 mod license;
+mod log;
 mod platform;
 mod product;
 mod reference;
@@ -38,6 +39,9 @@ pub enum StoreError {
     /// A stored document is malformed.
     #[error("a stored document is malformed")]
     Document(#[from] serde_json::Error),
+    /// The tree over the audit log does not give what it should.
+    #[error("the audit log's tree is damaged")]
+    Log(#[from] transparency_log::ProofError),
     /// A stored value is malformed.
     #[error("a stored {0} is malformed")]
     Value(&'static str),
@@ -80,7 +84,9 @@ impl Store {
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
         sqlx::migrate!("migrations/sqlite").run(&pool).await?;
-        Ok(Self { pool })
+        let store = Self { pool };
+        store.hash_old_entries().await?;
+        Ok(store)
     }
 
     /// A transaction that holds the write lock from its start.

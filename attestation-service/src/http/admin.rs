@@ -37,6 +37,7 @@ pub(super) fn routes(service: SharedService) -> Router<SharedService> {
         .route("/leases/{lease}/end", post(end_lease))
         .route("/audit", get(audit))
         .merge(super::platform::routes())
+        .nest("/log", super::log::routes())
         .layer(from_fn_with_state(service, authenticate))
 }
 

@@ -21,6 +21,7 @@ pub(super) fn routes() -> Router<SharedService> {
         .route("/resource/{*path}", get(resource))
         .route("/lease/end", post(end_lease))
         .route("/lease/watch", get(watch_lease))
+        .route("/log/consistency", get(super::log::consistency))
 }
 
 async fn auth(State(service): State<SharedService>, bytes: Bytes) -> Result<Response, ApiError> {

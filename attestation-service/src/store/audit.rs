@@ -3,9 +3,12 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, Sqlite, Transaction};
+use transparency_log::MAX_ENTRY_BYTES;
 
+use super::log::append_leaf;
 use super::{Store, StoreError, millis, timestamp};
 
 /// What an entry records.
@@ -50,7 +53,7 @@ impl AuditKind {
     }
 }
 
-/// One recorded decision.
+/// One recorded decision. Its leaf in the log is the canonical JSON (RFC 8785) of just these members.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct AuditEntry {
     /// Its number, from 1.
@@ -61,22 +64,66 @@ pub struct AuditEntry {
     pub kind: String,
     /// The particulars; never key material.
     pub body: Value,
+    /// Random, so that who sees the entry's hash alone cannot guess the entry.
+    pub salt: String,
 }
 
-/// Appends an entry inside `transaction` and gives its number.
+impl AuditEntry {
+    /// The bytes that are hashed into the log. A body that makes them longer than a leaf may be is replaced by its own
+    /// digest and those of its members that are short.
+    pub fn leaf(&self) -> Result<Vec<u8>, StoreError> {
+        let leaf = serde_json_canonicalizer::to_vec(self)?;
+        if leaf.len() <= MAX_ENTRY_BYTES {
+            return Ok(leaf);
+        }
+        let mut short = serde_json::Map::new();
+        for (name, value) in self.body.as_object().into_iter().flatten() {
+            if serde_json_canonicalizer::to_vec(value)?.len() <= SHORT_BYTES && short.len() < SHORT_MEMBERS {
+                short.insert(name.chars().take(SHORT_NAME).collect(), value.clone());
+            }
+        }
+        let digest = Sha256::digest(serde_json_canonicalizer::to_vec(&self.body)?);
+        short.insert("shortened_sha256".to_owned(), hex::encode(digest).into());
+        Ok(serde_json_canonicalizer::to_vec(&Self { body: Value::Object(short), ..self.clone() })?)
+    }
+}
+
+/// A member of a body that is too long stays if its JSON is no longer than this, in bytes.
+const SHORT_BYTES: usize = 1024;
+/// How many members stay; with [`SHORT_BYTES`] they fit into a leaf. Bodies have half as many.
+const SHORT_MEMBERS: usize = 32;
+/// How much of a member's name stays, in characters; all the names that there are are shorter.
+const SHORT_NAME: usize = 64;
+
+/// Appends an entry inside `transaction`, and its leaf to the tree, and gives its number.
 pub(crate) async fn append(
     transaction: &mut Transaction<'static, Sqlite>,
     kind: AuditKind,
     body: &Value,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let row = sqlx::query("INSERT INTO audit_entry (at, kind, body) VALUES ($1, $2, $3) RETURNING sequence")
-        .bind(millis(now))
-        .bind(kind.name())
-        .bind(body.to_string())
-        .fetch_one(&mut **transaction)
-        .await?;
-    u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Value("audit sequence"))
+    let row = sqlx::query(
+        "INSERT INTO audit_entry (at, kind, body, salt) VALUES ($1, $2, $3, lower(hex(randomblob(16)))) RETURNING *",
+    )
+    .bind(millis(now))
+    .bind(kind.name())
+    .bind(body.to_string())
+    .fetch_one(&mut **transaction)
+    .await?;
+    // From the row: what is read later has to give the same leaf.
+    let entry = entry(&row)?;
+    append_leaf(transaction, entry.sequence, &entry.leaf()?).await?;
+    Ok(entry.sequence)
+}
+
+pub(super) fn entry(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
+    Ok(AuditEntry {
+        sequence: u64::try_from(row.try_get::<i64, _>("sequence")?).map_err(|_| StoreError::Value("audit sequence"))?,
+        at: timestamp(row.try_get("at")?)?,
+        kind: row.try_get("kind")?,
+        body: serde_json::from_str(row.try_get("body")?)?,
+        salt: row.try_get("salt")?,
+    })
 }
 
 impl Store {
@@ -90,32 +137,57 @@ impl Store {
 
     /// The newest `limit` entries, oldest first.
     pub async fn audit_entries(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT sequence, at, kind, body FROM (SELECT * FROM audit_entry ORDER BY sequence DESC LIMIT $1) \
-             ORDER BY sequence",
-        )
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter().map(from_row).collect()
+        let rows =
+            sqlx::query("SELECT * FROM (SELECT * FROM audit_entry ORDER BY sequence DESC LIMIT $1) ORDER BY sequence")
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter().map(entry).collect()
     }
 
     /// One entry.
     pub(crate) async fn audit_entry(&self, number: u64) -> Result<AuditEntry, StoreError> {
         let unknown = || StoreError::Unknown { kind: "audit entry", name: number.to_string() };
-        let row = sqlx::query("SELECT sequence, at, kind, body FROM audit_entry WHERE sequence = $1")
+        let row = sqlx::query("SELECT * FROM audit_entry WHERE sequence = $1")
             .bind(i64::try_from(number).map_err(|_| unknown())?)
             .fetch_optional(&self.pool)
             .await?;
-        from_row(&row.ok_or_else(unknown)?)
+        entry(&row.ok_or_else(unknown)?)
     }
 }
 
-fn from_row(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
-    Ok(AuditEntry {
-        sequence: u64::try_from(row.try_get::<i64, _>("sequence")?).map_err(|_| StoreError::Value("audit sequence"))?,
-        at: timestamp(row.try_get("at")?)?,
-        kind: row.try_get("kind")?,
-        body: serde_json::from_str(row.try_get("body")?)?,
-    })
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry_of(body: Value) -> AuditEntry {
+        let at = "2026-10-01T08:09:10.123Z".parse().unwrap();
+        AuditEntry { sequence: 7, at, kind: "denied".to_owned(), body, salt: "00ff".to_owned() }
+    }
+
+    /// Old receipts are checked against these bytes for ever.
+    #[test]
+    fn a_leaf_is_the_canonical_json_of_its_entry() {
+        let leaf = entry_of(json!({"z": 1, "a": {"é": [true, null]}})).leaf().unwrap();
+        assert_eq!(
+            String::from_utf8(leaf).unwrap(),
+            r#"{"at":"2026-10-01T08:09:10.123Z","body":{"a":{"é":[true,null]},"z":1},"kind":"denied","salt":"00ff","sequence":7}"#
+        );
+    }
+
+    #[test]
+    fn a_body_too_long_for_a_leaf_is_committed_to_by_its_digest() {
+        let body = |last: &str| json!({"reasons": ["x".repeat(MAX_ENTRY_BYTES), last], "stage": "evidence"});
+        let leaf = entry_of(body("a")).leaf().unwrap();
+        let shown: Value = serde_json::from_slice(&leaf).unwrap();
+        assert_eq!(shown["body"]["stage"], "evidence");
+        assert_eq!(shown["body"]["shortened_sha256"].as_str().unwrap().len(), 64);
+        assert!(shown["body"].get("reasons").is_none());
+        assert_ne!(entry_of(body("b")).leaf().unwrap(), leaf);
+        let many: serde_json::Map<String, Value> =
+            (0..200).map(|number| (format!("{number:0>2000}"), json!("x".repeat(1000)))).collect();
+        assert!(entry_of(Value::Object(many)).leaf().unwrap().len() <= MAX_ENTRY_BYTES);
+    }
 }

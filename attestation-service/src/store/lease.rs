@@ -37,8 +37,8 @@ pub(crate) struct LeaseRequest {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub(crate) enum LeaseOutcome {
-    /// Granted, renewed, or the same answer to a repeated request.
-    Held(Lease),
+    /// Granted, renewed, or the same answer to a repeated request; `entry` is of the grant or the renewal, where it is known.
+    Held { lease: Lease, entry: Option<u64> },
     /// The licence, or the state of the lease, says no.
     Denied { reason: String, entry: u64 },
     /// All seats are taken.
@@ -150,7 +150,9 @@ async fn decide(
     }
     if row.try_get::<i64, _>("challenge_at")? >= millis(request.challenge_at) {
         // The same answer to a challenge once more: the same lease, unchanged.
-        return Ok(LeaseOutcome::Held(lease(&record, &request.id, timestamp(row.try_get("expires_at")?)?)));
+        let lease = lease(&record, &request.id, timestamp(row.try_get("expires_at")?)?);
+        let entry = row.try_get::<Option<i64>, _>("entry")?.map(u64::try_from).transpose();
+        return Ok(LeaseOutcome::Held { lease, entry: entry.map_err(|_| StoreError::Value("audit sequence"))? });
     }
     renew(transaction, request, &record, row.try_get("seat_until")?, now).await
 }
@@ -182,8 +184,8 @@ async fn grant(
     .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
     .execute(&mut **transaction)
     .await?;
-    append(transaction, AuditKind::LeaseGranted, &audit_body(request, &json!({})), now).await?;
-    Ok(LeaseOutcome::Held(lease(record, &request.id, expires_at)))
+    let entry = append(transaction, AuditKind::LeaseGranted, &audit_body(request, &json!({})), now).await?;
+    held(transaction, lease(record, &request.id, expires_at), entry).await
 }
 
 async fn renew(
@@ -208,8 +210,23 @@ async fn renew(
         .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
         .execute(&mut **transaction)
         .await?;
-    append(transaction, AuditKind::LeaseRenewed, &audit_body(request, &json!({})), now).await?;
-    Ok(LeaseOutcome::Held(lease(record, &request.id, expires_at)))
+    let entry = append(transaction, AuditKind::LeaseRenewed, &audit_body(request, &json!({})), now).await?;
+    held(transaction, lease(record, &request.id, expires_at), entry).await
+}
+
+/// Notes the entry with its lease, so that a repeated request gets the same receipt.
+async fn held(
+    transaction: &mut Transaction<'static, Sqlite>,
+    lease: Lease,
+    entry: u64,
+) -> Result<LeaseOutcome, StoreError> {
+    let number = i64::try_from(entry).map_err(|_| StoreError::Value("audit sequence"))?;
+    sqlx::query("UPDATE lease SET entry = $2 WHERE id = $1")
+        .bind(&lease.id.0)
+        .bind(number)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(LeaseOutcome::Held { lease, entry: Some(entry) })
 }
 
 async fn exhausted(

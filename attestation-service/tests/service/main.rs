@@ -7,6 +7,7 @@ mod evidence;
 mod guest;
 mod lease;
 mod license;
+mod log;
 mod platform;
 mod policy;
 mod reference;

@@ -3,6 +3,7 @@
 use kbs_types::TeePubKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use transparency_log::Receipt;
 
 use crate::lease::{Lease, LeaseId};
 use crate::obligation::Obligations;
@@ -95,6 +96,9 @@ pub struct AttestAnswer {
     /// Duties of the shim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obligations: Option<Obligations>,
+    /// The proof that the grant or the renewal stands in the service's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
     /// Whether the evidence came from a simulated platform.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub simulated: bool,

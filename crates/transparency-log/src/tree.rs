@@ -216,6 +216,11 @@ impl CompactRange {
     pub fn root(&self) -> Hash {
         fold(&self.edge)
     }
+
+    /// The hashes of its [`root_nodes`]: what [`new`](Self::new) takes.
+    pub fn edge(&self) -> &[Hash] {
+        &self.edge
+    }
 }
 
 /// A tree with all its hashes in memory, for small logs and for tests.

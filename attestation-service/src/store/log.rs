@@ -1,0 +1,276 @@
+//! The tree over the audit log: grown in the transaction of each entry, and read for proofs and tiles.
+
+use std::collections::HashMap;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
+use transparency_log::{
+    CompactRange, ConsistencyProof, HASH_BYTES, Hash, InclusionProof, LeafIndex, NodeId, ProofError, TreeSize,
+    consistency_nodes, hash_leaf, inclusion_nodes,
+};
+
+use super::audit::entry;
+use super::{Store, StoreError};
+
+/// Before the places of the nodes that are wanted, and after them. A cross join is not reordered: each node is looked up by
+/// its key, where `IN` would read the whole table.
+const WANTED: &str = "WITH wanted (level, idx) AS (";
+const LOOK_UP: &str = ") SELECT level, idx, hash FROM wanted CROSS JOIN log_node USING (level, idx)";
+/// How many old entries are read at a time.
+const BATCH: i64 = 1000;
+
+/// Adds the leaf of the entry that was just appended.
+pub(super) async fn append_leaf(
+    transaction: &mut Transaction<'static, Sqlite>,
+    sequence: u64,
+    leaf: &[u8],
+) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT size, edge FROM log_edge").fetch_one(&mut **transaction).await?;
+    let mut range = read_range(&row)?;
+    grow(transaction, &mut range, sequence, leaf).await?;
+    write_range(transaction, &range).await
+}
+
+async fn grow(
+    transaction: &mut Transaction<'static, Sqlite>,
+    range: &mut CompactRange,
+    sequence: u64,
+    leaf: &[u8],
+) -> Result<(), StoreError> {
+    // Entry N is leaf N - 1; a number that was left out is an entry that somebody took away.
+    if range.size().get().checked_add(1) != Some(sequence) {
+        return Err(StoreError::Value("audit sequence"));
+    }
+    for (node, hash) in range.append(hash_leaf(leaf)).map_err(ProofError::from)? {
+        sqlx::query("INSERT INTO log_node (level, idx, hash) VALUES ($1, $2, $3)")
+            .bind(node.level)
+            .bind(place(node.index)?)
+            .bind(hash.as_bytes().as_slice())
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn write_range(transaction: &mut Transaction<'static, Sqlite>, range: &CompactRange) -> Result<(), StoreError> {
+    let edge: Vec<u8> = range.edge().iter().flat_map(|hash| *hash.as_bytes()).collect();
+    sqlx::query("UPDATE log_edge SET size = $1, edge = $2")
+        .bind(place(range.size().get())?)
+        .bind(edge)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    /// Adds the leaves of entries that were written before there was a tree.
+    pub(super) async fn hash_old_entries(&self) -> Result<(), StoreError> {
+        let newest = sqlx::query("SELECT coalesce(max(sequence), 0) FROM audit_entry").fetch_one(&self.pool).await?;
+        if place(self.log_range().await?.size().get())? >= newest.try_get::<i64, _>(0)? {
+            return Ok(());
+        }
+        let mut transaction = self.write().await?;
+        let row = sqlx::query("SELECT size, edge FROM log_edge").fetch_one(&mut *transaction).await?;
+        let mut range = read_range(&row)?;
+        loop {
+            let rows = sqlx::query("SELECT * FROM audit_entry WHERE sequence > $1 ORDER BY sequence LIMIT $2")
+                .bind(place(range.size().get())?)
+                .bind(BATCH)
+                .fetch_all(&mut *transaction)
+                .await?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in &rows {
+                let entry = entry(row)?;
+                grow(&mut transaction, &mut range, entry.sequence, &entry.leaf()?).await?;
+            }
+        }
+        write_range(&mut transaction, &range).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The tree as it is: its size and what its root is made of.
+    pub(crate) async fn log_range(&self) -> Result<CompactRange, StoreError> {
+        read_range(&sqlx::query("SELECT size, edge FROM log_edge").fetch_one(&self.pool).await?)
+    }
+
+    /// The leaves from `first` on, at most `count`.
+    pub(crate) async fn log_entries(&self, first: LeafIndex, count: u16) -> Result<Vec<Vec<u8>>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM audit_entry WHERE sequence > $1 ORDER BY sequence LIMIT $2")
+            .bind(place(first.get())?)
+            .bind(count)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| entry(row)?.leaf()).collect()
+    }
+
+    /// The hashes of the node `first` and those to its right, at most `count`.
+    pub(crate) async fn log_hashes(&self, first: NodeId, count: u16) -> Result<Vec<Hash>, StoreError> {
+        let start = place(first.index)?;
+        let rows = sqlx::query("SELECT hash FROM log_node WHERE level = $1 AND idx >= $2 AND idx < $3 ORDER BY idx")
+            .bind(first.level)
+            .bind(start)
+            .bind(start.saturating_add(i64::from(count)))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| hash(row.try_get(0)?)).collect()
+    }
+
+    /// The proof that the leaf at `index` is in the tree of `size` leaves.
+    pub(crate) async fn inclusion_proof(&self, index: LeafIndex, size: TreeSize) -> Result<InclusionProof, StoreError> {
+        let nodes = self.log_nodes(&inclusion_nodes(index, size)?).await?;
+        Ok(InclusionProof::new(&nodes, index, size)?)
+    }
+
+    /// The proof that the tree of `new` leaves extends that of `old`.
+    pub(crate) async fn consistency_proof(&self, old: TreeSize, new: TreeSize) -> Result<ConsistencyProof, StoreError> {
+        let nodes = self.log_nodes(&consistency_nodes(old, new)?).await?;
+        Ok(ConsistencyProof::new(&nodes, old, new)?)
+    }
+
+    async fn log_nodes(&self, nodes: &[NodeId]) -> Result<HashMap<NodeId, Hash>, StoreError> {
+        if nodes.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let places =
+            nodes.iter().map(|node| Ok((node.level, place(node.index)?))).collect::<Result<Vec<_>, StoreError>>()?;
+        let mut query = QueryBuilder::<Sqlite>::new(WANTED);
+        query.push_values(places, |mut row, (level, index)| {
+            row.push_bind(level).push_bind(index);
+        });
+        query.push(LOOK_UP);
+        let rows = query.build().fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                let index =
+                    u64::try_from(row.try_get::<i64, _>(1)?).map_err(|_| StoreError::Value("hash of the log"))?;
+                Ok((NodeId { level: row.try_get(0)?, index }, hash(row.try_get(2)?)?))
+            })
+            .collect()
+    }
+}
+
+fn read_range(row: &SqliteRow) -> Result<CompactRange, StoreError> {
+    let damaged = || StoreError::Value("edge of the log");
+    let size = u64::try_from(row.try_get::<i64, _>("size")?).map_err(|_| damaged())?;
+    let (hashes, rest) = row.try_get::<&[u8], _>("edge")?.as_chunks::<HASH_BYTES>();
+    if !rest.is_empty() {
+        return Err(damaged());
+    }
+    let size = TreeSize::try_from(size).map_err(ProofError::from)?;
+    Ok(CompactRange::new(size, hashes.iter().copied().map(Hash::new).collect()).map_err(ProofError::from)?)
+}
+
+fn hash(bytes: &[u8]) -> Result<Hash, StoreError> {
+    Hash::from_slice(bytes).ok_or(StoreError::Value("hash of the log"))
+}
+
+fn place(number: u64) -> Result<i64, StoreError> {
+    i64::try_from(number).map_err(|_| StoreError::Value("audit sequence"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{AssertSqlSafe, SqlitePool};
+    use transparency_log::MemoryTree;
+
+    use super::super::AuditKind;
+    use super::super::audit::append;
+    use super::*;
+
+    async fn store(directory: &tempfile::TempDir, entries: u64) -> Store {
+        let store = Store::open(&directory.path().join("db")).await.unwrap();
+        for number in 0..entries {
+            store.record(AuditKind::Denied, &json!({"number": number}), Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn entries_from_before_there_was_a_tree_are_hashed_when_the_database_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.unwrap();
+        let mut before = sqlx::migrate!("migrations/sqlite");
+        before.migrations.to_mut().retain(|migration| migration.version < 4);
+        before.run(&old).await.unwrap();
+        for number in 1..=2100 {
+            sqlx::query("INSERT INTO audit_entry (at, kind, body) VALUES (0, 'denied', $1)")
+                .bind(format!("{{\"number\": {number}}}"))
+                .execute(&old)
+                .await
+                .unwrap();
+        }
+        old.close().await;
+
+        let new = Store::open(&path).await.unwrap();
+        let range = new.log_range().await.unwrap();
+        let entries = new.audit_entries(3000).await.unwrap();
+        let mut tree = MemoryTree::default();
+        for entry in &entries {
+            assert_eq!(entry.salt.len(), 32);
+            tree.append(&entry.leaf().unwrap()).unwrap();
+        }
+        assert_eq!((range.size().get(), range.root()), (2100, tree.root().unwrap()));
+        assert_ne!(entries[0].salt, entries[1].salt);
+        new.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await.unwrap();
+        let grown = new.log_range().await.unwrap();
+        let proof = new.consistency_proof(range.size(), grown.size()).await.unwrap();
+        proof.verify(range.size(), &range.root(), grown.size(), &grown.root()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_entry_whose_transaction_fails_leaves_no_leaf() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory, 3).await;
+        let before = store.log_range().await.unwrap();
+        let mut transaction = store.write().await.unwrap();
+        append(&mut transaction, AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await.unwrap();
+        transaction.rollback().await.unwrap();
+        assert_eq!(store.log_range().await.unwrap(), before);
+        assert_eq!(store.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await.unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn entries_and_hashes_are_neither_changed_nor_taken_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory, 3).await;
+        for statement in [
+            "UPDATE audit_entry SET body = '{}' WHERE sequence = 2",
+            "DELETE FROM audit_entry",
+            "UPDATE log_node SET idx = 9 WHERE idx = 0",
+            "DELETE FROM log_node",
+        ] {
+            let refused = sqlx::query(statement).execute(&store.pool).await.unwrap_err();
+            assert!(refused.to_string().contains("stays"), "{statement}: {refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_appended_after_an_entry_that_was_taken_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory, 3).await;
+        for statement in ["DROP TRIGGER audit_entry_remains", "UPDATE sqlite_sequence SET seq = 7"] {
+            sqlx::query(statement).execute(&store.pool).await.unwrap();
+        }
+        let refused = store.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await;
+        assert!(matches!(refused, Err(StoreError::Value("audit sequence"))));
+        assert_eq!(store.audit_entries(9).await.unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn proofs_read_no_more_of_the_table_than_they_need() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory, 1).await;
+        let query = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {WANTED}VALUES (0, 1), (1, 0){LOOK_UP}"));
+        let rows = sqlx::query(query).fetch_all(&store.pool).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        assert!(plan.iter().any(|step| step.starts_with("SEARCH log_node USING PRIMARY KEY")), "{plan:?}");
+    }
+}
