@@ -34,9 +34,12 @@ impl Store {
             .bind(millis(now))
             .execute(&mut *transaction)
             .await
-            .map_err(|error| match is_unique_violation(&error) {
-                true => StoreError::Exists { kind: ONE, name: rule.to_string() },
-                false => error.into(),
+            .map_err(|error| {
+                if is_unique_violation(&error) {
+                    StoreError::Exists { kind: ONE, name: rule.to_string() }
+                } else {
+                    error.into()
+                }
             })?;
         let concerned: Vec<_> = leases.iter().map(|lease| &lease.id).collect();
         let body = json!({"rule": rule, "reason": reason, "leases": concerned});
