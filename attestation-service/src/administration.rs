@@ -3,14 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jose::signing::VerifyingKey;
-use launch_evidence::ChipId;
-use release_protocol::{License, LicenseId, ProductName, ResourcePath};
+use release_protocol::{ProductName, ResourcePath};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::api::{
-    IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement,
-    SealedManifest, Signer,
+    NewImageKey, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement, SealedManifest, Signer,
 };
 use crate::policy::ReleasePolicy;
 use crate::service::{Service, ServiceError};
@@ -18,8 +16,6 @@ use crate::store::KeyRegistration;
 
 /// The length of a key-encryption key, in bytes.
 const KEK_LEN: usize = 32;
-/// The longest lease, in seconds: 31 days.
-const LEASE_MAX_SECONDS: u64 = 31 * 24 * 3600;
 
 impl Service {
     /// Makes a product.
@@ -97,37 +93,6 @@ impl Service {
         self.store.register_key(registration, is_same, self.now()).await?;
         Ok(())
     }
-
-    /// Signs and keeps a licence.
-    pub(crate) async fn issue_license(&self, new: NewLicense) -> Result<IssuedLicense, ServiceError> {
-        let now = self.now();
-        let valid_from = new.valid_from.unwrap_or(now);
-        check_license(&new, valid_from)?;
-        let mut signers: Vec<String> = Vec::new();
-        for product in &new.products {
-            signers.extend(self.store.product(product).await?.signers.into_iter().map(|signer| signer.pem));
-        }
-        signers.sort();
-        signers.dedup();
-        let license = License {
-            id: LicenseId(format!("lic-{}", uuid::Uuid::now_v7())),
-            customer: new.customer,
-            products: new.products,
-            issued_at: now.as_second(),
-            valid_from: valid_from.as_second(),
-            valid_until: new.valid_until.as_second(),
-            seats: new.seats,
-            lease_seconds: new.lease_seconds,
-            grace_seconds: new.grace_seconds,
-            platforms: new.platforms,
-            features: new.features,
-            service: self.address.clone(),
-            signers,
-        };
-        let file = license.sign(&self.license_key)?;
-        self.store.insert_license(&license, now).await?;
-        Ok(IssuedLicense { id: license.id.0, token: file.token().to_owned() })
-    }
 }
 
 fn check_manifests(manifests: &[SealedManifest]) -> Result<(), ServiceError> {
@@ -141,36 +106,6 @@ fn check_manifests(manifests: &[SealedManifest]) -> Result<(), ServiceError> {
         if !is_digest {
             return Err(ServiceError::BadRequest(format!("`{}` is no sha256 digest", manifest.digest)));
         }
-    }
-    Ok(())
-}
-
-fn check_license(new: &NewLicense, valid_from: jiff::Timestamp) -> Result<(), ServiceError> {
-    let refuse = |why: &str| Err(ServiceError::BadRequest(why.to_owned()));
-    if new.products.is_empty() {
-        return refuse("a licence covers at least one product");
-    }
-    if new.customer.trim().is_empty() {
-        return refuse("a licence names its customer");
-    }
-    if new.seats == 0 {
-        return refuse("a licence has at least one seat");
-    }
-    if new.valid_until <= valid_from {
-        return refuse("a licence ends after it begins");
-    }
-    for platform in &new.platforms {
-        let chip: ChipId = platform
-            .parse()
-            .map_err(|error| ServiceError::BadRequest(format!("`{platform}` is no chip id: {error}")))?;
-        if chip.as_bytes().iter().all(|byte| *byte == 0) {
-            return refuse(
-                "a licence cannot be bound to the zero chip id: every platform that masks its id reports it",
-            );
-        }
-    }
-    if new.lease_seconds == 0 || new.lease_seconds > LEASE_MAX_SECONDS || new.grace_seconds > LEASE_MAX_SECONDS {
-        return refuse("a lease lives from one second to 31 days, and so does its grace (or none)");
     }
     Ok(())
 }

@@ -225,7 +225,7 @@ pub struct LicenseStatus {
     pub customer: String,
     /// What may run.
     pub products: Vec<ProductName>,
-    /// `issued`, `revoked`, `expired` or `not-yet-valid`.
+    /// `issued`, `active`, `suspended`, `revoked`, `expired` or `not-yet-valid`.
     pub state: String,
     /// How many instances at once.
     pub seats: u32,
@@ -241,10 +241,19 @@ pub struct LicenseStatus {
     pub valid_until: Timestamp,
     /// When it was issued.
     pub issued_at: Timestamp,
+    /// The chips that it is bound to; empty: any.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// Since when it is suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_at: Option<Timestamp>,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
-    /// Why it was revoked.
+    /// Until when what ran at its revocation may go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Timestamp>,
+    /// Why it is suspended or revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -253,6 +262,42 @@ pub struct LicenseStatus {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Revocation {
     /// Why; kept with the licence and in the audit log.
+    pub reason: String,
+    /// How long what runs already may go on, in seconds; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+}
+
+/// Asks for a suspension or its end.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Reason {
+    /// Why; kept in the audit log.
+    pub reason: String,
+}
+
+/// Asks for another end or number of seats.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Renewal {
+    /// Until when it holds; absent: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
+    /// How many instances at once; absent: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seats: Option<u32>,
+    /// Why; kept in the audit log.
+    pub reason: String,
+}
+
+/// Asks for another customer or other chips.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Transfer {
+    /// Who is licensed; absent: as before. The files that the customer before has open nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
+    /// The chips that it is bound to, empty for any; absent: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platforms: Option<Vec<String>>,
+    /// Why; kept in the audit log.
     pub reason: String,
 }
 

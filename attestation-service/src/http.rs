@@ -2,6 +2,7 @@
 
 mod admin;
 mod kbs;
+mod license;
 mod log;
 mod platform;
 mod problem;

@@ -12,6 +12,7 @@ pub mod endorsement;
 mod finding;
 mod home;
 mod http;
+mod licensing;
 mod log;
 mod log_key;
 mod platform;

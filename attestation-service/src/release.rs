@@ -212,13 +212,17 @@ impl Service {
         challenge_at: Timestamp,
         now: Timestamp,
     ) -> Result<Granted, Refusal> {
-        let license = match self.presented_license(asked) {
+        let presented = match self.presented_license(asked) {
             Ok(license) => license,
             Err(reason) => return self.deny(asked, evidence, None, Stage::License, vec![reason.into()], now).await,
         };
-        if let Some(reason) = self.license_refusal(&license, evidence, now).await? {
-            return self.deny(asked, evidence, Some(&license), Stage::License, vec![reason.into()], now).await;
-        }
+        // What is in the database holds: the file may be older.
+        let license = match self.current_license(&presented, asked, evidence, now).await? {
+            Ok(license) => license,
+            Err(reason) => {
+                return self.deny(asked, evidence, Some(&presented), Stage::License, vec![reason.into()], now).await;
+            }
+        };
         let registered = self.store.registered_manifests(&asked.workload.manifest_digest).await?;
         let Some(registered_manifest) = registered.iter().find(|manifest| license.products.contains(&manifest.product))
         else {
@@ -292,23 +296,30 @@ impl Service {
             .map_err(|_| "the licence was not issued by this service".to_owned())
     }
 
-    async fn license_refusal(
+    /// The licence as it holds now, or why nothing is released under it.
+    async fn current_license(
         &self,
-        license: &License,
+        presented: &License,
+        asked: &Asked<'_>,
         evidence: &VerifiedEvidence,
         now: Timestamp,
-    ) -> Result<Option<String>, Refusal> {
-        let Some(record) = self.store.license(&license.id).await? else {
-            return Ok(Some(format!("licence {} is unknown", license.id)));
+    ) -> Result<Result<License, String>, Refusal> {
+        let id = &presented.id;
+        let Some(record) = self.store.license(id).await? else {
+            return Ok(Err(format!("licence {id} is unknown")));
         };
-        if let Some(reason) = record.refusal(now) {
-            return Ok(Some(reason));
-        }
+        let renews = asked.runtime_data.lease.is_some();
+        let refusal = if renews { record.refusal_to_go_on(now) } else { record.refusal(now) };
+        let license = record.claims;
         let chip_id = evidence.chip_id().to_string();
-        if !license.platforms.is_empty() && !license.platforms.contains(&chip_id) {
-            return Ok(Some(format!("licence {} is bound to other chips than {chip_id}", license.id)));
-        }
-        Ok(None)
+        let reason = if presented.generation != license.generation {
+            Some(format!("licence {id} went to another customer: this file of it opens nothing any more"))
+        } else if !license.platforms.is_empty() && !license.platforms.contains(&chip_id) {
+            Some(format!("licence {id} is bound to other chips than {chip_id}"))
+        } else {
+            refusal
+        };
+        Ok(reason.map_or(Ok(license), Err))
     }
 
     async fn policy_input(

@@ -7,6 +7,7 @@ mod audit;
 mod image_key;
 mod lease;
 mod license;
+mod license_change;
 mod log;
 mod platform;
 mod product;

@@ -3,22 +3,22 @@
 mod evidence;
 mod guest;
 mod launch;
+mod license;
 mod platform;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
-use jiff::Timestamp;
 use release_protocol::ProductName;
 use url::Url;
 
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
+pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
 pub(crate) use platform::PlatformCommand;
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
@@ -227,61 +227,6 @@ pub(crate) enum PolicyCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum LicenseCommand {
-    /// Issue a licence and write it to stdout or a file.
-    Issue(LicenseIssueArgs),
-    /// List licences with their seats in use.
-    List,
-    /// Show one licence.
-    Show {
-        /// Its id.
-        id: String,
-    },
-    /// Revoke a licence: nothing new starts, what runs stops at its next renewal.
-    Revoke {
-        /// Its id.
-        id: String,
-        /// Why; kept with the licence and in the audit log.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LicenseIssueArgs {
-    /// What may run.
-    #[arg(long, value_name = "PRODUCT", required = true)]
-    pub(crate) product: Vec<ProductName>,
-    /// Who is licensed.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) customer: String,
-    /// How many instances at once.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) seats: u32,
-    /// From when (RFC 3339); now by default.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) from: Option<Timestamp>,
-    /// Until when (RFC 3339), or for how long (`90d`).
-    #[arg(long, value_name = "TIME|DURATION", default_value = "365d")]
-    pub(crate) until: String,
-    /// How long a lease lives; it is renewed at a third of that.
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
-    pub(crate) lease: Duration,
-    /// How long a workload may go on when the service is out of reach.
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
-    pub(crate) grace: Duration,
-    /// A chip id that the licence is bound to; any by default.
-    #[arg(long, value_name = "CHIP")]
-    pub(crate) platform: Vec<String>,
-    /// A name and value for policy and workload.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = feature)]
-    pub(crate) feature: Vec<(String, String)>,
-    /// Write the licence to this file; an existing one is not overwritten.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum LeaseCommand {
     /// List leases, newest first.
     List,
@@ -354,13 +299,6 @@ pub(crate) struct CompletionsArgs {
 pub(crate) struct ManArgs {
     /// Where to.
     pub(crate) dir: PathBuf,
-}
-
-fn feature(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("a feature is NAME=VALUE".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 42] = [
+    let commands: [&[&str]; 46] = [
         &[],
         &["init"],
         &["demo"],
@@ -46,6 +46,10 @@ fn help_of_every_command_of_sealift() {
         &["license"],
         &["license", "issue"],
         &["license", "show"],
+        &["license", "renew"],
+        &["license", "suspend"],
+        &["license", "resume"],
+        &["license", "transfer"],
         &["license", "revoke"],
         &["lease"],
         &["lease", "end"],

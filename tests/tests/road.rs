@@ -185,6 +185,42 @@ async fn a_revocation_reaches_a_connected_shim_long_before_its_next_renewal() {
 }
 
 #[tokio::test]
+async fn a_suspended_licence_stops_what_runs_and_a_resumed_one_lets_it_start_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = PlainImage::make(&scratch.path().join("plain")).await;
+    let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
+    let sealed = oci(scratch.path(), "sealed");
+    vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
+    let (id, license) = vendor.license(PRODUCT, &["--lease", "1h"]);
+    let license = license.display().to_string();
+    let (child, stdout) = start_waiting(&vendor, &sealed, &license, "embedded");
+    vendor.sealift(["license", "suspend", &id, "--reason", "unpaid"]).succeeded();
+    let (code, _, stderr) = finish(child, stdout);
+    assert_eq!(code, 127, "{stderr}");
+    assert!(stderr.contains("is suspended"), "{stderr}");
+    vendor.guest(["run", &sealed, "--license", &license]).failed(125, "unpaid");
+    vendor.sealift(["license", "resume", &id, "--reason", "paid"]).succeeded();
+    let said = vendor.guest(["run", &sealed, "--license", &license]);
+    assert_eq!(said.code, 7, "the workload's own: {}", said.stderr);
+}
+
+#[tokio::test]
+async fn a_revocation_can_be_waited_for_to_its_end() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plain = PlainImage::make(&scratch.path().join("plain")).await;
+    let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
+    let sealed = oci(scratch.path(), "sealed");
+    vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
+    let (id, license) = vendor.license(PRODUCT, &["--lease", "1h"]);
+    let (child, stdout) = start_waiting(&vendor, &sealed, &license.display().to_string(), "embedded");
+    let said = vendor.sealift(["license", "revoke", &id, "--reason", "returned", "--wait"]).succeeded();
+    assert!(said.stdout.contains("nothing runs under"), "{}", said.stdout);
+    assert!(said.stderr.contains("1 running, stopped by"), "{}", said.stderr);
+    let (code, _, stderr) = finish(child, stdout);
+    assert_eq!(code, 127, "{stderr}");
+}
+
+#[tokio::test]
 async fn renewal_keeps_a_workload_running_past_its_first_lease() {
     let scratch = tempfile::tempdir().unwrap();
     let plain = PlainImage::make(&scratch.path().join("plain")).await;

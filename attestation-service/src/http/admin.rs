@@ -8,14 +8,11 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
-use release_protocol::{LeaseId, LicenseId, ProductName};
+use release_protocol::{LeaseId, ProductName};
 use serde::Deserialize;
 
 use super::problem::{ApiError, bearer, body};
-use crate::api::{
-    ImageKey, IssuedLicense, LeaseStatus, LicenseStatus, NewImageKey, NewLicense, NewProduct, NewReference, Product,
-    Reference, Retirement, Revocation, Revoked,
-};
+use crate::api::{ImageKey, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement};
 use crate::release::Refusal;
 use crate::service::SharedService;
 use crate::store::AuditEntry;
@@ -30,12 +27,10 @@ pub(super) fn routes(service: SharedService) -> Router<SharedService> {
         .route("/products/{product}/references/{reference}", delete(remove_reference))
         .route("/references/{reference}/retire", post(retire_reference))
         .route("/products/{product}/keys", get(keys).post(register_key))
-        .route("/licenses", get(licenses).post(issue_license))
-        .route("/licenses/{license}", get(license))
-        .route("/licenses/{license}/revoke", post(revoke_license))
         .route("/leases", get(leases))
         .route("/leases/{lease}/end", post(end_lease))
         .route("/audit", get(audit))
+        .merge(super::license::routes())
         .merge(super::platform::routes())
         .nest("/log", super::log::routes())
         .layer(from_fn_with_state(service, authenticate))
@@ -62,11 +57,12 @@ async fn authenticate(
 
 /// What a request changes, for the guests that hold leases.
 fn change_of(method: &Method, path: &str) -> Option<Change> {
-    let is_licensing = ["/licenses", "/leases"].iter().any(|part| path.contains(part));
-    match (method == Method::GET, is_licensing) {
-        (true, _) => None,
-        (false, true) => Some(Change::Licensing),
-        (false, false) => Some(Change::Release),
+    // A licence that is changed or drains is another one for those who hold leases: they renew and see.
+    let ends = ["/suspend", "/revoke", "/end"].iter().any(|last| path.ends_with(last));
+    match *method {
+        Method::GET => None,
+        _ if ends => Some(Change::Licensing),
+        _ => Some(Change::Release),
     }
 }
 
@@ -161,34 +157,6 @@ async fn register_key(
     let new: NewImageKey = body(&bytes)?;
     service.register_key(&product_name(&name)?, new).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn licenses(State(service): State<SharedService>) -> Result<Json<Vec<LicenseStatus>>, ApiError> {
-    Ok(Json(service.store.license_list(service.now()).await?))
-}
-
-async fn issue_license(State(service): State<SharedService>, bytes: Bytes) -> Result<Json<IssuedLicense>, ApiError> {
-    let new: NewLicense = body(&bytes)?;
-    Ok(Json(service.issue_license(new).await?))
-}
-
-async fn license(
-    State(service): State<SharedService>,
-    Path(id): Path<String>,
-) -> Result<Json<LicenseStatus>, ApiError> {
-    Ok(Json(service.store.license_status(&LicenseId(id), service.now()).await?))
-}
-
-async fn revoke_license(
-    State(service): State<SharedService>,
-    Path(id): Path<String>,
-    bytes: Bytes,
-) -> Result<Json<Revoked>, ApiError> {
-    let revocation: Revocation = body(&bytes)?;
-    if revocation.reason.trim().is_empty() {
-        return Err(Refusal::Malformed("a revocation needs a reason".to_owned()).into());
-    }
-    Ok(Json(service.store.revoke_license(&LicenseId(id), &revocation.reason, service.now()).await?))
 }
 
 async fn leases(

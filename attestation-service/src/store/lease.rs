@@ -73,7 +73,7 @@ impl Store {
         let license = LicenseId(row.try_get("license_id")?);
         Ok(match self.license(&license).await? {
             None => Some(format!("licence {license} is unknown")),
-            Some(record) => record.refusal(now),
+            Some(record) => record.refusal_to_go_on(now),
         })
     }
 
@@ -120,7 +120,10 @@ async fn decide(
         let reason = format!("licence {} is unknown", request.license);
         return deny(transaction, request, Stage::License, reason, now).await;
     };
-    if let Some(reason) = record.refusal(now) {
+    let held =
+        sqlx::query("SELECT * FROM lease WHERE id = $1").bind(&request.id.0).fetch_optional(&mut **transaction).await?;
+    let refusal = if held.is_some() { record.refusal_to_go_on(now) } else { record.refusal(now) };
+    if let Some(reason) = refusal {
         return deny(transaction, request, Stage::License, reason, now).await;
     }
     // Once more, under the lock: what a denial found to be running is all that runs.
@@ -129,8 +132,6 @@ async fn decide(
     {
         return deny(transaction, request, Stage::Platform, finding.message, now).await;
     }
-    let held =
-        sqlx::query("SELECT * FROM lease WHERE id = $1").bind(&request.id.0).fetch_optional(&mut **transaction).await?;
     let Some(row) = held else {
         if request.renewal {
             return deny(transaction, request, Stage::Lease, "there is no lease to renew".to_owned(), now).await;
@@ -150,7 +151,7 @@ async fn decide(
     }
     if row.try_get::<i64, _>("challenge_at")? >= millis(request.challenge_at) {
         // The same answer to a challenge once more: the same lease, unchanged.
-        let lease = lease(&record, &request.id, timestamp(row.try_get("expires_at")?)?);
+        let lease = lease(&record, &request.id, timestamp(row.try_get("expires_at")?)?, now);
         let entry = row.try_get::<Option<i64>, _>("entry")?.map(u64::try_from).transpose();
         return Ok(LeaseOutcome::Held { lease, entry: entry.map_err(|_| StoreError::Value("audit sequence"))? });
     }
@@ -184,8 +185,13 @@ async fn grant(
     .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
     .execute(&mut **transaction)
     .await?;
+    sqlx::query("UPDATE license SET activated_at = $2 WHERE id = $1 AND activated_at IS NULL")
+        .bind(&request.license.0)
+        .bind(millis(now))
+        .execute(&mut **transaction)
+        .await?;
     let entry = append(transaction, AuditKind::LeaseGranted, &audit_body(request, &json!({})), now).await?;
-    held(transaction, lease(record, &request.id, expires_at), entry).await
+    held(transaction, lease(record, &request.id, expires_at, now), entry).await
 }
 
 async fn renew(
@@ -211,7 +217,7 @@ async fn renew(
         .execute(&mut **transaction)
         .await?;
     let entry = append(transaction, AuditKind::LeaseRenewed, &audit_body(request, &json!({})), now).await?;
-    held(transaction, lease(record, &request.id, expires_at), entry).await
+    held(transaction, lease(record, &request.id, expires_at, now), entry).await
 }
 
 /// Notes the entry with its lease, so that a repeated request gets the same receipt.
@@ -280,18 +286,27 @@ fn audit_body(request: &LeaseRequest, more: &Value) -> Value {
 }
 
 fn ends(record: &LicenseRecord, now: Timestamp) -> Result<(Timestamp, Timestamp), StoreError> {
+    let mut expires_at = later(now, record.claims.lease_seconds)?;
+    let mut grace_seconds = record.claims.grace_seconds;
+    if let Some(until) = record.drain_until.filter(|_| record.is_draining(now)) {
+        expires_at = expires_at.min(until);
+        grace_seconds = 0;
+    }
     // As it is stored, so that a repeated answer equals the first.
-    let expires_at = timestamp(millis(later(now, record.claims.lease_seconds)?))?;
-    Ok((expires_at, later(expires_at, record.claims.grace_seconds)?))
+    let expires_at = timestamp(millis(expires_at))?;
+    Ok((expires_at, later(expires_at, grace_seconds)?))
 }
 
-fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp) -> Lease {
+fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp, now: Timestamp) -> Lease {
+    // A guest counts by its own clock from when it asked: what is left counts, not the service's time of day.
+    let left = u64::try_from((expires_at.as_second() - now.as_second()).max(0)).unwrap_or_default();
+    let is_draining = record.is_draining(now);
     Lease {
         id: id.clone(),
         license: record.claims.id.0.clone(),
         expires_at,
-        ttl_seconds: record.claims.lease_seconds,
-        grace_seconds: record.claims.grace_seconds,
+        ttl_seconds: if is_draining { left } else { record.claims.lease_seconds },
+        grace_seconds: if is_draining { 0 } else { record.claims.grace_seconds },
     }
 }
 

@@ -1,4 +1,5 @@
-//! Licences: issue, look up, revoke. Their seats are counted in `lease.rs`.
+//! Licences: issued, looked up, judged. What else becomes of them stands in `license_change.rs`, their seats are counted in
+//! `lease.rs`.
 
 use jiff::{SignedDuration, Timestamp};
 use release_protocol::{License, LicenseId};
@@ -8,23 +9,32 @@ use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::audit::{AuditKind, append};
 use super::{Store, StoreError, millis, timestamp};
-use crate::api::{LicenseStatus, Revoked};
+use crate::api::LicenseStatus;
 
 /// A licence as it stands in the database.
 #[derive(Clone, Debug)]
 pub(crate) struct LicenseRecord {
+    /// As they hold now: the file that travels may be older.
     pub(crate) claims: License,
+    pub(crate) activated_at: Option<Timestamp>,
+    pub(crate) suspended_at: Option<Timestamp>,
     pub(crate) revoked_at: Option<Timestamp>,
+    /// After a revocation: until when what runs already may go on.
+    pub(crate) drain_until: Option<Timestamp>,
+    /// Why it was suspended or revoked.
     pub(crate) reason: Option<String>,
 }
 
 impl LicenseRecord {
-    /// Why nothing may run under it at `now`; `None` when something may.
+    /// Why nothing may start under it at `now`; `None` when something may.
     pub(crate) fn refusal(&self, now: Timestamp) -> Option<String> {
         let id = &self.claims.id;
+        let reason = self.reason.as_deref().unwrap_or("no reason given");
         if let Some(at) = self.revoked_at {
-            let reason = self.reason.as_deref().unwrap_or("no reason given");
             return Some(format!("licence {id} was revoked at {at}: {reason}"));
+        }
+        if let Some(at) = self.suspended_at {
+            return Some(format!("licence {id} is suspended since {at}: {reason}"));
         }
         let now = now.as_second();
         if now < self.claims.valid_from {
@@ -36,20 +46,37 @@ impl LicenseRecord {
         None
     }
 
-    fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+    /// Why what runs under it may not go on at `now`: as for a start, but for one that is revoked and drains.
+    pub(crate) fn refusal_to_go_on(&self, now: Timestamp) -> Option<String> {
+        if self.is_draining(now) { None } else { self.refusal(now) }
+    }
+
+    /// Whether it is revoked and what runs may go on for a while.
+    pub(super) fn is_draining(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_some() && self.drain_until.is_some_and(|until| now < until)
+    }
+
+    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+        let at = |name: &str| row.try_get::<Option<i64>, _>(name)?.map(timestamp).transpose();
         Ok(Self {
             claims: serde_json::from_str(row.try_get("claims")?)?,
-            revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(timestamp).transpose()?,
+            activated_at: at("activated_at")?,
+            suspended_at: at("suspended_at")?,
+            revoked_at: at("revoked_at")?,
+            drain_until: at("drain_until")?,
             reason: row.try_get("reason")?,
         })
     }
 
-    fn state(&self, now: Timestamp) -> &'static str {
-        match (self.revoked_at, now.as_second()) {
-            (Some(_), _) => "revoked",
-            (None, now) if now < self.claims.valid_from => "not-yet-valid",
-            (None, now) if now >= self.claims.valid_until => "expired",
-            (None, _) => "issued",
+    /// Its state in a word; the first that holds.
+    pub(super) fn state(&self, now: Timestamp) -> &'static str {
+        match now.as_second() {
+            _ if self.revoked_at.is_some() => "revoked",
+            _ if self.suspended_at.is_some() => "suspended",
+            now if now < self.claims.valid_from => "not-yet-valid",
+            now if now >= self.claims.valid_until => "expired",
+            _ if self.activated_at.is_some() => "active",
+            _ => "issued",
         }
     }
 }
@@ -59,44 +86,26 @@ fn second(seconds: i64) -> String {
 }
 
 impl Store {
-    /// Keeps a licence that has just been signed.
-    pub(crate) async fn insert_license(&self, license: &License, now: Timestamp) -> Result<(), StoreError> {
+    /// Keeps licences that have just been signed: all of them, or none.
+    pub(crate) async fn insert_licenses(&self, licenses: &[License], now: Timestamp) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query(
-            "INSERT INTO license (id, customer, state, seats, lease_seconds, grace_seconds, claims, issued_at) \
-             VALUES ($1, $2, 'issued', $3, $4, $5, $6, $7)",
-        )
-        .bind(&license.id.0)
-        .bind(&license.customer)
-        .bind(license.seats)
-        .bind(i64::try_from(license.lease_seconds).map_err(|_| StoreError::Value("lease time"))?)
-        .bind(i64::try_from(license.grace_seconds).map_err(|_| StoreError::Value("grace time"))?)
-        .bind(serde_json::to_string(license)?)
-        .bind(millis(now))
-        .execute(&mut *transaction)
-        .await?;
-        let body = json!({
-            "license": license.id, "customer": license.customer, "products": license.products, "seats": license.seats,
-            "valid_from": license.valid_from, "valid_until": license.valid_until,
-        });
-        append(&mut transaction, AuditKind::LicenseIssued, &body, now).await?;
+        for license in licenses {
+            insert(&mut transaction, license, now).await?;
+        }
         transaction.commit().await?;
         Ok(())
     }
 
     /// The licence, where there is one.
     pub(crate) async fn license(&self, id: &LicenseId) -> Result<Option<LicenseRecord>, StoreError> {
-        let row = sqlx::query("SELECT claims, revoked_at, reason FROM license WHERE id = $1")
-            .bind(&id.0)
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query("SELECT * FROM license WHERE id = $1").bind(&id.0).fetch_optional(&self.pool).await?;
         row.as_ref().map(LicenseRecord::from_row).transpose()
     }
 
     /// All licences, oldest first, as the admin API shows them.
     pub(crate) async fn license_list(&self, now: Timestamp) -> Result<Vec<LicenseStatus>, StoreError> {
         let rows = sqlx::query(
-            "SELECT claims, revoked_at, reason, issued_at, (SELECT count(*) FROM lease WHERE license_id = license.id \
+            "SELECT license.*, (SELECT count(*) FROM lease WHERE license_id = license.id \
              AND ended_at IS NULL AND seat_until > $1) AS seats_in_use FROM license ORDER BY issued_at, id",
         )
         .bind(millis(now))
@@ -113,45 +122,32 @@ impl Store {
             .find(|license| license.id == id.0)
             .ok_or_else(|| StoreError::Unknown { kind: "licence", name: id.0.clone() })
     }
+}
 
-    /// Revokes a licence. Its leases end at their next renewal; nothing new starts.
-    pub(crate) async fn revoke_license(
-        &self,
-        id: &LicenseId,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<Revoked, StoreError> {
-        let mut transaction = self.write().await?;
-        let changed = sqlx::query(
-            "UPDATE license SET state = 'revoked', revoked_at = $2, reason = $3 WHERE id = $1 AND revoked_at IS NULL",
-        )
-        .bind(&id.0)
-        .bind(millis(now))
-        .bind(reason)
-        .execute(&mut *transaction)
-        .await?;
-        if changed.rows_affected() == 0 {
-            let known =
-                sqlx::query("SELECT 1 FROM license WHERE id = $1").bind(&id.0).fetch_optional(&mut *transaction);
-            return Err(match known.await? {
-                Some(_) => StoreError::Conflict(format!("licence `{id}` is revoked already")),
-                None => StoreError::Unknown { kind: "licence", name: id.0.clone() },
-            });
-        }
-        let row = sqlx::query(
-            "SELECT count(*), max(seat_until) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2",
-        )
-        .bind(&id.0)
-        .bind(millis(now))
-        .fetch_one(&mut *transaction)
-        .await?;
-        let running: u32 = row.try_get(0)?;
-        let stopped_by = row.try_get::<Option<i64>, _>(1)?.map(timestamp).transpose()?;
-        let body = json!({"license": id, "reason": reason, "running": running});
-        append(&mut transaction, AuditKind::LicenseRevoked, &body, now).await?;
-        transaction.commit().await?;
-        Ok(Revoked { id: id.0.clone(), running, stopped_by })
-    }
+async fn insert(
+    transaction: &mut Transaction<'static, Sqlite>,
+    license: &License,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO license (id, customer, state, seats, lease_seconds, grace_seconds, claims, issued_at) \
+         VALUES ($1, $2, 'issued', $3, $4, $5, $6, $7)",
+    )
+    .bind(&license.id.0)
+    .bind(&license.customer)
+    .bind(license.seats)
+    .bind(i64::try_from(license.lease_seconds).map_err(|_| StoreError::Value("lease time"))?)
+    .bind(i64::try_from(license.grace_seconds).map_err(|_| StoreError::Value("grace time"))?)
+    .bind(serde_json::to_string(license)?)
+    .bind(millis(now))
+    .execute(&mut **transaction)
+    .await?;
+    let body = json!({
+        "license": license.id, "customer": license.customer, "products": license.products, "seats": license.seats,
+        "valid_from": license.valid_from, "valid_until": license.valid_until,
+    });
+    append(transaction, AuditKind::LicenseIssued, &body, now).await?;
+    Ok(())
 }
 
 /// The licence inside a transaction, so that a decision and its effect see the same state.
@@ -159,10 +155,7 @@ pub(super) async fn license_in(
     transaction: &mut Transaction<'static, Sqlite>,
     id: &LicenseId,
 ) -> Result<Option<LicenseRecord>, StoreError> {
-    let row = sqlx::query("SELECT claims, revoked_at, reason FROM license WHERE id = $1")
-        .bind(&id.0)
-        .fetch_optional(&mut **transaction)
-        .await?;
+    let row = sqlx::query("SELECT * FROM license WHERE id = $1").bind(&id.0).fetch_optional(&mut **transaction).await?;
     row.as_ref().map(LicenseRecord::from_row).transpose()
 }
 
@@ -181,7 +174,10 @@ fn status(row: &SqliteRow, now: Timestamp) -> Result<LicenseStatus, StoreError> 
         seats: record.claims.seats,
         lease_seconds: record.claims.lease_seconds,
         grace_seconds: record.claims.grace_seconds,
+        platforms: record.claims.platforms,
+        suspended_at: record.suspended_at,
         revoked_at: record.revoked_at,
+        drain_until: record.drain_until,
         reason: record.reason,
     })
 }

@@ -7,6 +7,7 @@ mod evidence;
 mod guest;
 mod lease;
 mod license;
+mod license_states;
 mod log;
 mod platform;
 mod policy;

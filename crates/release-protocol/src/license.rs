@@ -88,10 +88,18 @@ pub struct License {
     /// Names and values that the release policy and the workload may read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub features: BTreeMap<String, String>,
+    /// How often it went to another customer: a file of an earlier generation opens nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
     /// The service that decides.
     pub service: ServiceAddress,
     /// The vendor's image signing keys, SPKI PEM; one of them must have signed an image.
     pub signers: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl License {

@@ -1,18 +1,28 @@
 //! `license`: who may run what.
 
-use attestation_service::api::{IssuedLicense, LicenseStatus, NewLicense, Revocation, Revoked};
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use attestation_service::api::{
+    IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer,
+};
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::table;
-use crate::cli::{LicenseCommand, LicenseIssueArgs};
+use crate::cli::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
 use crate::client::AdminClient;
 use crate::home::{VendorHome, write_new};
 
 pub(crate) async fn run(home: &VendorHome, command: LicenseCommand, console: &Console) -> Result<(), Failure> {
     let client = AdminClient::new(home)?;
     match command {
-        LicenseCommand::Issue(args) => issue(&client, args, console).await,
+        LicenseCommand::Issue(args) => match args.batch.clone() {
+            Some(file) => issue_batch(&client, &file, console).await,
+            None => issue(&client, *args, console).await,
+        },
         LicenseCommand::List => {
             let licenses: Vec<LicenseStatus> = client.get("/licenses").await?;
             console.result(&licenses, || {
@@ -28,26 +38,92 @@ pub(crate) async fn run(home: &VendorHome, command: LicenseCommand, console: &Co
             console.result(&license, || show(&license));
             Ok(())
         }
-        LicenseCommand::Revoke { id, reason } => {
-            let revoked: Revoked = client.post(&format!("/licenses/{id}/revoke"), &Revocation { reason }).await?;
-            console.result(&revoked, || match revoked.stopped_by {
-                Some(by) => format!("revoked {id}: {} running, stopped by {by} at the latest", revoked.running),
-                None => format!("revoked {id}: nothing is running under it"),
-            });
+        LicenseCommand::Renew { change, until: end, seats } => {
+            let valid_until = end.map(|text| until(&text, Timestamp::now())).transpose()?;
+            let renewal = Renewal { valid_until, seats, reason: change.reason };
+            let _: IssuedLicense = client.post(&format!("/licenses/{}/renew", change.id), &renewal).await?;
+            let license: LicenseStatus = client.get(&format!("/licenses/{}", change.id)).await?;
+            console.result(&license, || show(&license));
             Ok(())
         }
+        LicenseCommand::Suspend(change) => turn(&client, change, "suspend", console).await,
+        LicenseCommand::Resume(change) => turn(&client, change, "resume", console).await,
+        LicenseCommand::Transfer(args) => transfer(&client, args, console).await,
+        LicenseCommand::Revoke(args) => revoke(&client, args, console).await,
     }
 }
 
-async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) -> Result<(), Failure> {
-    if let Some(file) = args.file.as_ref().filter(|file| file.exists()) {
-        return Err(Failure::bad_input(format!("`{}` exists already", file.display()))
-            .hint("name another file; a licence is not overwritten"));
+async fn turn(client: &AdminClient, change: LicenseChangeArgs, verb: &str, console: &Console) -> Result<(), Failure> {
+    let path = format!("/licenses/{}/{verb}", change.id);
+    let license: LicenseStatus = client.post(&path, &Reason { reason: change.reason }).await?;
+    console.result(&license, || format!("{}: {}", license.id, license.state));
+    Ok(())
+}
+
+async fn transfer(client: &AdminClient, args: LicenseTransferArgs, console: &Console) -> Result<(), Failure> {
+    refuse_existing(args.file.as_deref())?;
+    let bound = !args.platform.is_empty() || args.any_platform;
+    let transfer =
+        Transfer { customer: args.customer, platforms: bound.then_some(args.platform), reason: args.change.reason };
+    let issued: IssuedLicense = client.post(&format!("/licenses/{}/transfer", args.change.id), &transfer).await?;
+    hand_out(&issued, args.file.as_deref(), console)
+}
+
+async fn revoke(client: &AdminClient, args: LicenseRevokeArgs, console: &Console) -> Result<(), Failure> {
+    let id = args.change.id;
+    let revocation = Revocation { reason: args.change.reason, drain_seconds: args.drain.map(|drain| drain.as_secs()) };
+    let revoked: Revoked = client.post(&format!("/licenses/{id}/revoke"), &revocation).await?;
+    let told = || match revoked.stopped_by {
+        Some(by) => format!("revoked {id}: {} running, stopped by {by} at the latest", revoked.running),
+        None => format!("revoked {id}: nothing is running under it"),
+    };
+    if !args.wait || revoked.running == 0 {
+        console.result(&revoked, told);
+        return Ok(());
     }
+    console.say(told());
+    let mut running = revoked.running;
+    while running > 0 {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let now: LicenseStatus = client.get(&format!("/licenses/{id}")).await?;
+        if now.seats_in_use != running {
+            running = now.seats_in_use;
+            console.say(format!("{running} running"));
+        }
+    }
+    console.result(&json!({"id": id, "running": 0}), || format!("nothing runs under {id} any more"));
+    Ok(())
+}
+
+/// How often `--wait` looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+fn refuse_existing(file: Option<&Path>) -> Result<(), Failure> {
+    match file.filter(|file| file.exists()) {
+        None => Ok(()),
+        Some(file) => Err(Failure::bad_input(format!("`{}` exists already", file.display()))
+            .hint("name another file; a licence is not overwritten")),
+    }
+}
+
+/// Writes a licence to its file, or to stdout.
+fn hand_out(issued: &IssuedLicense, file: Option<&Path>, console: &Console) -> Result<(), Failure> {
+    match file {
+        None => console.result(issued, || issued.token.clone()),
+        Some(file) => {
+            write_new(file, issued.token.as_bytes(), 0o600)?;
+            console.result(&json!({"id": issued.id, "file": file}), || issued.id.clone());
+        }
+    }
+    Ok(())
+}
+
+async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) -> Result<(), Failure> {
+    refuse_existing(args.file.as_deref())?;
     let from = args.from.unwrap_or_else(Timestamp::now);
     let new = NewLicense {
         products: args.product,
-        customer: args.customer,
+        customer: args.customer.unwrap_or_default(),
         seats: args.seats,
         valid_from: args.from,
         valid_until: until(&args.until, from)?,
@@ -58,14 +134,28 @@ async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) 
     };
     let issued: IssuedLicense = client.post("/licenses", &new).await?;
     console.say(format!("issued {} to {}", issued.id, new.customer));
-    match &args.file {
-        None => console.result(&issued, || issued.token.clone()),
-        Some(file) => {
-            write_new(file, issued.token.as_bytes(), 0o600)?;
-            let document = serde_json::json!({"id": issued.id, "file": file});
-            console.result(&document, || issued.id.clone());
-        }
+    hand_out(&issued, args.file.as_deref(), console)
+}
+
+async fn issue_batch(client: &AdminClient, file: &Path, console: &Console) -> Result<(), Failure> {
+    let cannot = || format!("cannot read the licences in `{}`", file.display());
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).or_fail(ExitCode::BadInput, cannot)?;
+    } else {
+        text = std::fs::read_to_string(file).or_fail(ExitCode::BadInput, cannot)?;
     }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(number, line): (usize, &str)| {
+        serde_json::from_str(line)
+            .or_fail(ExitCode::BadInput, || format!("line {} of `{}` is no licence", number + 1, file.display()))
+    };
+    let new: Vec<NewLicense> = lines.map(parse).collect::<Result<_, _>>()?;
+    let issued: Vec<IssuedLicense> = client.post("/licenses/batch", &new).await?;
+    console.say(format!("issued {} licences", issued.len()));
+    let document = |(new, issued): (&NewLicense, &IssuedLicense)| json!({"id": issued.id, "customer": new.customer, "token": issued.token});
+    let documents: Vec<serde_json::Value> = new.iter().zip(&issued).map(document).collect();
+    console.result(&documents, || documents.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     Ok(())
 }
 
@@ -103,6 +193,12 @@ fn show(license: &LicenseStatus) -> String {
         format!("valid     {} to {}", license.valid_from, license.valid_until),
         format!("lease     {} s, grace {} s", license.lease_seconds, license.grace_seconds),
     ];
+    if !license.platforms.is_empty() {
+        lines.push(format!("chips     {}", license.platforms.join(", ")));
+    }
+    if let Some(until) = &license.drain_until {
+        lines.push(format!("drains    until {until}"));
+    }
     if let Some(reason) = &license.reason {
         lines.push(format!("reason    {reason}"));
     }
