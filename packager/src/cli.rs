@@ -1,6 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
 mod evidence;
+mod audit;
 mod guest;
 mod launch;
 mod license;
@@ -16,6 +17,7 @@ use release_protocol::ProductName;
 use url::Url;
 
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
+pub(crate) use audit::AuditCommand;
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
@@ -234,16 +236,6 @@ pub(crate) enum LeaseCommand {
     End {
         /// Its id.
         id: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuditCommand {
-    /// List the newest entries, oldest first.
-    List {
-        /// How many.
-        #[arg(long, value_name = "N", default_value_t = 50)]
-        limit: u32,
     },
 }
 

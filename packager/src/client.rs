@@ -49,8 +49,12 @@ impl AdminClient {
         self.parse(&self.send(Method::GET, path, None).await?)
     }
 
+    pub(crate) async fn get_bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        self.send(Method::GET, path, None).await
+    }
+
     pub(crate) async fn get_text(&self, path: &str) -> Result<String, Failure> {
-        let bytes = self.send(Method::GET, path, None).await?;
+        let bytes = self.get_bytes(path).await?;
         String::from_utf8(bytes).or_fail(ExitCode::Other, || self.unreadable())
     }
 

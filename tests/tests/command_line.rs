@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 46] = [
+    let commands: [&[&str]; 49] = [
         &[],
         &["init"],
         &["demo"],
@@ -57,6 +57,9 @@ fn help_of_every_command_of_sealift() {
         &["evidence"],
         &["evidence", "show"],
         &["evidence", "verify"],
+        &["audit", "prove"],
+        &["audit", "verify"],
+        &["audit", "export"],
         &["simulate"],
         &["simulate", "platform"],
         &["simulate", "launch"],

@@ -2,8 +2,11 @@
 //! proofs and a tree of tiles. It refuses the same after an alteration.
 #![expect(clippy::expect_used, clippy::panic, reason = "a failed expectation is a failed test")]
 
+#[path = "support/python.rs"]
+mod python;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -11,38 +14,6 @@ use transparency_log::{
     Checkpoint, Cosigner, Hash, HashSource as _, KeyName, MemoryTree, NoteSigner, SignedCheckpoint, TileKind, TreeSize,
     encode_bundle, tile_paths,
 };
-
-/// The peer's version; its command line is called, so it has to be one that is known.
-const PEER: &str = "aics-tlog==0.2.1";
-
-/// A Python with the peer in it, made once below the target folder. The peer asks for Python 3.12 and runs on Debian's 3.11
-/// too.
-fn python() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("aics-tlog-0.2.1");
-    let lock = fs::File::create(folder.with_extension("lock")).expect("a lock file");
-    // The tests of this file may run at the same time, each in a process of its own.
-    lock.lock().expect("a lock");
-    let (python, ready) = (folder.join("bin/python"), folder.join("ready"));
-    if !ready.exists() {
-        must(
-            Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder),
-            "install Debian's package python3-venv, or run tests/run, which does",
-        );
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--ignore-requires-python"];
-        must(
-            Command::new(&python).args(install).arg(PEER),
-            "this test installs aics-tlog from the Python Package Index (PyPI) and needs the network once",
-        );
-        fs::write(&ready, PEER).expect("a file");
-    }
-    python
-}
-
-fn must(command: &mut Command, hint: &str) {
-    let told = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run ({error}): {hint}"));
-    let said = String::from_utf8_lossy(&told.stderr);
-    assert!(told.status.success(), "{command:?} failed: {hint}\n{said}");
-}
 
 /// A log of `entry 0`, `entry 1`, … with a key, and files for the peer to read.
 struct Log {
@@ -59,7 +30,7 @@ impl Log {
         for number in 0..leaves {
             tree.append(&entry(number)).expect("a leaf");
         }
-        Self { python: python(), directory: tempfile::tempdir().expect("a directory"), signer, tree }
+        Self { python: python::with_peer(), directory: tempfile::tempdir().expect("a directory"), signer, tree }
     }
 
     fn checkpoint(&self, leaves: u64) -> SignedCheckpoint {

@@ -1,25 +1,138 @@
-//! `audit`: what was released to whom, and what was denied.
+//! `audit`: what was released to whom, and what was denied; and the proof of it.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use attestation_service::AuditEntry;
-use command_line::{Console, Failure};
-use serde_json::Value;
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use serde_json::{Value, json};
+use transparency_log::{
+    Checkpoint, Hash, HashSource as _, MAX_RECEIPT_BYTES, NodeId, Receipt, ReceiptError, SignedCheckpoint, TileError,
+    TileKind, TilePath, TileSet, VerifierKey, decode_bundle, hash_leaf, tile_paths,
+};
 
 use super::table;
 use crate::cli::AuditCommand;
 use crate::client::AdminClient;
-use crate::home::VendorHome;
+use crate::home::{VendorHome, write_new};
 
 pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Console) -> Result<(), Failure> {
-    let client = AdminClient::new(home)?;
     match command {
-        AuditCommand::List { limit } => {
-            let entries: Vec<AuditEntry> = client.get(&format!("/audit?limit={limit}")).await?;
-            console.result(&entries, || {
-                table::render(&["ENTRY", "AT", "KIND", "PLATFORM", "WHAT"], entries.iter().map(row).collect())
-            });
+        AuditCommand::List { limit } => list(home, limit, console).await,
+        AuditCommand::Prove { entry, file } => prove(home, entry, file.as_deref(), console).await,
+        AuditCommand::Verify { receipt, key } => verify(home, &receipt, key, console),
+        AuditCommand::Export { directory } => export(home, &directory, console).await,
+    }
+}
+
+async fn list(home: &VendorHome, limit: u32, console: &Console) -> Result<(), Failure> {
+    let entries: Vec<AuditEntry> = AdminClient::new(home)?.get(&format!("/audit?limit={limit}")).await?;
+    console.result(&entries, || {
+        table::render(&["ENTRY", "AT", "KIND", "PLATFORM", "WHAT"], entries.iter().map(row).collect())
+    });
+    Ok(())
+}
+
+async fn prove(home: &VendorHome, entry: u64, file: Option<&Path>, console: &Console) -> Result<(), Failure> {
+    let receipt: Receipt = AdminClient::new(home)?.get(&format!("/log/receipts/{entry}")).await?;
+    // The service is not believed either: a receipt that does not hold would be found out too late.
+    receipt.verify(&log_key(home, None)?).map_err(|error| refused("the service's receipt", &error))?;
+    let text = serde_json::to_string_pretty(&receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
+    match file {
+        None => console.result(&receipt, || text),
+        Some(file) => {
+            write_new(file, format!("{text}\n").as_bytes(), 0o644)?;
+            console.result(&json!({"entry": entry, "file": file}), || file.display().to_string());
         }
     }
     Ok(())
+}
+
+fn verify(home: &VendorHome, path: &Path, key: Option<PathBuf>, console: &Console) -> Result<(), Failure> {
+    let name = format!("`{}`", path.display());
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_RECEIPT_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .or_fail(ExitCode::BadInput, || format!("cannot read {name}"))?;
+    let receipt = Receipt::from_json(&bytes).or_fail(ExitCode::BadInput, || format!("{name} is no receipt"))?;
+    let verified = receipt.verify(&log_key(home, key)?).map_err(|error| refused(&name, &error))?;
+    let entry: Value = serde_json::from_slice(verified.entry)
+        .or_fail(ExitCode::BadInput, || format!("{name} proves an entry that is no JSON"))?;
+    let Checkpoint { origin, size, root, .. } = &verified.checkpoint;
+    let document = json!({
+        "log": origin.as_str(), "size": size, "root": root, "index": verified.index, "entry": entry,
+    });
+    console.result(&document, || {
+        let entry = serde_json::to_string_pretty(&entry).unwrap_or_default();
+        format!("leaf {} of the {size} in {origin}:\n{entry}", verified.index)
+    });
+    Ok(())
+}
+
+async fn export(home: &VendorHome, directory: &Path, console: &Console) -> Result<(), Failure> {
+    let (client, key) = (AdminClient::new(home)?, log_key(home, None)?);
+    let note = client.get_bytes("/log/checkpoint").await?;
+    let checkpoint = SignedCheckpoint::from_bytes(&note)
+        .and_then(|checkpoint| checkpoint.verify(&key))
+        .map_err(|error| altered("the checkpoint is refused").caused_by(&error))?;
+    fs::create_dir(directory).or_fail(ExitCode::BadInput, || format!("cannot make `{}`", directory.display()))?;
+    let (mut tiles, mut leaves) = (TileSet::default(), Vec::new());
+    for path in tile_paths(checkpoint.size) {
+        let bytes = client.get_bytes(&format!("/log/{path}")).await?;
+        write_tile(directory, &path, &bytes)?;
+        let malformed = |error: TileError| altered(&format!("`{path}` is malformed")).caused_by(&error);
+        match path.kind() {
+            TileKind::Hashes(_) => tiles.insert(&path, &bytes).map_err(malformed)?,
+            TileKind::Entries => {
+                leaves.extend(decode_bundle(&bytes, path.width()).map_err(malformed)?.into_iter().map(hash_leaf));
+            }
+        }
+    }
+    check_tiles(&checkpoint, &tiles, &leaves)?;
+    // Last: a directory without a checkpoint is one that was not finished.
+    write_new(&directory.join("checkpoint"), &note, 0o644)?;
+    let Checkpoint { origin, size, root, .. } = &checkpoint;
+    let document = json!({"directory": directory, "log": origin.as_str(), "size": size, "root": root});
+    console.result(&document, || format!("{size} entries of {origin}"));
+    Ok(())
+}
+
+/// Checks that the hashes make the signed root, and that the entries are what was hashed.
+fn check_tiles(checkpoint: &Checkpoint, tiles: &TileSet, leaves: &[Hash]) -> Result<(), Failure> {
+    let root = transparency_log::root(tiles, checkpoint.size)
+        .map_err(|error| altered("hashes are missing").caused_by(&error))?;
+    let is_hashed = |(index, leaf): (u64, &Hash)| tiles.hash(NodeId { level: 0, index }) == Some(*leaf);
+    if root != checkpoint.root || !(0..).zip(leaves).all(is_hashed) {
+        return Err(altered("an entry or a hash was altered"));
+    }
+    Ok(())
+}
+
+fn altered(why: &str) -> Failure {
+    Failure::verification(format!("the service's log is not what its checkpoint says: {why}"))
+}
+
+fn write_tile(directory: &Path, path: &TilePath, bytes: &[u8]) -> Result<(), Failure> {
+    let file = directory.join(path.to_string());
+    if let Some(parent) = file.parent() {
+        fs::create_dir_all(parent).or_fail(ExitCode::BadInput, || format!("cannot make `{}`", parent.display()))?;
+    }
+    write_new(&file, bytes, 0o644)
+}
+
+/// The log's verifier key from a file, or from the home.
+fn log_key(home: &VendorHome, path: Option<PathBuf>) -> Result<VerifierKey, Failure> {
+    let path = path.unwrap_or_else(|| home.service().log_verifier_path());
+    fs::read_to_string(&path)
+        .or_fail(ExitCode::BadInput, || format!("cannot read the log's verifier key `{}`", path.display()))?
+        .trim_end()
+        .parse()
+        .or_fail(ExitCode::BadInput, || format!("`{}` is no verifier key of a log", path.display()))
+}
+
+fn refused(name: &str, error: &ReceiptError) -> Failure {
+    Failure::verification(format!("{name} proves nothing")).caused_by(error)
 }
 
 fn row(entry: &AuditEntry) -> Vec<String> {

@@ -1,0 +1,93 @@
+//! The audit log at the command line: receipts that are good offline, and an export that a public C2SP tool reads.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../../crates/transparency-log/tests/support/python.rs"]
+#[expect(clippy::expect_used, clippy::panic, reason = "a failed expectation is a failed test")]
+mod python;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use end_to_end::peer::{Said, run};
+use end_to_end::vendor::Vendor;
+use serde_json::Value;
+
+fn entries(vendor: &Vendor) -> Vec<Value> {
+    serde_json::from_str(&vendor.sealift(["audit", "list", "--output", "json"]).succeeded().stdout).unwrap()
+}
+
+#[test]
+fn a_receipt_is_good_without_the_service_and_an_altered_one_is_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut vendor = Vendor::start(scratch.path(), &["recipe"]);
+    vendor.license("recipe", &[]);
+    let entries = entries(&vendor);
+    let issued = entries.iter().find(|entry| entry["kind"] == "license_issued").unwrap();
+    let file = scratch.path().join("receipt.json").display().to_string();
+    vendor.sealift(["audit", "prove", &issued["sequence"].to_string(), "--file", &file]).succeeded();
+    vendor.sealift(["audit", "prove", "4711"]).failed(3, "4711");
+
+    vendor.stop_service();
+    let said = vendor.sealift(["audit", "verify", &file, "--output", "json"]).succeeded();
+    let proved: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(proved["entry"], *issued);
+    // The customer has the receipt and the vendor's public file, and nothing else.
+    let key = scratch.path().join("log.pub");
+    fs::copy(vendor.home().join("service/log.pub"), &key).unwrap();
+    let elsewhere = scratch.path().join("none").display().to_string();
+    let key = key.display().to_string();
+    let customer = |key: &str| vendor.sealift(["audit", "verify", &file, "--key", key, "--home", &elsewhere]);
+    customer(&key).succeeded();
+
+    let good = fs::read_to_string(&file).unwrap();
+    let mut other: Value = serde_json::from_str(&good).unwrap();
+    other["index"] = 0.into();
+    fs::write(&file, other.to_string()).unwrap();
+    customer(&key).failed(4, "proves nothing");
+    fs::write(&file, "{}").unwrap();
+    customer(&key).failed(3, "is no receipt");
+    fs::write(&file, good).unwrap();
+    customer(&file).failed(3, "is no verifier key");
+}
+
+fn export(vendor: &Vendor, directory: &Path) {
+    let said = vendor.sealift(["audit", "export", &directory.display().to_string()]).succeeded();
+    assert!(said.stdout.contains("entries of "), "{}", said.stdout);
+}
+
+#[test]
+fn a_public_tool_reads_the_exported_log_and_sees_it_grow() {
+    let scratch = tempfile::tempdir().unwrap();
+    let vendor = Vendor::start(scratch.path(), &["recipe"]);
+    let (old, new) = (scratch.path().join("old"), scratch.path().join("new"));
+    export(&vendor, &old);
+    for _ in 0..3 {
+        vendor.license("recipe", &[]);
+    }
+    export(&vendor, &new);
+    vendor.sealift(["audit", "export", &new.display().to_string()]).failed(3, "cannot make");
+
+    let newest = entries(&vendor).pop().unwrap();
+    let index = (newest["sequence"].as_u64().unwrap() - 1).to_string();
+    let python = python::with_peer();
+    let ask = |command: &str, more: &[&str]| -> Said {
+        let mut peer = Command::new(&python);
+        peer.args(["-m", "aics_tlog", command, "--tiles"]).arg(&new);
+        run(peer.arg("--vkey-file").arg(vendor.home().join("service/log.pub")).args(more))
+    };
+    ask("verify-checkpoint", &[]).succeeded();
+    let out = scratch.path().join("entry");
+    let included = || ask("verify-inclusion", &["--index", &index, "--entry-out", &out.display().to_string()]);
+    included().succeeded();
+    assert_eq!(serde_json::from_slice::<Value>(&fs::read(&out).unwrap()).unwrap(), newest);
+    let old = old.join("checkpoint").display().to_string();
+    ask("verify-consistency", &["--old-checkpoint", &old]).succeeded();
+
+    let bundles = new.join("tile/entries/000.p");
+    let bundle = fs::read_dir(bundles).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&bundle).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&bundle, bytes).unwrap();
+    assert_eq!(included().code, 1);
+}
