@@ -1,5 +1,7 @@
 //! The audit log: every decision, in the transaction of its effect.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -85,7 +87,9 @@ impl AuditEntry {
             return Ok(leaf);
         }
         let mut short = serde_json::Map::new();
-        for (name, value) in self.body.as_object().into_iter().flatten() {
+        // By name: which order an object has in memory depends on how the JSON library was built.
+        let members: BTreeMap<_, _> = self.body.as_object().into_iter().flatten().collect();
+        for (name, value) in members {
             if serde_json_canonicalizer::to_vec(value)?.len() <= SHORT_BYTES && short.len() < SHORT_MEMBERS {
                 short.insert(name.chars().take(SHORT_NAME).collect(), value.clone());
             }
