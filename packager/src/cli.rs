@@ -6,6 +6,7 @@ mod guest;
 mod launch;
 mod license;
 mod platform;
+mod policy;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
 pub(crate) use platform::PlatformCommand;
+pub(crate) use policy::{PolicyCommand, PolicyTestArgs};
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
 #[derive(Debug, Parser)]
@@ -207,24 +209,6 @@ pub(crate) enum ProductCommand {
     Show {
         /// Its name.
         name: ProductName,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Give a product a policy of its own.
-    Set {
-        /// The product.
-        #[arg(long, value_name = "PRODUCT")]
-        product: ProductName,
-        /// The Rego source; `-` reads stdin.
-        file: PathBuf,
-    },
-    /// Print a product's policy.
-    Show {
-        /// The product.
-        #[arg(long, value_name = "PRODUCT")]
-        product: ProductName,
     },
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod documentation;
 pub(crate) mod evidence;
+pub(crate) mod findings;
 pub(crate) mod guest;
 pub(crate) mod init;
 pub(crate) mod inspect;

@@ -49,7 +49,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Product(command) => commands::product::run(&home, command, console).await,
         Command::Reference(command) => commands::reference::run(&home, command, console).await,
         Command::Platform(command) => commands::platform::run(&home, command, console).await,
-        Command::Policy(command) => commands::policy::run(&home, command, console).await,
+        Command::Policy(command) => return commands::policy::run(&home, command, console).await,
         Command::License(command) => commands::license::run(&home, command, console).await,
         Command::Lease(command) => commands::lease::run(&home, command, console).await,
         Command::Audit(command) => commands::audit::run(&home, command, console).await,

@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 49] = [
+    let commands: [&[&str]; 51] = [
         &[],
         &["init"],
         &["demo"],
@@ -43,6 +43,8 @@ fn help_of_every_command_of_sealift() {
         &["policy"],
         &["policy", "set"],
         &["policy", "show"],
+        &["policy", "test"],
+        &["policy", "explain"],
         &["license"],
         &["license", "issue"],
         &["license", "show"],

@@ -1,4 +1,9 @@
-//! `policy`: a product's release policy.
+//! `policy`: a product's release policy. Trying one and explaining denials have files of their own.
+
+mod evidence;
+mod explain;
+mod input;
+mod test;
 
 use std::io::Read as _;
 use std::path::Path;
@@ -10,19 +15,22 @@ use crate::cli::PolicyCommand;
 use crate::client::AdminClient;
 use crate::home::VendorHome;
 
-pub(crate) async fn run(home: &VendorHome, command: PolicyCommand, console: &Console) -> Result<(), Failure> {
-    let client = AdminClient::new(home)?;
+/// Runs the command; the exit code of a test says what the policy decided.
+pub(crate) async fn run(home: &VendorHome, command: PolicyCommand, console: &Console) -> Result<u8, Failure> {
     match command {
         PolicyCommand::Set { product, file } => {
+            let client = AdminClient::new(home)?;
             client.put_text(&format!("/products/{product}/policy"), read(&file)?).await?;
             console.result(&json!({"product": product}), || format!("set the policy of {product}"));
         }
         PolicyCommand::Show { product } => {
-            let source = client.get_text(&format!("/products/{product}/policy")).await?;
+            let source = AdminClient::new(home)?.get_text(&format!("/products/{product}/policy")).await?;
             console.result(&json!({"product": product, "policy": source}), || source.trim_end().to_owned());
         }
+        PolicyCommand::Test(args) => return test::run(&args, console),
+        PolicyCommand::Explain { entry } => explain::run(&AdminClient::new(home)?, entry, console).await?,
     }
-    Ok(())
+    Ok(0)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
