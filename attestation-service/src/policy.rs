@@ -10,10 +10,18 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use release_protocol::Obligations;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::finding::Finding;
 
 pub use case::PolicyCase;
+
+/// How many evaluations run at once. The engine can bound memory of the whole process only, and only under an allocator of
+/// its own; what one evaluation can take within its time is what bounds it here, times this.
+const AT_ONCE: usize = 4;
+
+static EVALUATIONS: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// The policy of products that have none of their own: demands a known launch measurement or ID key.
 pub const DEFAULT_POLICY: &str = include_str!("../../policies/release.rego");
@@ -60,6 +68,7 @@ pub struct PolicyDecision {
 #[derive(Clone, Debug)]
 pub struct ReleasePolicy {
     engine: Arc<Engine>,
+    digest: Arc<str>,
 }
 
 impl ReleasePolicy {
@@ -80,9 +89,29 @@ impl ReleasePolicy {
             limit: Self::TIME_LIMIT,
             check_interval: NonZeroU32::MIN,
         });
-        let policy = Self { engine: Arc::new(engine) };
+        let policy = Self { engine: Arc::new(engine), digest: crate::store::policy_digest(source).into() };
         // Names that nothing defines show only when it runs.
         policy.evaluate(&serde_json::json!({})).map(|_| policy)
+    }
+
+    /// SHA-256 of its source, `sha256:…`.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Evaluates it for one request, off the runtime's threads, once it is its turn: only so many run at once.
+    pub(crate) async fn evaluate_in_turn(
+        self,
+        input: serde_json::Value,
+    ) -> Result<Result<PolicyDecision, PolicyError>, JoinError> {
+        // It is never closed.
+        let turn = EVALUATIONS.acquire().await.ok();
+        spawn_blocking(move || {
+            // A request that is given up does not stop its evaluation, which keeps its turn.
+            let _turn = turn;
+            self.evaluate(&input)
+        })
+        .await
     }
 
     /// Evaluates it for one request. Nothing but an `allow` that is true and an empty `deny` allows.
@@ -117,5 +146,28 @@ impl ReleasePolicy {
                 .map_err(|error| PolicyError::Output { rule: "obligations", problem: error.to_string() })?,
         };
         Ok(PolicyDecision { allow: allow && deny.is_empty(), deny, obligations })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_evaluation_waits_until_few_enough_run() {
+        let policy = ReleasePolicy::compile("package sealift.release\nallow := true").unwrap();
+        let others = EVALUATIONS.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.unwrap();
+        let mut evaluation = std::pin::pin!(policy.evaluate_in_turn(json!({})));
+        for _ in 0..1000 {
+            tokio::select! {
+                biased;
+                _ = &mut evaluation => panic!("it did not wait for its turn"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(others);
+        assert!(evaluation.await.unwrap().unwrap().allow);
     }
 }

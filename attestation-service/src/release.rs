@@ -84,29 +84,29 @@ impl Service {
         bound.remove("license");
         let bound = Value::Object(bound);
         let evidence = self.clone().verify_evidence(attestation, now).await?;
-        let (lease, obligations, product, license, entry) = match &runtime_data.workload {
-            None => (None, None, None, None, None),
+        let granted = match &runtime_data.workload {
+            None => None,
             Some(workload) => {
                 let asked = Asked { runtime_data: &runtime_data, workload, lease: LeaseId(guest.key().thumbprint()) };
-                let granted = self.decide(&asked, &evidence, challenge_at, now).await?;
-                let Granted { lease, obligations, product, license, entry } = granted;
-                (Some(lease), Some(obligations), Some(product), Some(license), entry)
+                Some(self.decide(&asked, &evidence, challenge_at, now).await?)
             }
         };
         let session = Session {
             tee_pubkey: runtime_data.tee_pubkey,
-            lease: lease.as_ref().map(|lease: &release_protocol::Lease| lease.id.clone()),
-            license,
-            product: product.as_ref().map(ProductName::to_string),
+            lease: granted.as_ref().map(|granted| granted.lease.id.clone()),
+            license: granted.as_ref().map(|granted| granted.license.clone()),
+            product: granted.as_ref().map(|granted| granted.product.to_string()),
             workload: runtime_data.workload,
             simulated: evidence.is_simulated(),
         };
         let claims = serde_json::to_value(evidence.claims()).map_err(crate::store::StoreError::from)?;
-        let token = self.tokens.issue(&session, &claims, &bound, now)?;
-        let receipt = match entry {
+        let policy = granted.as_ref().map(|granted| granted.policy.as_str());
+        let token = self.tokens.issue(&session, &claims, &bound, policy, now)?;
+        let receipt = match granted.as_ref().and_then(|granted| granted.entry) {
             Some(entry) => Some(self.receipt(entry).await?),
             None => None,
         };
+        let (lease, obligations) = granted.map(|granted| (granted.lease, granted.obligations)).unzip();
         Ok(AttestAnswer { token, lease, obligations, receipt, simulated: evidence.is_simulated() })
     }
 
@@ -247,7 +247,8 @@ impl Service {
         }
         let input = self.policy_input(asked, evidence, &license, &product, &registered_manifest.image, now).await?;
         let policy = self.policy(&product).await?;
-        let decision = match tokio::task::spawn_blocking(move || policy.evaluate(&input)).await? {
+        let policy_digest = policy.digest().to_owned();
+        let decision = match policy.evaluate_in_turn(input).await? {
             Ok(decision) => decision,
             Err(error) => {
                 let reason = format!("the release policy of product {product} gave no decision: {error}");
@@ -273,11 +274,15 @@ impl Service {
             simulated: evidence.is_simulated(),
             renewal: asked.runtime_data.lease.is_some(),
             challenge_at,
-            audit: json!({"measurement": evidence.measurement().to_string(), "evidence": evidence.evidence_digest()}),
+            audit: json!({
+                "measurement": evidence.measurement().to_string(), "evidence": evidence.evidence_digest(),
+                "policy": policy_digest,
+            }),
         };
         match self.store.hold_lease(&request, now).await? {
             LeaseOutcome::Held { lease, entry } => {
-                Ok(Granted { lease, obligations: decision.obligations, product, license: license.id.0, entry })
+                let (obligations, license) = (decision.obligations, license.id.0);
+                Ok(Granted { lease, obligations, product, license, policy: policy_digest, entry })
             }
             LeaseOutcome::Denied { reason, entry } => {
                 Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) })
@@ -386,6 +391,9 @@ struct Granted {
     obligations: release_protocol::Obligations,
     product: ProductName,
     license: String,
+    /// The digest of the policy that allowed.
+    policy: String,
+    /// The audit entry of the grant or renewal.
     entry: Option<u64>,
 }
 

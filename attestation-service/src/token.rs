@@ -1,11 +1,15 @@
 //! The attestation token: an EAR in compact JWS form, signed by the service, short-lived, bound to the guest's key.
 
+mod appraisal;
+
 use jiff::Timestamp;
 use jose::jws::{self, JwsError};
 use jose::signing::SigningKey;
 use release_protocol::{LeaseId, TeePubKey, Workload};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use appraisal::appraisal;
 
 /// The JWS header's `typ`, as stock clients see it.
 const TYP: &str = "JWT";
@@ -60,32 +64,23 @@ impl TokenIssuer {
         Self { key }
     }
 
-    /// Signs a token over the evidence's claims.
+    /// Signs a token over the evidence's claims. `policy` is the digest of the release policy that allowed, where one was asked.
     pub(crate) fn issue(
         &self,
         session: &Session,
         claims: &Value,
         runtime_data: &Value,
+        policy: Option<&str>,
         now: Timestamp,
     ) -> Result<String, JwsError> {
         let iat = now.as_second();
-        // AR4SI trustworthiness: 2 is affirming, 3 "approved" for executables; a simulated platform proves nothing about hardware.
-        let (status, hardware) = if session.simulated { ("warning", 32) } else { ("affirming", 2) };
         let payload = json!({
             "eat_profile": PROFILE,
             "iss": ISSUER,
             "iat": iat,
             "exp": iat + Self::LIFETIME_SECONDS,
             "ear.verifier-id": {"developer": "sealift", "build": concat!("attestation-service ", env!("CARGO_PKG_VERSION"))},
-            "submods": {"cpu0": {
-                "ear.status": status,
-                "ear.trustworthiness-vector": {
-                    "instance-identity": 0, "configuration": 2, "executables": 3, "file-system": 0,
-                    "hardware": hardware, "runtime-opaque": 0, "storage-opaque": 0, "sourced-data": 0
-                },
-                "ear.appraisal-policy-id": "sealift",
-                "ear.veraison.annotated-evidence": {"snp": claims, "runtime_data_claims": runtime_data}
-            }},
+            "submods": {"cpu0": appraisal(claims, runtime_data, policy)},
             "sealift": session,
         });
         jws::sign(TYP, &payload, &self.key)

@@ -1,7 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
-mod evidence;
 mod audit;
+mod evidence;
 mod guest;
 mod launch;
 mod license;
@@ -17,8 +17,8 @@ use image_store::ImageReference;
 use release_protocol::ProductName;
 use url::Url;
 
-pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use audit::AuditCommand;
+pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};

@@ -16,7 +16,7 @@ pub(crate) async fn run(args: AttestArgs, console: &Console) -> Result<(), Failu
     let claims = claims(&answer.token)?;
     let document = json!({
         "service": service, "tee": attester.tee(), "simulated": answer.simulated, "verdict": claims["ear.status"],
-        "evidence": claims["ear.veraison.annotated-evidence"]["snp"],
+        "evidence": claims["ear.veraison.annotated-evidence"][attester.tee()],
     });
     console.result(&document, || {
         let evidence = &document["evidence"];
@@ -25,7 +25,7 @@ pub(crate) async fn run(args: AttestArgs, console: &Console) -> Result<(), Failu
             format!("service      {service}"),
             format!("tee          {} ({platform})", attester.tee()),
             format!("verdict      {}", text(&claims["ear.status"])),
-            format!("measurement  {}", text(&evidence["measurement"])),
+            format!("measurement  {}", text(measurement(evidence))),
             format!("chip         {}", text(&evidence["chip_id"])),
         ]
         .join("\n")
@@ -39,6 +39,12 @@ fn claims(token: &str) -> Result<Value, Failure> {
     let decoded = jose::jws::decode_unverified(token, "JWT").map_err(|error| unusable().caused_by(&error))?;
     let claims: Value = decoded.claims().map_err(|error| unusable().caused_by(&error))?;
     Ok(claims["submods"]["cpu0"].clone())
+}
+
+/// What was in memory at launch; of a TD and on Azure what boots above it is measured apart.
+fn measurement(evidence: &Value) -> &Value {
+    const NAMES: [&str; 3] = ["measurement", "mrtd", "hcl_measurement"];
+    NAMES.iter().find_map(|name| evidence.get(name)).unwrap_or(&Value::Null)
 }
 
 fn text(value: &Value) -> &str {

@@ -10,6 +10,29 @@ use crate::rig::{KEK, KEY_ID, KEY_PATH, LEASE_SECONDS, MANIFEST, PRODUCT, Rig, a
 const OTHER_MANIFEST: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
 #[tokio::test]
+async fn a_token_names_the_policy_that_decided_and_only_where_one_did() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let mut guest = Guest::new(&rig, &license.token);
+    let appraisal = |token: &str| {
+        let decoded = jose::jws::decode_unverified(token, "JWT").unwrap();
+        decoded.claims::<serde_json::Value>().unwrap()["submods"]["cpu0"].clone()
+    };
+    let decided = appraisal(&guest.start(&rig).await.token);
+    let policy = &rig.audit_of("lease_granted").await[0]["policy"];
+    assert!(policy.as_str().unwrap().starts_with("sha256:"));
+    assert_eq!(&decided["ear.appraisal-policy-id"], policy);
+    assert_eq!(decided["ear.status"], "warning", "a simulated platform");
+    let evidence = &decided["ear.veraison.annotated-evidence"];
+    assert_eq!(evidence["snp"]["measurement"], rig.guest.measurement().to_string());
+
+    (guest.workload, guest.license) = (None, None);
+    let attested = appraisal(&guest.start(&rig).await.token);
+    assert!(attested.get("ear.appraisal-policy-id").is_none());
+    assert_eq!(attested["ear.trustworthiness-vector"]["executables"], 0);
+}
+
+#[tokio::test]
 async fn an_attested_licensed_guest_gets_a_lease_and_the_key() {
     let rig = Rig::start().await;
     let license = rig.issue(|_| {}).await;
