@@ -32,10 +32,10 @@ async fn a_denied_chip_loses_its_lease_and_starts_nothing_until_it_is_allowed() 
 
     let chip = json(&scene, &["lease", "list"])[0]["chip_id"].as_str().unwrap().to_owned();
     let dry = scene.vendor.sealift(["platform", "deny", &chip, "--reason", REASON, "--dry-run"]).succeeded().stdout;
-    assert!(dry.contains("would end 1 live leases"), "{dry}");
+    assert!(dry.contains("would end at their next renewal: 1\n"), "{dry}");
     assert_eq!(scene.vendor.sealift(["platform", "list"]).succeeded().stdout, "(none)\n");
     let denied = scene.vendor.sealift(["platform", "deny", &chip, "--reason", REASON]).succeeded().stdout;
-    assert!(denied.contains("1 live leases end at their next renewal"), "{denied}");
+    assert!(denied.contains("that end at their next renewal: 1\n"), "{denied}");
 
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();

@@ -87,13 +87,13 @@ fn a_case_that_differs_is_named_with_its_difference() {
     sealift().failed(3, "there is no case");
     let released = std::fs::read_to_string(policies().join("tests/released.json")).unwrap();
     std::fs::write(scratch.path().join("same.json"), &released).unwrap();
-    assert_eq!(sealift().succeeded().stdout, "1 cases hold\n");
+    assert_eq!(sealift().succeeded().stdout, "all cases hold: 1\n");
     let mut wrong: Value = serde_json::from_str(&released).unwrap();
     wrong["input"]["tee"]["measurement"] = json!("zz");
     std::fs::write(scratch.path().join("wrong.json"), wrong.to_string()).unwrap();
     let said = sealift();
     assert_eq!(said.code, 4, "{}", said.stdout);
-    assert!(said.stdout.starts_with("1 of 2 cases differ\n"), "{}", said.stdout);
+    assert!(said.stdout.starts_with("cases that differ: 1 of 2\n"), "{}", said.stdout);
     assert!(said.stdout.contains("wrong.json\n  allow: expected true, found false\n  deny: found "), "{}", said.stdout);
 }
 

@@ -3,6 +3,7 @@
 
 mod administration;
 mod endorsement;
+mod denial;
 mod evidence;
 mod guest;
 mod lease;

@@ -34,10 +34,8 @@ pub(crate) async fn run(home: &VendorHome, command: PlatformCommand, console: &C
 
 fn show(denied: &PlatformDenied) -> String {
     let PlatformDenied { rule, dry_run, leases } = denied;
-    let what = match (dry_run, leases.len()) {
-        (true, count) => format!("a denial of {rule} would end {count} live leases at their next renewal"),
-        (false, count) => format!("denied {rule}: {count} live leases end at their next renewal"),
-    };
+    let (what, end) = if *dry_run { ("a denial of", "would end") } else { ("denied", "end") };
+    let what = format!("{what} {rule}; live leases that {end} at their next renewal: {}", leases.len());
     if leases.is_empty() {
         return what;
     }

@@ -59,9 +59,9 @@ fn of_cases(policy: &ReleasePolicy, folder: &Path, console: &Console) -> Result<
         "differing": differing.iter().map(|(case, differences)| json!({"case": case, "differences": differences})).collect::<Vec<_>>(),
     });
     console.result(&document, || match differing.as_slice() {
-        [] => format!("{} cases hold", paths.len()),
+        [] => format!("all cases hold: {}", paths.len()),
         differing => {
-            let mut lines = vec![format!("{} of {} cases differ", differing.len(), paths.len())];
+            let mut lines = vec![format!("cases that differ: {} of {}", differing.len(), paths.len())];
             for (path, differences) in differing {
                 lines.push(format!("\n{}", path.display()));
                 lines.extend(differences.iter().map(|difference| format!("  {difference}")));
