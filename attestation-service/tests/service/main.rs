@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 mod administration;
-mod endorsement;
 mod denial;
+mod endorsement;
 mod evidence;
 mod guest;
 mod lease;
