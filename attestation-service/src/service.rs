@@ -99,15 +99,20 @@ impl Service {
         let master = home.master_key()?;
         let allows_simulated = !options.simulated_roots.is_empty();
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
+        let log_signer = home.log_signer(&options.settings.url)?;
         Ok(Self {
             store,
             challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),
             license_key: home.license_key()?,
-            log_signer: home.log_signer(&options.settings.url)?,
+            address: ServiceAddress {
+                url: options.settings.url,
+                ca_pem: home.ca_pem()?,
+                log_key: Some(log_signer.verifier_key()),
+            },
+            log_signer,
             key_sealer: master.sealer("image keys")?,
             verification,
-            address: ServiceAddress { url: options.settings.url, ca_pem: home.ca_pem()? },
             allows_simulated,
             changes: Changes::new(),
             policies: Mutex::new(HashMap::new()),

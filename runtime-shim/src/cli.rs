@@ -31,10 +31,28 @@ pub(crate) enum Command {
     Attest(AttestArgs),
     /// Say what this machine lacks.
     Doctor(DoctorArgs),
+    /// The service's receipts: proof of what was granted.
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
     /// Print completions for a shell.
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReceiptCommand {
+    /// Verify a receipt offline and show the entry that it proves.
+    Verify {
+        /// The receipt.
+        file: PathBuf,
+        /// A licence of the service, which names the key of its log.
+        #[arg(long, value_name = "FILE", conflicts_with = "key")]
+        license: Option<PathBuf>,
+        /// The key of the log, as the vendor's `log.pub` has it.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
     },
 }
 
@@ -50,6 +68,9 @@ pub(crate) struct ImageArgs {
     /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
     #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
     pub(crate) init_data: Option<PathBuf>,
+    /// Keep the service's receipts, and what was seen of its audit log, in this directory.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_RECEIPTS")]
+    pub(crate) receipts: Option<PathBuf>,
     /// The platform to pick from an index (os/architecture[/variant]); this machine's by default.
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,

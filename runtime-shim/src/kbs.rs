@@ -16,6 +16,7 @@ use release_protocol::{
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use transparency_log::ConsistencyProof;
 use url::Url;
 
 /// The largest answer that is read, in bytes.
@@ -161,6 +162,16 @@ impl ServiceClient {
         let bytes = self.body(answer).await?;
         Ok(serde_json::from_slice(&bytes)
             .or_fail(ExitCode::VerificationFailed, || "the service's news of the lease cannot be read".to_owned())?)
+    }
+
+    /// The proof that the service's log of `new` entries extends that of `old`.
+    pub(crate) async fn log_consistency(&self, old: u64, new: u64) -> Result<ConsistencyProof, Refused> {
+        let mut url = self.url("log/consistency")?;
+        url.query_pairs_mut().append_pair("old", &old.to_string()).append_pair("new", &new.to_string());
+        let answer = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.body(answer).await?;
+        Ok(serde_json::from_slice(&bytes)
+            .or_fail(ExitCode::VerificationFailed, || "the service's proof of its log cannot be read".to_owned())?)
     }
 
     /// Whether the service answers, and accepts simulated platforms.

@@ -10,6 +10,7 @@ mod image;
 mod kbs;
 mod license;
 mod materialize;
+mod receipt;
 mod run;
 mod session;
 mod supervise;
@@ -53,6 +54,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Unpack(args) => run::unpack(args, console).await?,
         Command::Attest(args) => attest::run(args, console).await?,
         Command::Doctor(args) => doctor::run(args, console).await?,
+        Command::Receipt(command) => receipt::run(command, console)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sealift-shim", &mut std::io::stdout());
         }

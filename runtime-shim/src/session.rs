@@ -12,6 +12,7 @@ use release_protocol::{Lease, LeaseState, Obligations, Workload};
 use crate::cli::ImageArgs;
 use crate::image::{Layer, SignedImage};
 use crate::kbs::{Refused, ServiceClient};
+use crate::receipt::ReceiptBook;
 use crate::{attester, license};
 
 /// An image that may run, and the lease that lets it.
@@ -39,12 +40,17 @@ pub(crate) struct LeaseHolder {
     token: String,
     /// What the service wants to hear with the next request for news.
     since: Option<u64>,
+    /// Its receipts; none for a service without a log.
+    receipts: Option<ReceiptBook>,
 }
 
 impl LeaseHolder {
     /// Attests afresh and renews the lease.
     pub(crate) async fn renew(&mut self) -> Result<(), Refused> {
         let answer = self.client.attest(self.attester.as_ref(), Some(&self.workload), Some(&self.lease.id)).await?;
+        if let Some(receipts) = &mut self.receipts {
+            receipts.accept(&self.client, answer.receipt, &self.lease.id).await?;
+        }
         self.token = answer.token;
         self.lease = answer.lease.ok_or_else(no_lease)?;
         Ok(())
@@ -102,11 +108,17 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
         command: command.clone(),
     };
     let key_paths = image.key_paths()?;
+    let log_key = license.unverified().service.log_key.as_ref();
+    let receipts = log_key.map(|key| ReceiptBook::open(key, args.receipts.as_deref())).transpose()?;
     let client = ServiceClient::new(license)?.with_init_data(args.init_data.as_deref())?;
     let answer = client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
     let lease = answer.lease.ok_or_else(no_lease)?;
-    let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token, since: None };
+    let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token, since: None, receipts };
     let received = async {
+        if let Some(receipts) = &mut holder.receipts {
+            let accepted = receipts.accept(&holder.client, answer.receipt, &holder.lease.id).await;
+            accepted.map_err(Refused::into_failure)?;
+        }
         let obligations = answer.obligations.unwrap_or_default();
         check_obligations(&obligations, &image, &command, &keys)?;
         let mut keks = Vec::with_capacity(key_paths.len());

@@ -77,7 +77,8 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 6] = [&[], &["run"], &["unpack"], &["attest"], &["doctor"], &["completions"]];
+    let commands: [&[&str]; 7] =
+        [&[], &["run"], &["unpack"], &["attest"], &["doctor"], &["receipt", "verify"], &["completions"]];
     let text: Vec<String> = commands
         .iter()
         .map(|command| format!("$ sealift-shim {} --help\n{}", command.join(" "), help("sealift-shim", command)))

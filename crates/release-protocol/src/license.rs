@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use jose::jws::{self, JwsError};
 use jose::signing::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use transparency_log::VerifierKey;
 use url::Url;
 
 use crate::name::ProductName;
@@ -54,6 +55,10 @@ pub struct ServiceAddress {
     pub url: Url,
     /// The certificate authority in PEM; no other is trusted.
     pub ca_pem: String,
+    /// The key that verifies the service's audit log; a guest then wants a receipt for what it is granted. Licences from
+    /// before there was a log have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_key: Option<VerifierKey>,
 }
 
 /// The claims of a licence.

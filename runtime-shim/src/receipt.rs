@@ -1,0 +1,175 @@
+//! The service's receipts: each is verified, held against what was seen of the service's audit log before, and kept where
+//! the customer wants that. A service whose log has shrunk or forked is refused.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
+use release_protocol::LeaseId;
+use serde_json::Value;
+use transparency_log::{MAX_RECEIPT_BYTES, Receipt, SeenError, SeenLog, VerifierKey};
+
+use crate::cli::ReceiptCommand;
+use crate::kbs::{Refused, ServiceClient};
+use crate::license;
+
+/// What is remembered of one service's log.
+pub(crate) struct ReceiptBook {
+    seen: SeenLog,
+    /// Where receipts and the last checkpoint are kept.
+    directory: Option<PathBuf>,
+}
+
+impl ReceiptBook {
+    /// The book of the log with this key; what an earlier run kept in `directory` counts.
+    pub(crate) fn open(key: &VerifierKey, directory: Option<&Path>) -> Result<Self, Failure> {
+        let mut book = Self { seen: SeenLog::new(key.clone()), directory: directory.map(Path::to_owned) };
+        if let Some(directory) = directory {
+            fs::create_dir_all(directory)
+                .or_fail(ExitCode::BadInput, || format!("cannot make the directory `{}`", directory.display()))?;
+            book.reload()?;
+        }
+        Ok(book)
+    }
+
+    /// Accepts the receipt of a grant or renewal of `lease`, or refuses the service.
+    pub(crate) async fn accept(
+        &mut self,
+        client: &ServiceClient,
+        receipt: Option<Receipt>,
+        lease: &LeaseId,
+    ) -> Result<(), Refused> {
+        let receipt = receipt.ok_or_else(|| refused("the service gave no receipt for what it granted"))?;
+        let verified = receipt
+            .verify(self.seen.key())
+            .map_err(|error| refused("the service's receipt proves nothing").caused_by(&error))?;
+        let entry: Value = serde_json::from_slice(verified.entry).unwrap_or_default();
+        if entry["body"]["lease"] != lease.0.as_str() {
+            return Err(refused("the service's receipt is of another lease").into());
+        }
+        // Another shim of this machine may have seen more meanwhile.
+        self.reload()?;
+        let (seen, offered) = (self.seen.size(), verified.checkpoint.size);
+        if offered < seen {
+            // An answer that took longer than a newer one is no shrunk log, if it proves so.
+            let shrunk = || history(&SeenError::Shrunk { seen, offered });
+            let proof =
+                client.log_consistency(offered.get(), seen.get()).await.map_err(|error| no_proof(error, shrunk))?;
+            let newest = self.seen.checkpoint().map(|newest| newest.unverified().root);
+            let root = newest.ok_or_else(|| refused("what was seen of the log is gone"))?;
+            proof.verify(offered, &verified.checkpoint.root, seen, &root).map_err(|_| shrunk())?;
+        } else {
+            let proof = match seen.get() {
+                0 => None,
+                seen if seen == offered.get() => None,
+                known => {
+                    let unproven = || history(&SeenError::Unproven { seen, offered, source: None });
+                    let proof = client.log_consistency(known, offered.get()).await;
+                    Some(proof.map_err(|error| no_proof(error, unproven))?)
+                }
+            };
+            self.seen.advance(&receipt.checkpoint, proof.as_ref()).map_err(|error| history(&error))?;
+        }
+        self.keep(&receipt)?;
+        Ok(())
+    }
+
+    fn log_file(&self) -> Option<PathBuf> {
+        let name: String = self.seen.key().name().to_string();
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+        Some(self.directory.as_ref()?.join(format!("{name}.log.json")))
+    }
+
+    fn reload(&mut self) -> Result<(), Failure> {
+        let Some(path) = self.log_file().filter(|path| path.exists()) else { return Ok(()) };
+        let unusable = || format!("cannot read what was seen of the service's log, `{}`", path.display());
+        let kept: SeenLog = fs::read(&path)
+            .or_fail(ExitCode::BadInput, unusable)
+            .and_then(|text| serde_json::from_slice(&text).or_fail(ExitCode::BadInput, unusable))?;
+        if kept.key() != self.seen.key() {
+            return Err(Failure::verification("the licence names another log key than the one seen before")
+                .hint(format!("if the vendor has set its service up anew, move `{}` away", path.display())));
+        }
+        if kept.size() >= self.seen.size() {
+            self.seen = kept;
+        }
+        Ok(())
+    }
+
+    fn keep(&self, receipt: &Receipt) -> Result<(), Failure> {
+        let (Some(directory), Some(log)) = (&self.directory, self.log_file()) else { return Ok(()) };
+        let stem = log.file_stem().and_then(|stem| stem.to_str()).unwrap_or("log").trim_end_matches(".log").to_owned();
+        let file = directory.join(format!("{stem}.{}.receipt.json", receipt.index));
+        write(&file, &serde_json::to_vec_pretty(receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?)?;
+        write(&log, &serde_json::to_vec_pretty(&self.seen).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?)
+    }
+}
+
+/// Writes the file whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let cannot = || format!("cannot keep `{}`", path.display());
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    fs::File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&partial, path))
+        .or_fail(ExitCode::Other, cannot)
+}
+
+fn refused(message: &str) -> Failure {
+    Failure::verification(message)
+        .from_answerer(Answerer::Service)
+        .hint("ask the vendor; what runs without a receipt cannot be proven later")
+}
+
+/// A service that says no to a proof has none; one that is out of reach may have it.
+fn no_proof(error: Refused, history: impl FnOnce() -> Failure) -> Refused {
+    match error {
+        Refused::Final(_) => Refused::Final(history()),
+        unavailable @ Refused::Unavailable(_) => unavailable,
+    }
+}
+
+fn history(error: &SeenError) -> Failure {
+    Failure::verification(
+        "the service's audit log is not what it was: its history was rewritten, or an old copy restored",
+    )
+    .caused_by(error)
+    .from_answerer(Answerer::Service)
+    .hint("keep the receipts, they are the evidence, and ask the vendor")
+}
+
+/// `receipt verify`: offline, by the key in the licence or in a file.
+pub(crate) fn run(command: ReceiptCommand, console: &Console) -> Result<(), Failure> {
+    let ReceiptCommand::Verify { file, license: license_file, key } = command;
+    let key = match (&license_file, &key) {
+        (Some(path), _) => license::read(path)?.unverified().service.log_key.clone().ok_or_else(|| {
+            Failure::bad_input(format!("the licence `{}` names no log key", path.display()))
+                .hint("ask the vendor for `log.pub`, and name it by `--key`")
+        })?,
+        (None, Some(path)) => fs::read_to_string(path)
+            .or_fail(ExitCode::BadInput, || format!("cannot read the key `{}`", path.display()))?
+            .trim()
+            .parse()
+            .or_fail(ExitCode::BadInput, || format!("`{}` is no verifier key", path.display()))?,
+        (None, None) => return Err(Failure::usage("name the log's key by `--license` or `--key`")),
+    };
+    let name = format!("`{}`", file.display());
+    let mut bytes = Vec::new();
+    fs::File::open(&file)
+        .and_then(|file| file.take(MAX_RECEIPT_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .or_fail(ExitCode::BadInput, || format!("cannot read {name}"))?;
+    let receipt = Receipt::from_json(&bytes).or_fail(ExitCode::BadInput, || format!("{name} is no receipt"))?;
+    let verified = receipt.verify(&key).or_fail(ExitCode::VerificationFailed, || format!("{name} proves nothing"))?;
+    let entry: Value = serde_json::from_slice(verified.entry)
+        .or_fail(ExitCode::BadInput, || format!("{name} proves an entry that is no JSON"))?;
+    let document = serde_json::json!({
+        "log": verified.checkpoint.origin.as_str(), "size": verified.checkpoint.size, "index": verified.index,
+        "entry": entry,
+    });
+    console.result(&document, || {
+        let entry = serde_json::to_string_pretty(&entry).unwrap_or_default();
+        format!("leaf {} of the {} in {}:\n{entry}", verified.index, verified.checkpoint.size, key.name())
+    });
+    Ok(())
+}
