@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use end_to_end::image::{PlainImage, flip};
 use end_to_end::peer::{peer, program, run};
 use end_to_end::registry::Registry;
+use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::tree::{Owners, describe};
 use end_to_end::vendor::Vendor;
 
-const PRODUCT: &str = "recipe";
 /// What the image's script prints as root.
 const OUTPUT: &str = "hello world from 0 in /opt\nupper\n";
 
@@ -169,11 +169,7 @@ async fn a_revoked_licence_stops_what_runs_and_lets_nothing_start() {
 
 #[tokio::test]
 async fn a_revocation_reaches_a_connected_shim_long_before_its_next_renewal() {
-    let scratch = tempfile::tempdir().unwrap();
-    let plain = PlainImage::make(&scratch.path().join("plain")).await;
-    let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
-    let sealed = oci(scratch.path(), "sealed");
-    vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
+    let Scene { vendor, sealed, scratch: _scratch, .. } = Scene::set().await;
     // The next renewal would come after 20 minutes; the test has none to spare.
     let (id, license) = vendor.license(PRODUCT, &["--lease", "1h", "--grace", "1h"]);
     let (child, stdout) = start_waiting(&vendor, &sealed, &license.display().to_string(), "embedded");
@@ -186,11 +182,7 @@ async fn a_revocation_reaches_a_connected_shim_long_before_its_next_renewal() {
 
 #[tokio::test]
 async fn a_suspended_licence_stops_what_runs_and_a_resumed_one_lets_it_start_again() {
-    let scratch = tempfile::tempdir().unwrap();
-    let plain = PlainImage::make(&scratch.path().join("plain")).await;
-    let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
-    let sealed = oci(scratch.path(), "sealed");
-    vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
+    let Scene { vendor, sealed, scratch: _scratch, .. } = Scene::set().await;
     let (id, license) = vendor.license(PRODUCT, &["--lease", "1h"]);
     let license = license.display().to_string();
     let (child, stdout) = start_waiting(&vendor, &sealed, &license, "embedded");
@@ -206,11 +198,7 @@ async fn a_suspended_licence_stops_what_runs_and_a_resumed_one_lets_it_start_aga
 
 #[tokio::test]
 async fn a_revocation_can_be_waited_for_to_its_end() {
-    let scratch = tempfile::tempdir().unwrap();
-    let plain = PlainImage::make(&scratch.path().join("plain")).await;
-    let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
-    let sealed = oci(scratch.path(), "sealed");
-    vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
+    let Scene { vendor, sealed, scratch: _scratch, .. } = Scene::set().await;
     let (id, license) = vendor.license(PRODUCT, &["--lease", "1h"]);
     let (child, stdout) = start_waiting(&vendor, &sealed, &license.display().to_string(), "embedded");
     let said = vendor.sealift(["license", "revoke", &id, "--reason", "returned", "--wait"]).succeeded();
