@@ -11,12 +11,17 @@ use serde_json::{Value, json};
 
 use crate::finding::Finding;
 
+/// What stands before a provider's name.
+const PROVIDER: &str = "csp:";
+/// The longest name of a provider, in bytes.
+const PROVIDER_MAX: usize = 64;
+
 /// Why a text is no [`PlatformRule`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParsePlatformRuleError {
     /// Neither a product, nor a chip, nor a product with a TCB.
-    #[error("`{0}` is no product: there are Milan, Genoa, Turin and TDX")]
+    #[error("`{0}` is no product: there are Milan, Genoa, Turin and TDX (a provider is written `csp:NAME`)")]
     Product(String),
     /// As long as a chip id, and none.
     #[error("this is no chip id")]
@@ -24,6 +29,9 @@ pub enum ParsePlatformRuleError {
     /// What platforms that mask their chip's id report.
     #[error("the zero chip id is no chip: every platform that masks its id reports it")]
     ZeroChip,
+    /// No name of a provider behind `csp:`.
+    #[error("a provider's name has 1 to {PROVIDER_MAX} printable characters")]
+    Provider,
     /// The part behind the colon.
     #[error("`{0}` is not of the form `COMPONENT<NUMBER`")]
     Bound(String),
@@ -133,13 +141,16 @@ pub struct Platform {
     /// The TCB that the evidence reported; a TD's does not have these components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_tcb: Option<TcbLevels>,
+    /// The cloud provider whose key signed (`CSP_ID` of a VLEK).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csp_id: Option<String>,
 }
 
 impl Platform {
     /// The platform of verified evidence; `None` of a TEE that has no rules.
     pub(crate) fn of(claims: &Claims) -> Option<Self> {
         let Some(claims) = claims.snp() else {
-            return claims.tdx().map(|_| Self { product: PlatformProduct::Tdx, reported_tcb: None });
+            return claims.tdx().map(|_| Self { product: PlatformProduct::Tdx, reported_tcb: None, csp_id: None });
         };
         let product = PlatformProduct::named(claims.product.as_str())?;
         let tcb = claims.reported_tcb;
@@ -151,11 +162,12 @@ impl Platform {
             (TcbComponent::Fmc, tcb.fmc),
         ];
         let reported_tcb = levels.into_iter().filter_map(|(component, level)| Some((component, level?))).collect();
-        Some(Self { product, reported_tcb: Some(reported_tcb) })
+        Some(Self { product, reported_tcb: Some(reported_tcb), csp_id: claims.csp_id.clone() })
     }
 }
 
-/// Which platforms a denial concerns. Written `PRODUCT`, `CHIP` (128 hexadecimal digits) or `PRODUCT:COMPONENT<N[,…]`; the
+/// Which platforms a denial concerns. Written `PRODUCT`, `CHIP` (128 hexadecimal digits), `csp:NAME` or
+/// `PRODUCT:COMPONENT<N[,…]`; the
 /// spelling is one: components are in the order of [`TcbComponent`].
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
@@ -164,6 +176,8 @@ pub enum PlatformRule {
     Product(PlatformProduct),
     /// One processor. It does not see one that masks its id.
     Chip(ChipId),
+    /// Those whose reports a cloud provider's key signed (VLEK).
+    Provider(String),
     /// Those of a generation whose reported TCB is below one of the levels.
     Tcb {
         /// The generation.
@@ -191,6 +205,17 @@ impl PlatformRule {
                 json!(chip_id),
                 "run on another machine".to_owned(),
             )],
+            Self::Provider(denied)
+                if platform.and_then(|platform| platform.csp_id.as_ref()).is_some_and(|id| id == denied) =>
+            {
+                vec![finding(
+                    format!("platforms of the provider {denied} are denied by the vendor: {reason}"),
+                    "platform.csp_id",
+                    json!("another provider"),
+                    json!(denied),
+                    "run at another provider, or where the chip's own key signs".to_owned(),
+                )]
+            }
             Self::Tcb { product, below } => {
                 let reported = platform
                     .filter(|platform| platform.product == *product)
@@ -214,7 +239,7 @@ impl PlatformRule {
                     })
                     .collect()
             }
-            Self::Product(_) | Self::Chip(_) => Vec::new(),
+            Self::Product(_) | Self::Chip(_) | Self::Provider(_) => Vec::new(),
         }
     }
 }
@@ -228,6 +253,7 @@ impl fmt::Display for PlatformRule {
         match self {
             Self::Product(product) => product.fmt(f),
             Self::Chip(chip) => chip.fmt(f),
+            Self::Provider(name) => write!(f, "{PROVIDER}{name}"),
             Self::Tcb { product, below } => {
                 let bounds: Vec<_> = below.iter().map(|(component, level)| format!("{component}<{level}")).collect();
                 write!(f, "{product}:{}", bounds.join(","))
@@ -240,6 +266,11 @@ impl FromStr for PlatformRule {
     type Err = ParsePlatformRuleError;
 
     fn from_str(text: &str) -> Result<Self, ParsePlatformRuleError> {
+        if let Some(name) = text.strip_prefix(PROVIDER) {
+            let is_name =
+                (1..=PROVIDER_MAX).contains(&name.len()) && name.bytes().all(|byte| (0x21..0x7F).contains(&byte));
+            return if is_name { Ok(Self::Provider(name.to_owned())) } else { Err(ParsePlatformRuleError::Provider) };
+        }
         if text.len() == 2 * ChipId::LEN {
             let chip: ChipId = text.parse().map_err(ParsePlatformRuleError::Chip)?;
             if chip.as_bytes().iter().all(|byte| *byte == 0) {

@@ -9,7 +9,7 @@ fn rule(text: &str) -> PlatformRule {
 }
 
 fn milan(levels: &[(TcbComponent, u8)]) -> Platform {
-    Platform { product: PlatformProduct::Milan, reported_tcb: Some(levels.iter().copied().collect()) }
+    Platform { product: PlatformProduct::Milan, reported_tcb: Some(levels.iter().copied().collect()), csp_id: None }
 }
 
 fn concerns(text: &str, platform: &Platform) -> usize {
@@ -52,7 +52,7 @@ fn components_are_written_in_one_order() {
 fn a_product_is_denied_and_no_other() {
     let platform = milan(&[]);
     assert_eq!((concerns("Milan", &platform), concerns("Genoa", &platform)), (1, 0));
-    assert_eq!(concerns("TDX", &Platform { product: PlatformProduct::Tdx, reported_tcb: None }), 1);
+    assert_eq!(concerns("TDX", &Platform { product: PlatformProduct::Tdx, reported_tcb: None, csp_id: None }), 1);
 }
 
 #[test]
@@ -111,4 +111,17 @@ proptest! {
             prop_assert_eq!(rule.to_string().parse::<PlatformRule>(), Ok(rule));
         }
     }
+}
+
+#[test]
+fn a_provider_is_denied_by_its_name_alone() {
+    let mut platform = milan(&[]);
+    platform.csp_id = Some("provider-a".to_owned());
+    assert_eq!(concerns("csp:provider-a", &platform), 1);
+    assert_eq!(concerns("csp:provider-b", &platform), 0);
+    assert_eq!(concerns("csp:provider-a", &milan(&[])), 0);
+    for wrong in ["csp:", "csp:two words", "csp:\u{e9}"] {
+        assert_eq!(wrong.parse::<PlatformRule>(), Err(ParsePlatformRuleError::Provider), "{wrong}");
+    }
+    assert_eq!("csp:provider-a".parse::<PlatformRule>().unwrap().to_string(), "csp:provider-a");
 }

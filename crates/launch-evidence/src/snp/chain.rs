@@ -19,8 +19,6 @@ use crate::verifier::{Expected, Requirements};
 /// What the chain says of the report's signer. Empty where a check has failed before it could be said.
 #[derive(Debug, Default)]
 pub(crate) struct Endorsement {
-    /// The product of the root.
-    pub(crate) product: Option<Product>,
     /// The uncompressed point of the endorsement key.
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) kind: Option<KeyKind>,
@@ -29,54 +27,82 @@ pub(crate) struct Endorsement {
     pub(crate) csp_id: Option<String>,
 }
 
-/// Checks all that rests on certificates.
-pub(crate) fn check(
-    evidence: &Evidence,
-    trust: &TrustRoots,
-    vetted: &Vetted,
-    expected: &Expected,
-    checks: &mut Checks,
-) -> Endorsement {
-    const FORM: &str = "one endorsement key certificate and its intermediate";
-    let (leaf, authorities) = match sort(&evidence.certificates, vetted) {
-        Ok(sorted) => sorted,
-        Err(found) => {
-            checks.note(CheckName::CertificateForm, false, FORM, found);
-            for name in AFTER_FORM {
-                checks.skip(name, "there is no endorsement key certificate");
+/// The chain as its names link it. Nothing of it is verified.
+pub(crate) struct Chain<'t> {
+    leaf: Arc<Certificate>,
+    kind: Option<KeyKind>,
+    intermediate: Option<Arc<Certificate>>,
+    root: Option<&'t Root>,
+}
+
+impl<'t> Chain<'t> {
+    /// Parses the certificates and links them by name; where several bear the same name, by the signature.
+    pub(crate) fn find(
+        evidence: &Evidence,
+        trust: &'t TrustRoots,
+        vetted: &Vetted,
+        checks: &mut Checks,
+    ) -> Option<Self> {
+        const FORM: &str = "one endorsement key certificate and its intermediate";
+        let (leaf, authorities) = match sort(&evidence.certificates, vetted) {
+            Ok(sorted) => sorted,
+            Err(found) => {
+                checks.note(CheckName::CertificateForm, false, FORM, found);
+                for name in AFTER_FORM {
+                    checks.skip(name, "there is no endorsement key certificate");
+                }
+                return None;
             }
-            return Endorsement::default();
-        }
-    };
-    checks.note(CheckName::CertificateForm, true, FORM, FORM);
-
-    let intermediate = issuer_of(&leaf, authorities.iter().chain(&trust.intermediates), AsRef::as_ref);
-    let root = intermediate.and_then(|certificate| issuer_of(certificate, &trust.roots, |root| &root.certificate));
-    let kind = [KeyKind::Vcek, KeyKind::Vlek]
-        .into_iter()
-        .find(|kind| common_name(leaf.subject()).is_some_and(|name| is_marked(&name, kind.common_name())));
-
-    check_links(&leaf, intermediate, root, vetted, checks);
-    let intermediate = intermediate.map(Arc::as_ref);
-    check_names(&leaf, kind, intermediate, root, checks);
-    check_root(intermediate, root, checks);
-    check_flags_and_dates(&leaf, intermediate, root, expected, checks);
-    match (root, intermediate) {
-        (Some(root), Some(intermediate)) => {
-            let policy = expected.requirements.revocation;
-            revocation::check(trust, &root.certificate, intermediate, policy, expected.now, checks);
-        }
-        _ => checks.skip(CheckName::Revocation, "the chain does not reach a root"),
+        };
+        checks.note(CheckName::CertificateForm, true, FORM, FORM);
+        let intermediate = issuer_of(&leaf, authorities.iter().chain(&trust.intermediates), AsRef::as_ref);
+        let root = intermediate.and_then(|certificate| issuer_of(certificate, &trust.roots, |root| &root.certificate));
+        let kind = [KeyKind::Vcek, KeyKind::Vlek]
+            .into_iter()
+            .find(|kind| common_name(leaf.subject()).is_some_and(|name| is_marked(&name, kind.common_name())));
+        let intermediate = intermediate.map(Arc::clone);
+        Some(Self { leaf, kind, intermediate, root })
     }
-    let product = root.map(|root| root.product);
-    check_report(&evidence.report, &leaf, kind, product, &expected.requirements, checks);
 
-    let key = match leaf.key() {
-        PublicKey::P384(point) => Some(point.clone()),
-        PublicKey::Rsa(_) => None,
-    };
-    let csp_id = endorsement::csp_id(&leaf).filter(|_| kind == Some(KeyKind::Vlek));
-    Endorsement { product, key, kind, simulated: root.map(|root| root.simulated || root.untrusted), csp_id }
+    /// The product of the root that the names lead to.
+    pub(crate) fn product(&self) -> Option<Product> {
+        self.root.map(|root| root.product)
+    }
+
+    /// Checks all that rests on certificates.
+    pub(crate) fn check(
+        &self,
+        report: &Report,
+        trust: &TrustRoots,
+        vetted: &Vetted,
+        expected: &Expected,
+        checks: &mut Checks,
+    ) -> Endorsement {
+        let Self { leaf, kind, root, .. } = self;
+        let (kind, root) = (*kind, *root);
+        let intermediate = self.intermediate.as_deref();
+        check_names(leaf, kind, intermediate, root, checks);
+        check_root(intermediate, root, checks);
+        check_flags_and_dates(leaf, intermediate, root, expected, checks);
+        match (root, intermediate) {
+            (Some(root), Some(intermediate)) => {
+                let policy = expected.requirements.revocation;
+                revocation::check(trust, &root.certificate, intermediate, policy, expected.now, checks);
+            }
+            _ => checks.skip(CheckName::Revocation, "the chain does not reach a root"),
+        }
+        check_report(report, leaf, kind, self.product(), &expected.requirements, checks);
+        // Public-key operations last.
+        check_links(leaf, self.intermediate.as_ref(), root, vetted, checks);
+
+        let key = match leaf.key() {
+            PublicKey::P384(point) => Some(point.clone()),
+            PublicKey::Rsa(_) => None,
+        };
+        let csp_id = endorsement::csp_id(leaf).filter(|_| kind == Some(KeyKind::Vlek));
+        let simulated = root.map(|root| root.simulated || root.untrusted);
+        Endorsement { key, kind, simulated, csp_id }
+    }
 }
 
 /// The checks that need a parsed endorsement key certificate.

@@ -31,6 +31,7 @@ pub use report::REPORT_LEN;
 
 use crate::check::{CheckName, Checks};
 use crate::verifier::{Binding, EvidenceRejected, Expected, HostData, VerifiedEvidence, Verifier};
+use chain::Chain;
 use claims::Claims;
 use evidence::Evidence;
 use roots::TrustRoots;
@@ -57,9 +58,12 @@ impl SnpVerifier {
     pub(crate) fn judge(&self, evidence: &Evidence, expected: &Expected, checks: &mut Checks) -> Option<Claims> {
         checks.note(CheckName::Length, true, "1184 bytes", "1184 bytes");
         let report = &evidence.report;
-        let endorsement = chain::check(evidence, &self.roots, &self.vetted, expected, checks);
-        let product = report.product().or(endorsement.product);
+        let chain = Chain::find(evidence, &self.roots, &self.vetted, checks);
+        let product = report.product().or(chain.as_ref().and_then(Chain::product));
+        // What costs nothing before any public-key operation.
         body::check(report, product, expected, checks);
+        let endorsement =
+            chain.map(|chain| chain.check(report, &self.roots, &self.vetted, expected, checks)).unwrap_or_default();
         signature::check(report, endorsement.key.as_deref(), checks);
         Claims::new(report, product, &endorsement)
     }
