@@ -1,5 +1,7 @@
 //! The admin API's documents: what the vendor's tool and the service say to each other below `/api/v1`.
 
+mod access;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,6 +13,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::platform::{Platform, PlatformRule};
+
+pub use access::{CreatedToken, NewToken, ParseRoleError, Role, TokenRevocation, TokenStatus};
 
 /// The path below which the admin API is served.
 pub const API_PREFIX: &str = "/api/v1";

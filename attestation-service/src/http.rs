@@ -6,7 +6,9 @@ mod license;
 mod log;
 mod platform;
 mod problem;
+mod role;
 mod tls;
+mod token;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

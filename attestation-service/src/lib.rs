@@ -4,6 +4,7 @@
 //! `sealift serve` and talks to it through [`api`].
 #![forbid(unsafe_code)]
 
+mod access;
 mod administration;
 pub mod api;
 mod challenge;

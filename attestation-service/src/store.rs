@@ -22,7 +22,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::AuditEntry;
-pub(crate) use audit::AuditKind;
+pub(crate) use audit::{ACTOR, AuditKind};
 pub(crate) use image_key::KeyRegistration;
 pub(crate) use lease::{LeaseOutcome, LeaseRequest};
 pub(crate) use product::policy_digest;

@@ -7,6 +7,7 @@ mod launch;
 mod license;
 mod platform;
 mod policy;
+mod token;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs,
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
 pub(crate) use platform::PlatformCommand;
 pub(crate) use policy::{PolicyCommand, PolicyTestArgs};
+pub(crate) use token::TokenCommand;
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
 #[derive(Debug, Parser)]
@@ -80,6 +82,9 @@ pub(crate) enum Command {
     /// Leases: what runs now.
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// API tokens: who may ask the service for what.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// The audit log: what was released to whom.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -120,8 +120,11 @@ impl AdminClient {
         let problem: Option<Problem> = serde_json::from_slice(bytes).ok();
         let detail = problem.map_or_else(|| format!("HTTP status {status}"), |problem| problem.detail);
         let (code, hint) = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::UNAUTHORIZED => {
                 (ExitCode::Denied, Some("the token in `admin.token` (or `SEALIFT_TOKEN_FILE`) is not accepted"))
+            }
+            StatusCode::FORBIDDEN => {
+                (ExitCode::Denied, Some("`SEALIFT_TOKEN_FILE` names the file of another token than `admin.token`"))
             }
             StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::CONFLICT => (ExitCode::BadInput, None),
             status if status.is_server_error() => {

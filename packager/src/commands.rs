@@ -19,4 +19,5 @@ pub(crate) mod reference;
 pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod table;
+pub(crate) mod token;
 pub(crate) mod verify;

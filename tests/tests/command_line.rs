@@ -15,7 +15,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 51] = [
+    let commands: [&[&str]; 55] = [
         &[],
         &["init"],
         &["demo"],
@@ -55,6 +55,10 @@ fn help_of_every_command_of_sealift() {
         &["license", "revoke"],
         &["lease"],
         &["lease", "end"],
+        &["token"],
+        &["token", "create"],
+        &["token", "list"],
+        &["token", "revoke"],
         &["audit", "list"],
         &["evidence"],
         &["evidence", "show"],

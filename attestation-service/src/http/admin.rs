@@ -10,12 +10,15 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use release_protocol::{LeaseId, ProductName};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::problem::{ApiError, bearer, body};
-use crate::api::{ImageKey, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement};
+use crate::api::{
+    API_PREFIX, ImageKey, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement,
+};
 use crate::release::Refusal;
 use crate::service::SharedService;
-use crate::store::AuditEntry;
+use crate::store::{ACTOR, AuditEntry, AuditKind};
 use crate::watch::Change;
 
 pub(super) fn routes(service: SharedService) -> Router<SharedService> {
@@ -32,11 +35,13 @@ pub(super) fn routes(service: SharedService) -> Router<SharedService> {
         .route("/audit", get(audit))
         .merge(super::license::routes())
         .merge(super::platform::routes())
+        .merge(super::token::routes())
         .nest("/log", super::log::routes())
         .layer(from_fn_with_state(service, authenticate))
 }
 
-async fn authenticate(
+/// Lets a request through whose token is good and whose role may, and keeps in mind whose it is.
+pub(super) async fn authenticate(
     State(service): State<SharedService>,
     request: Request,
     next: Next,
@@ -44,23 +49,37 @@ async fn authenticate(
     let Some(token) = bearer(request.headers(), &AUTHORIZATION) else {
         return Err(Refusal::NotAttested("the admin API wants a bearer token".to_owned()).into());
     };
-    if !service.store.api_token_is_good(token, service.now()).await? {
-        return Err(Refusal::NotAttested("the API token is unknown or has expired".to_owned()).into());
+    let Some(actor) = service.store.api_token(token, service.now()).await? else {
+        return Err(Refusal::NotAttested("the API token is unknown, revoked or expired".to_owned()).into());
+    };
+    let (method, path) = (request.method(), request.uri().path());
+    if let Err(why) = super::role::check(actor.role, method, path) {
+        // A token in the wrong hands shows itself by this.
+        let shown: String = path.chars().take(PATH_SHOWN).collect();
+        let body = json!({"method": method.as_str(), "path": shown, "reasons": [why]});
+        let refusal = service.store.record(AuditKind::RoleRefused, &body, service.now());
+        let entry = ACTOR.scope(actor, refusal).await?;
+        return Err(Refusal::Denied { reasons: vec![why], entry: Some(entry) }.into());
     }
-    let change = change_of(request.method(), request.uri().path());
-    let response = next.run(request).await;
+    let change = change_of(method, path);
+    let response = ACTOR.scope(actor, next.run(request)).await;
     if let Some(change) = change.filter(|_| response.status().is_success()) {
         service.changed(change);
     }
     Ok(response)
 }
 
+/// How much of a path that was refused is kept, in characters.
+const PATH_SHOWN: usize = 256;
+
 /// What a request changes, for the guests that hold leases.
 fn change_of(method: &Method, path: &str) -> Option<Change> {
     // A licence that is changed or drains is another one for those who hold leases: they renew and see.
     let ends = ["/suspend", "/revoke", "/end"].iter().any(|last| path.ends_with(last));
     match *method {
-        Method::GET => None,
+        Method::GET | Method::HEAD => None,
+        // Who may ask is nothing to those who hold leases.
+        _ if path.strip_prefix(API_PREFIX).unwrap_or(path).starts_with("/tokens") => None,
         _ if ends => Some(Change::Licensing),
         _ => Some(Change::Release),
     }

@@ -121,7 +121,7 @@ fn parts(refusal: Refusal, request_id: &str) -> Parts {
             Some(entry),
         ),
         Refusal::Denied { reasons, entry } => {
-            (StatusCode::FORBIDDEN, "denied", "The release is denied", reasons.join("; "), reasons, entry)
+            (StatusCode::FORBIDDEN, "denied", "The request is denied", reasons.join("; "), reasons, entry)
         }
         Refusal::Unknown(detail) => {
             (StatusCode::NOT_FOUND, "unknown", "There is no such thing", detail, Vec::new(), None)

@@ -12,6 +12,7 @@ use transparency_log::MAX_ENTRY_BYTES;
 
 use super::log::append_leaf;
 use super::{Store, StoreError, millis, timestamp};
+use crate::api::Role;
 
 /// What an entry records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub(crate) enum AuditKind {
     ReferenceAdded,
     ReferenceRemoved,
     ReferenceRetired,
+    RoleRefused,
+    TokenCreated,
+    TokenRevoked,
 }
 
 impl AuditKind {
@@ -59,8 +63,24 @@ impl AuditKind {
             Self::ReferenceAdded => "reference_added",
             Self::ReferenceRemoved => "reference_removed",
             Self::ReferenceRetired => "reference_retired",
+            Self::RoleRefused => "role_refused",
+            Self::TokenCreated => "token_created",
+            Self::TokenRevoked => "token_revoked",
         }
     }
+}
+
+/// Whose token a request of the admin API bears.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Actor {
+    /// The token's name.
+    pub(crate) token: String,
+    pub(crate) role: Role,
+}
+
+tokio::task_local! {
+    /// Who asks, while a request of the admin API is answered: every entry of it says so.
+    pub(crate) static ACTOR: Actor;
 }
 
 /// One recorded decision. Its leaf in the log is the canonical JSON (RFC 8785) of just these members.
@@ -107,13 +127,18 @@ const SHORT_MEMBERS: usize = 32;
 /// How much of a member's name stays, in characters; all the names that there are are shorter.
 const SHORT_NAME: usize = 64;
 
-/// Appends an entry inside `transaction`, and its leaf to the tree, and gives its number.
+/// Appends an entry inside `transaction`, and its leaf to the tree, and gives its number. Where a request of the admin API
+/// is answered, the entry's `by` says whose.
 pub(crate) async fn append(
     transaction: &mut Transaction<'static, Sqlite>,
     kind: AuditKind,
     body: &Value,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
+    let mut body = body.clone();
+    if let (Ok(by), Some(members)) = (ACTOR.try_with(|actor| serde_json::to_value(actor)), body.as_object_mut()) {
+        members.insert("by".to_owned(), by?);
+    }
     let row = sqlx::query(
         "INSERT INTO audit_entry (at, kind, body, salt) VALUES ($1, $2, $3, lower(hex(randomblob(16)))) RETURNING *",
     )

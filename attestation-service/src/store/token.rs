@@ -1,40 +1,171 @@
-//! API tokens: kept as hashes, shown once.
+//! API tokens: kept as hashes, shown once, good for one role until they expire or are revoked.
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Executor, Row as _, Sqlite};
 use zeroize::Zeroizing;
 
-use super::{Store, StoreError, millis};
+use super::audit::{Actor, AuditKind, append};
+use super::{Store, StoreError, is_unique_violation, millis, timestamp};
+use crate::api::{NewToken, Role, TokenStatus};
+
+const ONE: &str = "token";
 
 impl Store {
-    /// Makes a token of 256 random bits and keeps its hash.
-    pub async fn create_api_token(&self, label: &str, now: Timestamp) -> Result<Zeroizing<String>, StoreError> {
-        let mut random = Zeroizing::new([0; 32]);
-        rand::fill(random.as_mut_slice()).map_err(|_| StoreError::Value("random source"))?;
-        let token = Zeroizing::new(format!("sealift_{}", URL_SAFE_NO_PAD.encode(random.as_slice())));
-        sqlx::query("INSERT INTO api_token (id, hash, label, created_at) VALUES ($1, $2, $3, $4)")
-            .bind(uuid::Uuid::now_v7().to_string())
-            .bind(Sha256::digest(token.as_bytes()).as_slice())
-            .bind(label)
-            .bind(millis(now))
-            .execute(&self.pool)
-            .await?;
+    /// Makes the first token of a home, an administrator's: there is nobody yet who could ask for it.
+    pub async fn create_api_token(&self, name: &str, now: Timestamp) -> Result<Zeroizing<String>, StoreError> {
+        let new = NewToken { name: name.to_owned(), role: Role::Admin, expires_at: None };
+        insert(&self.pool, &new, now).await
+    }
+
+    /// Makes a token that somebody asked for.
+    pub(crate) async fn issue_api_token(
+        &self,
+        new: &NewToken,
+        now: Timestamp,
+    ) -> Result<Zeroizing<String>, StoreError> {
+        let mut transaction = self.write().await?;
+        let token = insert(&mut *transaction, new, now).await?;
+        append(&mut transaction, AuditKind::TokenCreated, &json!(new), now).await?;
+        transaction.commit().await?;
         Ok(token)
     }
 
-    /// Whether the token is one of ours and has not expired. The hash is looked up, so no comparison of secrets leaks
+    /// Ends a token. The last administrator's that is good for ever stays: nobody could make another.
+    pub(crate) async fn revoke_api_token(
+        &self,
+        name: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<TokenStatus, StoreError> {
+        let mut transaction = self.write().await?;
+        let row = sqlx::query(
+            "UPDATE api_token SET revoked_at = $2, revoke_reason = $3 WHERE name = $1 AND revoked_at IS NULL
+             RETURNING *",
+        )
+        .bind(name)
+        .bind(millis(now))
+        .bind(reason)
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or_else(|| StoreError::Unknown { kind: "token that is not revoked", name: name.to_owned() })?;
+        let revoked = status(&row, now)?;
+        let others = sqlx::query(
+            "SELECT count(*) FROM api_token WHERE role = 'admin' AND revoked_at IS NULL AND expires_at IS NULL",
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if revoked.role == Role::Admin && revoked.expires_at.is_none() && others.try_get::<i64, _>(0)? == 0 {
+            let why = format!("`{name}` is the last admin token that does not expire; make another one first");
+            return Err(StoreError::Conflict(why));
+        }
+        let body = json!({"name": revoked.name, "role": revoked.role, "reason": reason});
+        append(&mut transaction, AuditKind::TokenRevoked, &body, now).await?;
+        transaction.commit().await?;
+        Ok(revoked)
+    }
+
+    /// All tokens, oldest first.
+    pub(crate) async fn api_tokens(&self, now: Timestamp) -> Result<Vec<TokenStatus>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM api_token ORDER BY created_at, name").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| status(row, now)).collect()
+    }
+
+    /// Whose token it is, if it is one of ours and still good. The hash is looked up, so no comparison of secrets leaks
     /// through its timing.
-    pub(crate) async fn api_token_is_good(&self, token: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let row =
-            sqlx::query("SELECT count(*) FROM api_token WHERE hash = $1 AND (expires_at IS NULL OR expires_at > $2)")
-                .bind(Sha256::digest(token.as_bytes()).as_slice())
-                .bind(millis(now))
-                .fetch_one(&self.pool)
-                .await?;
-        Ok(row.try_get::<i64, _>(0)? == 1)
+    pub(crate) async fn api_token(&self, token: &str, now: Timestamp) -> Result<Option<Actor>, StoreError> {
+        let row = sqlx::query(
+            "SELECT name, role FROM api_token
+             WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
+        )
+        .bind(Sha256::digest(token.as_bytes()).as_slice())
+        .bind(millis(now))
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok(Actor { token: row.try_get("name")?, role: role(&row)? })).transpose()
+    }
+}
+
+/// Makes a token of 256 random bits and keeps its hash.
+async fn insert<'e>(
+    executor: impl Executor<'e, Database = Sqlite>,
+    new: &NewToken,
+    now: Timestamp,
+) -> Result<Zeroizing<String>, StoreError> {
+    let mut random = Zeroizing::new([0; 32]);
+    rand::fill(random.as_mut_slice()).map_err(|_| StoreError::Value("random source"))?;
+    let token = Zeroizing::new(format!("sealift_{}", URL_SAFE_NO_PAD.encode(random.as_slice())));
+    sqlx::query("INSERT INTO api_token (id, hash, name, role, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(uuid::Uuid::now_v7().to_string())
+        .bind(Sha256::digest(token.as_bytes()).as_slice())
+        .bind(&new.name)
+        .bind(new.role.name())
+        .bind(millis(now))
+        .bind(new.expires_at.map(millis))
+        .execute(executor)
+        .await
+        .map_err(|error| {
+            if is_unique_violation(&error) {
+                StoreError::Exists { kind: ONE, name: new.name.clone() }
+            } else {
+                error.into()
+            }
+        })?;
+    Ok(token)
+}
+
+fn role(row: &SqliteRow) -> Result<Role, StoreError> {
+    row.try_get::<&str, _>("role")?.parse().map_err(|_| StoreError::Value("role"))
+}
+
+fn status(row: &SqliteRow, now: Timestamp) -> Result<TokenStatus, StoreError> {
+    let time = |column| row.try_get::<Option<i64>, _>(column)?.map(timestamp).transpose();
+    let (expires_at, revoked_at): (Option<Timestamp>, Option<Timestamp>) = (time("expires_at")?, time("revoked_at")?);
+    let state = match (revoked_at, expires_at) {
+        (Some(_), _) => "revoked",
+        (None, Some(at)) if at <= now => "expired",
+        (None, _) => "live",
+    };
+    Ok(TokenStatus {
+        name: row.try_get("name")?,
+        role: role(row)?,
+        state: state.to_owned(),
+        created_at: timestamp(row.try_get("created_at")?)?,
+        expires_at,
+        revoked_at,
+        revoke_reason: row.try_get("revoke_reason")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::sqlite::SqlitePoolOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn tokens_from_before_roles_are_administrators_by_names_of_their_own() {
+        let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
+        pool.execute(include_str!("../../migrations/sqlite/0001_release.sql")).await.unwrap();
+        for (id, label) in [("1", "first"), ("2", "twice"), ("3", "twice")] {
+            sqlx::query("INSERT INTO api_token (id, hash, label, created_at) VALUES ($1, $2, $3, 0)")
+                .bind(id)
+                .bind(Sha256::digest(id).as_slice())
+                .bind(label)
+                .execute(&pool)
+                .await
+                .unwrap();
+        }
+        pool.execute(include_str!("../../migrations/sqlite/0006_token_roles.sql")).await.unwrap();
+        let store = Store { pool };
+        for (token, name) in [("1", "first"), ("2", "twice 2"), ("3", "twice 3")] {
+            let actor = store.api_token(token, Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
+            assert_eq!((actor.token.as_str(), actor.role), (name, Role::Admin));
+        }
     }
 }

@@ -15,6 +15,7 @@ mod policy;
 mod reference;
 mod release;
 mod rig;
+mod role;
 mod seats;
 mod stock_client;
 mod watch;

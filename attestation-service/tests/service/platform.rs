@@ -110,7 +110,8 @@ async fn denials_are_listed_recorded_and_kept_over_a_restart() {
     ask(&rig, "allow", "Turin:snp<3", false).await.problem(404, "unknown");
     allow(&rig, "Turin:fmc<2,snp<3").await;
     assert!(rig.admin_get::<Vec<PlatformDenial>>("/platforms").await.is_empty());
-    let body = json!({"rule": "Turin:snp<3,fmc<2", "reason": "the advisory of June", "leases": []});
+    let by = json!({"token": "test", "role": "admin"});
+    let body = json!({"rule": "Turin:snp<3,fmc<2", "reason": "the advisory of June", "leases": [], "by": by});
     assert_eq!(rig.audit_of("platform_denied").await, [body]);
     assert_eq!(rig.audit_of("platform_allowed").await[0]["rule"], "Turin:snp<3,fmc<2");
 }

@@ -87,7 +87,7 @@ async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Fai
         .await
         .or_fail(ExitCode::Other, || "cannot make the database".to_owned())?;
     let token = store
-        .create_api_token("first admin token", Timestamp::now())
+        .create_api_token("first-admin", Timestamp::now())
         .await
         .or_fail(ExitCode::Other, || "cannot make the admin token".to_owned())?;
     store.close().await;

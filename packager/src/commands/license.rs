@@ -159,7 +159,7 @@ async fn issue_batch(client: &AdminClient, file: &Path, console: &Console) -> Re
     Ok(())
 }
 
-fn until(text: &str, from: Timestamp) -> Result<Timestamp, Failure> {
+pub(super) fn until(text: &str, from: Timestamp) -> Result<Timestamp, Failure> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }
