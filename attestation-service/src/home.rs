@@ -20,6 +20,7 @@ use launch_evidence::Requirements;
 
 use crate::custody::{CustodyError, MasterKey};
 use crate::endorsement::EndorsementSettings;
+use crate::limits::LimitSettings;
 
 /// Why a home cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +79,15 @@ pub struct ServiceSettings {
     /// How launch evidence is judged.
     #[serde(default, skip_serializing_if = "is_default")]
     pub evidence: EvidenceSettings,
+    /// How much anybody may ask.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitSettings,
 }
 
 impl ServiceSettings {
     /// The settings of a service that listens at `listen` and is reached at `url`; everything else as by default.
     pub fn new(listen: SocketAddr, url: Url) -> Self {
-        Self { listen, url, admin_url: None, evidence: EvidenceSettings::default() }
+        Self { listen, url, admin_url: None, evidence: EvidenceSettings::default(), limits: LimitSettings::default() }
     }
 }
 
@@ -97,8 +101,8 @@ pub struct EvidenceSettings {
     pub endorsements: EndorsementSettings,
 }
 
-fn is_default(settings: &EvidenceSettings) -> bool {
-    *settings == EvidenceSettings::default()
+fn is_default<T: Default + PartialEq>(settings: &T) -> bool {
+    *settings == T::default()
 }
 
 /// The service's part of a vendor home.

@@ -1,6 +1,7 @@
 //! HTTP: routes, limits, TLS. Turns requests into calls of the service and its refusals into problem documents.
 
 mod admin;
+mod guard;
 mod kbs;
 mod license;
 mod log;
@@ -9,14 +10,15 @@ mod problem;
 mod role;
 mod tls;
 mod token;
+mod watchers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn_with_state, map_response};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -24,7 +26,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use tls::ServeError;
 
-use crate::api::{API_PREFIX, Health};
+use crate::api::API_PREFIX;
 use crate::home::Home;
 use crate::service::{Service, SharedService};
 
@@ -67,27 +69,23 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let (stop, stopped) = watch::channel(false);
     let fresh = Arc::clone(&service);
     let refresh = tokio::spawn(async move { fresh.keep_endorsements_fresh().await });
-    let task = tokio::spawn(tls::accept_loop(listener, acceptor, router(Arc::clone(&service)), stopped));
+    let connections = service.limits.connections;
+    let router = router(Arc::clone(&service));
+    let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));
     Ok(Server { address, stop, task, refresh, service })
 }
 
 fn router(service: SharedService) -> Router {
+    let guarded = kbs::routes().layer(from_fn_with_state(guard::Guard::new(service.clone()), guard::limit));
     Router::new()
-        .route("/healthz", get(health))
-        .nest(release_protocol::KBS_PREFIX, kbs::routes())
+        .merge(watchers::routes(service.clone()))
+        .nest(release_protocol::KBS_PREFIX, guarded)
         .nest(API_PREFIX, admin::routes(service.clone()))
         .fallback(problem::no_such_route)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
         .layer(CatchPanicLayer::new())
-        .layer(axum::middleware::map_response(problem::of_layers))
+        .layer(map_response(problem::of_layers))
+        .layer(from_fn_with_state(service.clone(), watchers::count))
         .with_state(service)
-}
-
-async fn health(State(service): State<SharedService>) -> Json<Health> {
-    Json(Health {
-        status: "ok".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        simulated_platforms_allowed: service.allows_simulated(),
-    })
 }

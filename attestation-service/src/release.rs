@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     SeatsExhausted { seats: u32, entry: u64 },
     /// Something that the service depends on cannot be asked now.
     Unavailable { detail: String, retry_after: Duration },
+    /// The same address has asked too often.
+    TooMany { retry_after: Duration },
     /// The service itself failed.
     Internal(ServiceError),
 }

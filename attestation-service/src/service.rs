@@ -14,6 +14,8 @@ use crate::challenge::Challenger;
 use crate::custody::{CustodyError, Sealer};
 use crate::endorsement::DistributionError;
 use crate::home::{Home, HomeError, ServiceSettings};
+use crate::limits::LimitSettings;
+use crate::metrics::Metrics;
 use crate::policy::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
 use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
@@ -88,6 +90,8 @@ pub struct Service {
     pub(crate) address: ServiceAddress,
     pub(crate) changes: Changes,
     pub(crate) allows_simulated: bool,
+    pub(crate) limits: LimitSettings,
+    pub(crate) metrics: Metrics,
     policies: Mutex<HashMap<String, ReleasePolicy>>,
     clock: fn() -> Timestamp,
 }
@@ -115,6 +119,8 @@ impl Service {
             verification,
             allows_simulated,
             changes: Changes::new(),
+            limits: options.settings.limits,
+            metrics: Metrics::default(),
             policies: Mutex::new(HashMap::new()),
             clock: options.clock,
         })

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
+
+use crate::metrics::Gauges;
 
 pub use audit::AuditEntry;
 pub(crate) use audit::{ACTOR, AuditKind};
@@ -93,6 +95,24 @@ impl Store {
     /// A transaction that holds the write lock from its start.
     pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Asks the database for something small.
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT size FROM log_edge").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// How much there is at `now`.
+    pub(crate) async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM lease WHERE ended_at IS NULL AND seat_until > $1), (SELECT size FROM log_edge)",
+        )
+        .bind(millis(now))
+        .fetch_one(&self.pool)
+        .await?;
+        let count = |index: usize| u64::try_from(row.try_get::<i64, _>(index)?).map_err(|_| StoreError::Value("count"));
+        Ok(Gauges { leases_live: count(0)?, audit_entries: count(1)? })
     }
 
     /// Closes the database.

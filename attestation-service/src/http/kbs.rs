@@ -11,6 +11,7 @@ use release_protocol::{Attestation, LeaseNews, Request, SESSION_COOKIE};
 use serde::Deserialize;
 
 use super::problem::{ApiError, body};
+use crate::metrics::Outcome;
 use crate::release::Refusal;
 use crate::service::SharedService;
 
@@ -32,8 +33,12 @@ async fn auth(State(service): State<SharedService>, bytes: Bytes) -> Result<Resp
 }
 
 async fn attest(State(service): State<SharedService>, bytes: Bytes) -> Result<Response, ApiError> {
-    let attestation: Attestation = body(&bytes)?;
-    let answer = service.attest(attestation).await?;
+    let answer = match body::<Attestation>(&bytes) {
+        Ok(attestation) => SharedService::clone(&service).attest(attestation).await,
+        Err(refusal) => Err(refusal),
+    };
+    service.metrics.attested(outcome(answer.as_ref().err()));
+    let answer = answer?;
     if answer.simulated {
         tracing::warn!(lease = answer.lease.as_ref().map(|lease| lease.id.0.as_str()), "attested a SIMULATED platform");
     }
@@ -42,12 +47,25 @@ async fn attest(State(service): State<SharedService>, bytes: Bytes) -> Result<Re
     Ok(([(SET_COOKIE, cookie)], Json(answer)).into_response())
 }
 
+fn outcome(refusal: Option<&Refusal>) -> Outcome {
+    match refusal {
+        None => Outcome::Allowed,
+        Some(Refusal::Denied { .. }) => Outcome::Denied,
+        Some(Refusal::EvidenceRejected { .. }) => Outcome::EvidenceRejected,
+        Some(Refusal::SeatsExhausted { .. }) => Outcome::SeatsExhausted,
+        Some(Refusal::Malformed(_) | Refusal::NotAttested(_) | Refusal::Unknown(_)) => Outcome::Refused,
+        Some(Refusal::Unavailable { .. } | Refusal::TooMany { .. }) => Outcome::Unavailable,
+        Some(Refusal::Internal(_)) => Outcome::Failed,
+    }
+}
+
 async fn resource(
     State(service): State<SharedService>,
     Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let answer = service.release(session_token(&headers), &path).await?;
+    service.metrics.key_releases.count();
     Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }
 

@@ -42,7 +42,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let request_id = uuid::Uuid::now_v7().to_string();
         let retry_after = match &self.0 {
-            Refusal::Unavailable { retry_after, .. } => retry_after.as_secs().max(1),
+            Refusal::Unavailable { retry_after, .. } | Refusal::TooMany { retry_after } => {
+                retry_after.as_secs().saturating_add(u64::from(retry_after.subsec_nanos() > 0)).max(1)
+            }
             _ => RETRY_AFTER_SECONDS,
         };
         let (status, code, title, detail, reasons, entry) = parts(self.0, &request_id);
@@ -68,7 +70,7 @@ fn respond(status: StatusCode, problem: Problem, retry_after_seconds: u64) -> Re
     let mut response = (status, Json(problem)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
         headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
     }
     response
@@ -136,6 +138,10 @@ fn parts(refusal: Refusal, request_id: &str) -> Parts {
         ),
         Refusal::Unavailable { detail, .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
+        }
+        Refusal::TooMany { .. } => {
+            let detail = "this address asks too often".to_owned();
+            (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", detail, Vec::new(), None)
         }
         Refusal::Internal(error) => internal(&error, request_id),
     }

@@ -17,14 +17,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tower_http::add_extension::AddExtension;
 
+use super::guard::Peer;
 use crate::home::Home;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-/// More connections than these wait to be accepted.
-const CONNECTIONS_MAX: usize = 1024;
+/// How often the other end of a quiet HTTP/2 connection is asked whether it is there, and how long it may take to answer.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest headers over HTTP/2, in bytes.
+const HEADERS_MAX: u32 = 32 << 10;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,16 +83,19 @@ pub(super) async fn accept_loop(
     listener: TcpListener,
     acceptor: TlsAcceptor,
     router: Router,
+    connections: u32,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // More connections than these wait to be accepted.
+    let most = usize::try_from(connections.max(1)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let connections = Arc::new(Semaphore::new(most));
     let graceful = Arc::new(GracefulShutdown::new());
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { break };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             _ = stopped.changed() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, peer)) => (stream, Peer(peer.ip())),
                 Err(error) => {
                     // Out of file descriptors, most likely: give others time to close.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -96,7 +104,8 @@ pub(super) async fn accept_loop(
                 }
             },
         };
-        let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
+        let router = AddExtension::new(router.clone(), peer);
+        let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
             serve_connection(stream, acceptor, router, watcher).await;
             drop(permit);
@@ -113,7 +122,7 @@ pub(super) async fn accept_loop(
 async fn serve_connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    router: Router,
+    router: AddExtension<Router, Peer>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let _ = stream.set_nodelay(true);
@@ -124,7 +133,8 @@ async fn serve_connection(
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64).max_header_list_size(HEADERS_MAX);
+    builder.http2().keep_alive_interval(KEEP_ALIVE_INTERVAL).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error = error.as_ref(), "a connection ended with an error");

@@ -9,6 +9,7 @@ mod guest;
 mod lease;
 mod license;
 mod license_states;
+mod limits;
 mod log;
 mod platform;
 mod policy;

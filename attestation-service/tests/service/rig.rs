@@ -11,7 +11,7 @@ use attestation_service::api::{
     IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Reference, ReferenceValue, SealedManifest,
 };
 use attestation_service::{
-    AuditEntry, EvidenceSettings, Home, Server, Service, ServiceOptions, ServiceSettings, serve,
+    AuditEntry, EvidenceSettings, Home, LimitSettings, Server, Service, ServiceOptions, ServiceSettings, serve,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -88,7 +88,7 @@ fn settings(listen: SocketAddr, evidence: EvidenceSettings) -> ServiceSettings {
 }
 
 /// Evidence is judged as by default, but nothing is fetched.
-fn offline() -> EvidenceSettings {
+pub(crate) fn offline() -> EvidenceSettings {
     let mut settings = EvidenceSettings::default();
     settings.endorsements.fetch = false;
     settings
@@ -102,7 +102,7 @@ pub(crate) struct Rig {
     pub(crate) server: Server,
     pub(crate) admin_token: Zeroizing<String>,
     pub(crate) signer: SigningKey,
-    http: Client,
+    pub(crate) http: Client,
     directory: TempDir,
 }
 
@@ -119,13 +119,22 @@ impl Rig {
 
     /// Starts a service with these simulated roots that judges evidence so.
     pub(crate) async fn start_judging(simulated_roots: Vec<Vec<u8>>, evidence: EvidenceSettings) -> Self {
+        Self::start_limited(simulated_roots, evidence, LimitSettings::default()).await
+    }
+
+    /// Starts a service that also lets so much be asked.
+    pub(crate) async fn start_limited(
+        simulated_roots: Vec<Vec<u8>>,
+        evidence: EvidenceSettings,
+        limits: LimitSettings,
+    ) -> Self {
         // Whole seconds, so that expiry times can be compared.
         CLOCK.set(Some(Timestamp::from_second(Timestamp::now().as_second()).unwrap()));
         let directory = tempfile::tempdir().unwrap();
         let home = Home::at(directory.path().join("home"));
         home.create(&["127.0.0.1".to_owned()]).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = settings(listen, evidence);
+        let settings = ServiceSettings { limits, ..settings(listen, evidence) };
         let options = ServiceOptions { settings, simulated_roots, clock };
         let service = Arc::new(Service::open(&home, options).await.unwrap());
         let admin_token = service.store().create_api_token("test", clock()).await.unwrap();

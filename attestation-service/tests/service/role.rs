@@ -40,6 +40,7 @@ fn requests() -> Vec<(Method, String, &'static [Role])> {
         (Method::GET, below("/tokens"), &[Auditor]),
         (Method::POST, below("/tokens"), &[]),
         (Method::POST, below("/tokens/revoke"), &[]),
+        (Method::GET, "/metrics".to_owned(), &[Auditor]),
     ]
 }
 
