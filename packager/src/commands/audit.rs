@@ -158,6 +158,9 @@ fn summary(body: &Value) -> String {
             parts.push(format!("{name}={shown}"));
         }
     }
+    if let Some(token) = body.pointer("/by/token").and_then(Value::as_str) {
+        parts.push(format!("by={token}"));
+    }
     if let Some(reasons) = body.get("reasons").and_then(Value::as_array) {
         parts.extend(reasons.iter().filter_map(Value::as_str).map(|reason| format!("because: {reason}")));
     }

@@ -1,7 +1,10 @@
 //! `token`: who may ask the service for what.
 
+use std::fs;
+use std::path::Path;
+
 use attestation_service::api::{CreatedToken, NewToken, TokenRevocation, TokenStatus};
-use command_line::{Console, Failure};
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -14,21 +17,8 @@ pub(crate) async fn run(home: &VendorHome, command: TokenCommand, console: &Cons
     let client = AdminClient::new(home)?;
     match command {
         TokenCommand::Create { name, role, expires, file } => {
-            // Before there is a token that nobody would see.
-            if let Some(file) = file.as_ref().filter(|file| file.exists()) {
-                return Err(Failure::bad_input(format!("`{}` exists already", file.display())));
-            }
             let expires_at = expires.map(|text| super::license::until(&text, Timestamp::now())).transpose()?;
-            let created: CreatedToken = client.post("/tokens", &NewToken { name, role, expires_at }).await?;
-            match file {
-                None => console.result(&created, || created.token.to_string()),
-                Some(file) => {
-                    write_new(&file, created.token.as_bytes(), 0o600)?;
-                    let CreatedToken { name, role, expires_at, .. } = created;
-                    let made = json!({"name": name, "role": role, "expires_at": expires_at, "file": file});
-                    console.result(&made, || file.display().to_string());
-                }
-            }
+            create(&client, &NewToken { name, role, expires_at }, file.as_deref(), console).await?;
         }
         TokenCommand::List => {
             let tokens: Vec<TokenStatus> = client.get("/tokens").await?;
@@ -40,6 +30,30 @@ pub(crate) async fn run(home: &VendorHome, command: TokenCommand, console: &Cons
             console.result(&revoked, || format!("revoked {}", revoked.name));
         }
     }
+    Ok(())
+}
+
+async fn create(client: &AdminClient, new: &NewToken, file: Option<&Path>, console: &Console) -> Result<(), Failure> {
+    let Some(file) = file else {
+        let created: CreatedToken = client.post("/tokens", new).await?;
+        console.result(&created, || created.token.to_string());
+        return Ok(());
+    };
+    // The file first: a token that cannot be written would be seen by nobody.
+    write_new(file, b"", 0o600)?;
+    let created: CreatedToken = match client.post("/tokens", new).await {
+        Ok(created) => created,
+        Err(failure) => {
+            // Empty, and nobody's who would miss it.
+            let _ = fs::remove_file(file);
+            return Err(failure);
+        }
+    };
+    fs::write(file, created.token.as_bytes())
+        .or_fail(ExitCode::Other, || format!("cannot write `{}`; revoke `{}`", file.display(), created.name))?;
+    let CreatedToken { name, role, expires_at, .. } = created;
+    let made = json!({"name": name, "role": role, "expires_at": expires_at, "file": file});
+    console.result(&made, || file.display().to_string());
     Ok(())
 }
 
