@@ -8,7 +8,8 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::api::{
-    NewImageKey, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement, SealedManifest, Signer,
+    KeyManifests, NewImageKey, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement,
+    SealedManifest, Signer,
 };
 use crate::policy::ReleasePolicy;
 use crate::service::{Service, ServiceError};
@@ -70,7 +71,8 @@ impl Service {
         Ok(self.store.set_policy(product, source.as_deref(), self.now()).await?)
     }
 
-    /// Seals and keeps an image key. The same key under the same id may be registered again.
+    /// Seals and keeps an image key, pending where it comes without manifests. The same key under the same id may be
+    /// registered again.
     pub(crate) async fn register_key(&self, product: &ProductName, new: NewImageKey) -> Result<(), ServiceError> {
         let kek = Zeroizing::new(
             STANDARD
@@ -93,12 +95,23 @@ impl Service {
         self.store.register_key(registration, is_same, self.now()).await?;
         Ok(())
     }
+
+    /// Binds a pending key to the manifests that it may open. Binding it to the same ones again changes nothing.
+    pub(crate) async fn bind_key(
+        &self,
+        product: &ProductName,
+        id: &str,
+        bound: KeyManifests,
+    ) -> Result<(), ServiceError> {
+        if bound.manifests.is_empty() {
+            return Err(ServiceError::BadRequest("a key is bound to at least one manifest".to_owned()));
+        }
+        check_manifests(&bound.manifests)?;
+        Ok(self.store.bind_key(product, id, &bound, self.now()).await?)
+    }
 }
 
 fn check_manifests(manifests: &[SealedManifest]) -> Result<(), ServiceError> {
-    if manifests.is_empty() {
-        return Err(ServiceError::BadRequest("a key is registered with at least one manifest".to_owned()));
-    }
     for manifest in manifests {
         let is_digest = manifest.digest.strip_prefix("sha256:").is_some_and(|digits| {
             digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))

@@ -157,7 +157,16 @@ pub struct NewImageKey {
     pub kek: Zeroizing<String>,
     /// What people call the image.
     pub image: String,
-    /// What it may open.
+    /// What it may open. None: the key is pending, and is released to nobody until [`KeyManifests`] binds it.
+    pub manifests: Vec<SealedManifest>,
+}
+
+/// Binds a pending key to its manifests, once.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct KeyManifests {
+    /// What people call the image.
+    pub image: String,
+    /// What the key may open; at least one.
     pub manifests: Vec<SealedManifest>,
 }
 
@@ -179,7 +188,7 @@ pub struct ImageKey {
     pub id: String,
     /// What people call the image.
     pub image: String,
-    /// What it may open.
+    /// What it may open; nothing while it is pending.
     pub manifests: Vec<SealedManifest>,
     /// When it was registered.
     pub created_at: Timestamp,

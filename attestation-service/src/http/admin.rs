@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::problem::{ApiError, bearer, body};
 use crate::api::{
-    API_PREFIX, ImageKey, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement,
+    API_PREFIX, ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement,
 };
 use crate::release::Refusal;
 use crate::service::SharedService;
@@ -30,6 +30,7 @@ pub(super) fn routes(service: SharedService) -> Router<SharedService> {
         .route("/products/{product}/references/{reference}", delete(remove_reference))
         .route("/references/{reference}/retire", post(retire_reference))
         .route("/products/{product}/keys", get(keys).post(register_key))
+        .route("/products/{product}/keys/{key}/manifests", post(bind_key))
         .route("/leases", get(leases))
         .route("/leases/{lease}/end", post(end_lease))
         .route("/audit", get(audit))
@@ -175,6 +176,16 @@ async fn register_key(
 ) -> Result<StatusCode, ApiError> {
     let new: NewImageKey = body(&bytes)?;
     service.register_key(&product_name(&name)?, new).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn bind_key(
+    State(service): State<SharedService>,
+    Path((name, key)): Path<(String, String)>,
+    bytes: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let bound: KeyManifests = body(&bytes)?;
+    service.bind_key(&product_name(&name)?, &key, bound).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

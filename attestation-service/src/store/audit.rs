@@ -18,6 +18,7 @@ use crate::api::Role;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AuditKind {
     Denied,
+    KeyBound,
     KeyRegistered,
     KeyReleased,
     LeaseEnded,
@@ -45,6 +46,7 @@ impl AuditKind {
     fn name(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::KeyBound => "key_bound",
             Self::KeyRegistered => "key_registered",
             Self::KeyReleased => "key_released",
             Self::LeaseEnded => "lease_ended",

@@ -1,13 +1,15 @@
 //! Image keys, sealed, and the manifests that each may open.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use release_protocol::ProductName;
 use serde_json::json;
-use sqlx::Row as _;
+use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::audit::{AuditKind, append};
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
-use crate::api::{ImageKey, SealedManifest};
+use crate::api::{ImageKey, KeyManifests, SealedManifest};
 
 /// What is registered for a manifest digest.
 #[derive(Clone, Debug)]
@@ -65,19 +67,46 @@ impl Store {
                     }
                 })?;
         }
-        for manifest in manifests {
-            sqlx::query(
-                "INSERT INTO image_key_manifest (key_id, manifest_digest, platform) VALUES ($1, $2, $3) \
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(id)
-            .bind(&manifest.digest)
-            .bind(&manifest.platform)
-            .execute(&mut *transaction)
-            .await?;
-        }
+        add_manifests(&mut transaction, id, manifests).await?;
         let body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
         append(&mut transaction, AuditKind::KeyRegistered, &body, now).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Gives a pending key its manifests. A key that has some is not given others.
+    pub(crate) async fn bind_key(
+        &self,
+        product: &ProductName,
+        id: &str,
+        bound: &KeyManifests,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let KeyManifests { image, manifests } = bound;
+        let mut transaction = self.write().await?;
+        let updated = sqlx::query("UPDATE image_key SET image = $3 WHERE id = $1 AND product = $2")
+            .bind(id)
+            .bind(product.as_str())
+            .bind(image)
+            .execute(&mut *transaction)
+            .await?;
+        if updated.rows_affected() == 0 {
+            return Err(StoreError::Unknown { kind: "image key", name: id.to_owned() });
+        }
+        let rows = sqlx::query("SELECT manifest_digest FROM image_key_manifest WHERE key_id = $1")
+            .bind(id)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let before = rows.iter().map(|row| row.try_get("manifest_digest")).collect::<Result<BTreeSet<String>, _>>()?;
+        if !before.is_empty() {
+            if before.iter().eq(manifests.iter().map(|manifest| &manifest.digest).collect::<BTreeSet<_>>()) {
+                return Ok(());
+            }
+            return Err(StoreError::Conflict(format!("the image key `{id}` is bound to other manifests already")));
+        }
+        add_manifests(&mut transaction, id, manifests).await?;
+        let body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
+        append(&mut transaction, AuditKind::KeyBound, &body, now).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -149,4 +178,23 @@ impl Store {
             })
             .collect()
     }
+}
+
+async fn add_manifests(
+    transaction: &mut Transaction<'_, Sqlite>,
+    id: &str,
+    manifests: &[SealedManifest],
+) -> Result<(), StoreError> {
+    for manifest in manifests {
+        sqlx::query(
+            "INSERT INTO image_key_manifest (key_id, manifest_digest, platform) VALUES ($1, $2, $3) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(id)
+        .bind(&manifest.digest)
+        .bind(&manifest.platform)
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
 }

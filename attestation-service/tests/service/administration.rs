@@ -103,12 +103,9 @@ async fn a_key_id_keeps_its_key() {
     let zeros = "A".repeat(43) + "=";
     let other = json!({"id": crate::rig::KEY_ID, "kek": zeros, "image": "image", "manifests": manifests});
     rig.admin(Method::POST, &path, &other).await.problem(409, "conflict");
-    for (kek, manifests) in [
-        ("AAAA", manifests.clone()),
-        ("?", manifests),
-        (&zeros, json!([])),
-        (&zeros, json!([{"digest": "sha256:1", "platform": ""}])),
-    ] {
+    for (kek, manifests) in
+        [("AAAA", manifests.clone()), ("?", manifests), (&zeros, json!([{"digest": "sha256:1", "platform": ""}]))]
+    {
         let key = json!({"id": "key-2", "kek": kek, "image": "image", "manifests": manifests});
         rig.admin(Method::POST, &path, &key).await.problem(400, "malformed");
     }

@@ -1,8 +1,10 @@
 //! From evidence to key: what is released, to whom, for what.
 
+use attestation_service::api::ImageKey;
 use jose::jwe::EphemeralKey;
 use release_protocol::Obligations;
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::guest::Guest;
 use crate::rig::{KEK, KEY_ID, KEY_PATH, LEASE_SECONDS, MANIFEST, PRODUCT, Rig, advance, now};
@@ -78,6 +80,45 @@ async fn a_key_is_not_released_for_another_manifest() {
     let reasons = rig.resource(Some(&answer.token), "shop/image-key/key-2").await.denied();
     assert_eq!(reasons, [format!("this key is not for manifest {MANIFEST}")]);
     assert_eq!(rig.audit_of("denied").await[0]["resource"], "shop/image-key/key-2");
+}
+
+#[tokio::test]
+async fn a_pending_key_is_released_to_nobody_until_it_is_bound_and_is_bound_once() {
+    let rig = Rig::start().await;
+    rig.register_key(PRODUCT, "key-2", &[]).await;
+    let license = rig.issue(|_| {}).await;
+    let answer = Guest::new(&rig, &license.token).start(&rig).await;
+    let path = "shop/image-key/key-2";
+    let reasons = rig.resource(Some(&answer.token), path).await.denied();
+    assert_eq!(reasons, [format!("this key is not for manifest {MANIFEST}")]);
+
+    let bind = format!("/products/{PRODUCT}/keys/key-2/manifests");
+    let bound = |digests: &[&str]| {
+        let manifests: Vec<_> = digests.iter().map(|digest| json!({"digest": digest, "platform": "os/cpu"})).collect();
+        json!({"image": "shop:1", "manifests": manifests})
+    };
+    rig.admin(Method::POST, &bind, &bound(&[])).await.problem(400, "malformed");
+    rig.admin(Method::POST, &bind, &bound(&["sha256:1"])).await.problem(400, "malformed");
+    rig.admin(Method::POST, &format!("/products/{PRODUCT}/keys/key-3/manifests"), &bound(&[MANIFEST]))
+        .await
+        .problem(404, "unknown");
+    rig.create_product("bank").await;
+    rig.admin(Method::POST, "/products/bank/keys/key-2/manifests", &bound(&[MANIFEST])).await.problem(404, "unknown");
+    assert!(rig.audit_of("key_bound").await.is_empty());
+
+    // Twice: who binds may have been interrupted.
+    for _ in 0..2 {
+        assert_eq!(rig.admin(Method::POST, &bind, &bound(&[MANIFEST])).await.status, 204);
+    }
+    let audited = rig.audit_of("key_bound").await;
+    assert_eq!((audited.len(), &audited[0]["key"], &audited[0]["image"]), (1, &"key-2".into(), &"shop:1".into()));
+    assert_eq!(rig.resource(Some(&answer.token), path).await.status, 200);
+    for others in [&[OTHER_MANIFEST][..], &[MANIFEST, OTHER_MANIFEST]] {
+        rig.admin(Method::POST, &bind, &bound(others)).await.problem(409, "conflict");
+    }
+    let keys: Vec<ImageKey> = rig.admin_get(&format!("/products/{PRODUCT}/keys")).await;
+    let key = keys.iter().find(|key| key.id == "key-2").unwrap();
+    assert_eq!((key.image.as_str(), key.manifests.len()), ("shop:1", 1));
 }
 
 #[tokio::test]
