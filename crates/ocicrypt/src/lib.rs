@@ -3,7 +3,7 @@
 //! A layer is encrypted with its own random key ([`cipher`]). The key, the nonce and the plain
 //! layer's digest ([`options::PrivateOptions`]) are wrapped for a key broker ([`packet`]) or for
 //! public keys ([`jwe`]), and travel with the public options in the layer's annotations
-//! ([`layer`]). Byte-compatible with Go's ocicrypt (skopeo, buildah, podman, containerd) and
+//! ([`layer`]); other tools have them wrapped by a program ([`keyprovider`]). Byte-compatible with Go's ocicrypt (skopeo, buildah, podman, containerd) and
 //! Confidential Containers.
 //!
 //! ```
@@ -35,6 +35,7 @@
 pub mod cipher;
 mod digest;
 pub mod jwe;
+pub mod keyprovider;
 pub mod layer;
 pub mod media_type;
 pub mod options;

@@ -1,0 +1,230 @@
+//! The messages of ocicrypt's key provider protocol in its `cmd` form: skopeo, buildah, podman and containerd write one
+//! JSON document to a program's stdin and read one from its stdout. Who runs the program and where keys come from is not
+//! here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::options::{OptionsError, PrivateOptions};
+use crate::packet::{BrokerPacket, Packet, PacketError};
+
+/// The name that a provider must have in `OCICRYPT_KEYPROVIDER_CONFIG`, for its annotation is called after it and
+/// guests read [`packet::ANNOTATION`](crate::packet::ANNOTATION) only.
+pub const PROVIDER: &str = "attestation-agent";
+
+/// The longest message that is read, in bytes of JSON. Public keys of other recipients are among the parameters.
+pub const INPUT_MAX: usize = 1024 * 1024;
+/// The longest parameter that is read, in bytes of base64.
+const PARAMETER_MAX: usize = 4096;
+/// The longest payload that is read, in bytes of base64: options of a layer or a packet's JSON.
+const PAYLOAD_MAX: usize = 32 * 1024;
+
+/// Why a message is none of the protocol, or none that can be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyProviderError {
+    /// Not base64 with padding where the protocol has it.
+    #[error("the member `{0}` of the message is no base64")]
+    Base64(&'static str),
+    /// Not the JSON of the protocol.
+    #[error("this is no message of the key provider protocol")]
+    Json(#[source] serde_json::Error),
+    /// A member that the operation needs is not there.
+    #[error("the message has no `{0}`")]
+    Missing(&'static str),
+    /// What is to be wrapped are no private options of a layer.
+    #[error("what is to be wrapped is not the key of a layer")]
+    Options(#[source] OptionsError),
+    /// What is to be unwrapped is no packet.
+    #[error("what is to be unwrapped is no key packet")]
+    Packet(#[source] PacketError),
+    /// The provider has another name, after which its annotation would be called: no guest would look for it.
+    #[error("the key provider is not named `{PROVIDER}`")]
+    Name,
+    /// A parameter that is no text, or more than one where one can be followed.
+    #[error("the parameter of the provider `{PROVIDER}` is not one text")]
+    Parameter,
+    /// A message or member beyond its bound.
+    #[error("the message or its member `{0}` is too long")]
+    TooLong(&'static str),
+}
+
+/// What a key provider is asked (`KeyProviderKeyWrapProtocolInput`).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Request {
+    /// `keywrap`: a layer was encrypted, its key is to be wrapped.
+    Wrap(WrapRequest),
+    /// `keyunwrap`: a layer is to be decrypted, its key is wanted.
+    Unwrap(UnwrapRequest),
+}
+
+/// `keywrapparams`, as far as they are this provider's.
+#[derive(Debug)]
+pub struct WrapRequest {
+    /// What followed the provider's name on the command line; `None` where other tools write just `Enabled`.
+    pub parameter: Option<String>,
+    /// The key of the layer, checked.
+    pub private: PrivateOptions,
+}
+
+/// `keyunwrapparams`, as far as they are this provider's.
+#[derive(Debug)]
+pub struct UnwrapRequest {
+    /// What followed the provider's name on the command line.
+    pub parameter: Option<String>,
+    /// The packet of the annotation, checked.
+    pub packet: Packet,
+}
+
+impl Request {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// For anything but one message of the protocol that names this provider among its parameters.
+    pub fn from_json(json: &[u8]) -> Result<Self, KeyProviderError> {
+        if json.len() > INPUT_MAX {
+            return Err(KeyProviderError::TooLong("op"));
+        }
+        // A message may carry what another version of the protocol knows: unknown members say nothing to us.
+        let raw: RawInput<'_> = serde_json::from_slice(json).map_err(KeyProviderError::Json)?;
+        match raw.op {
+            RawOperation::Wrap => {
+                let params = raw.keywrapparams.ok_or(KeyProviderError::Missing("keywrapparams"))?;
+                let config = params.ec.ok_or(KeyProviderError::Missing("ec"))?;
+                let options = decode("optsdata", params.optsdata)?;
+                let private = PrivateOptions::from_json(&options).map_err(KeyProviderError::Options)?;
+                Ok(Self::Wrap(WrapRequest { parameter: config.parameter()?, private }))
+            }
+            RawOperation::Unwrap => {
+                let params = raw.keyunwrapparams.ok_or(KeyProviderError::Missing("keyunwrapparams"))?;
+                // Decryption goes through all providers that are set up, with or without a parameter for them.
+                let parameter = match params.dc {
+                    Some(config) if config.names_us() => config.parameter()?,
+                    _ => None,
+                };
+                let packet = decode("annotation", params.annotation)?;
+                let packet = Packet::from_json(&packet).map_err(KeyProviderError::Packet)?;
+                Ok(Self::Unwrap(UnwrapRequest { parameter, packet }))
+            }
+        }
+    }
+}
+
+/// What a key provider answers (`KeyProviderKeyWrapProtocolOutput`).
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Answer {
+    /// `keywrapresults`: the packet, which becomes the layer's annotation.
+    Wrapped(BrokerPacket),
+    /// `keyunwrapresults`: the layer's private options. Wiped on drop, never printed.
+    Unwrapped(Zeroizing<Vec<u8>>),
+}
+
+impl Answer {
+    /// The message's JSON.
+    pub fn to_json(&self) -> Zeroizing<String> {
+        let packet;
+        let (results, member, payload) = match self {
+            Self::Wrapped(wrapped) => {
+                packet = wrapped.to_json();
+                ("keywrapresults", "annotation", packet.as_bytes())
+            }
+            Self::Unwrapped(options) => ("keyunwrapresults", "optsdata", options.as_slice()),
+        };
+        let payload = Zeroizing::new(BASE64_STANDARD.encode(payload));
+        // Grown once: a reallocation would leave a copy behind.
+        let mut json = Zeroizing::new(String::with_capacity(payload.len() + 64));
+        for part in [r#"{""#, results, r#"":{""#, member, r#"":""#, payload.as_str(), r#""}}"#] {
+            json.push_str(part);
+        }
+        json
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrapped(packet) => f.debug_tuple("Wrapped").field(packet).finish(),
+            Self::Unwrapped(_) => f.write_str("Unwrapped([redacted])"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+enum RawOperation {
+    #[serde(rename = "keywrap")]
+    Wrap,
+    #[serde(rename = "keyunwrap")]
+    Unwrap,
+}
+
+/// Secrets stay slices of the input, which is wiped by its owner: base64 has no characters that JSON escapes.
+#[derive(Deserialize)]
+struct RawInput<'a> {
+    op: RawOperation,
+    #[serde(borrow)]
+    keywrapparams: Option<RawWrap<'a>>,
+    #[serde(borrow)]
+    keyunwrapparams: Option<RawUnwrap<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RawWrap<'a> {
+    #[serde(borrow)]
+    ec: Option<RawConfig<'a>>,
+    optsdata: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct RawUnwrap<'a> {
+    #[serde(borrow)]
+    dc: Option<RawConfig<'a>>,
+    annotation: Option<&'a str>,
+}
+
+/// `EncryptConfig` or `DecryptConfig`; the former has a latter inside, which is for adding recipients.
+#[derive(Deserialize)]
+struct RawConfig<'a> {
+    #[serde(rename = "Parameters", borrow)]
+    parameters: Option<BTreeMap<String, Option<Vec<&'a str>>>>,
+}
+
+impl RawConfig<'_> {
+    fn names_us(&self) -> bool {
+        self.parameters.as_ref().is_some_and(|parameters| parameters.contains_key(PROVIDER))
+    }
+
+    /// The one parameter of this provider.
+    fn parameter(&self) -> Result<Option<String>, KeyProviderError> {
+        let parameters = self.parameters.as_ref().and_then(|parameters| parameters.get(PROVIDER));
+        let [parameter] = parameters.ok_or(KeyProviderError::Name)?.as_deref().unwrap_or_default() else {
+            return Err(KeyProviderError::Parameter);
+        };
+        if parameter.len() > PARAMETER_MAX {
+            return Err(KeyProviderError::TooLong(PROVIDER));
+        }
+        let bytes = BASE64_STANDARD.decode(parameter).map_err(|_| KeyProviderError::Base64(PROVIDER))?;
+        let text = String::from_utf8(bytes).map_err(|_| KeyProviderError::Parameter)?;
+        Ok((text != NO_PARAMETER).then_some(text))
+    }
+}
+
+fn decode(member: &'static str, text: Option<&str>) -> Result<Zeroizing<Vec<u8>>, KeyProviderError> {
+    let text = text.ok_or(KeyProviderError::Missing(member))?;
+    if text.len() > PAYLOAD_MAX {
+        return Err(KeyProviderError::TooLong(member));
+    }
+    BASE64_STANDARD.decode(text).map(Zeroizing::new).map_err(|_| KeyProviderError::Base64(member))
+}
+
+/// What ocicrypt's command line puts where a provider is named without a parameter.
+const NO_PARAMETER: &str = "Enabled";
+
+#[cfg(test)]
+mod tests;
