@@ -3,6 +3,7 @@
 mod audit;
 mod evidence;
 mod guest;
+mod keyprovider;
 mod launch;
 mod license;
 mod platform;
@@ -21,6 +22,7 @@ use url::Url;
 pub(crate) use audit::AuditCommand;
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
+pub(crate) use keyprovider::KeyProviderArgs;
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
 pub(crate) use platform::PlatformCommand;
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Encrypt an image's layers, register the key, sign, push. Prints the sealed reference.
     Pack(Box<PackArgs>),
+    /// Wrap a layer's key for skopeo, buildah or podman: ocicrypt's key provider protocol on stdin and stdout.
+    #[command(name = "keyprovider")]
+    KeyProvider(KeyProviderArgs),
     /// Show what is sealed to what.
     Inspect(InspectArgs),
     /// Check signatures and structure of a sealed image.
@@ -145,13 +150,15 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "sealift pack [OPTIONS] --product <PRODUCT> <SRC> <DST>\n       \
+sealift pack [OPTIONS] --product <PRODUCT> --finish <REF>")]
 pub(crate) struct PackArgs {
     /// The plain image: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG].
-    #[arg(value_name = "SRC")]
-    pub(crate) source: ImageReference,
+    #[arg(value_name = "SRC", required_unless_present = "finish")]
+    pub(crate) source: Option<ImageReference>,
     /// Where the sealed image goes: docker://, oci:DIR:TAG, oci-archive:FILE:TAG.
-    #[arg(value_name = "DST")]
-    pub(crate) destination: ImageReference,
+    #[arg(value_name = "DST", required_unless_present = "finish")]
+    pub(crate) destination: Option<ImageReference>,
     /// The product that the image belongs to.
     #[arg(long, value_name = "PRODUCT")]
     pub(crate) product: ProductName,
@@ -170,6 +177,10 @@ pub(crate) struct PackArgs {
     /// The version to note on the manifest.
     #[arg(long = "image-version", value_name = "TEXT")]
     pub(crate) image_version: Option<String>,
+    /// Bind and sign, in its place, an image that another tool encrypted through `sealift keyprovider`: docker:// with
+    /// the digest that was pushed, or oci:DIR[:TAG].
+    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version"])]
+    pub(crate) finish: Option<ImageReference>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -3,6 +3,7 @@
 //! Order matters: blobs, platform manifests, key registration, signatures, and only then the name that people pull. An
 //! interrupted pack leaves blobs that nothing names; a rerun makes new ones.
 
+mod finish;
 mod layer;
 mod selection;
 mod signature;
@@ -22,8 +23,9 @@ use ocicrypt::packet::Kid;
 use release_protocol::{ProductName, ResourcePath};
 use zeroize::Zeroizing;
 
+pub(crate) use finish::SealedImage;
 pub(crate) use selection::{LayerSelection, platform_name};
-pub(crate) use signature::{check_signatures, docker_reference};
+pub(crate) use signature::{check_signatures, docker_reference, sign};
 pub(crate) use survey::Survey;
 use survey::SurveyedImage;
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cut;
+pub mod debian13;
 pub mod device;
 pub mod forge;
 pub mod guest;

@@ -15,12 +15,13 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 55] = [
+    let commands: [&[&str]; 56] = [
         &[],
         &["init"],
         &["demo"],
         &["serve"],
         &["pack"],
+        &["keyprovider"],
         &["inspect"],
         &["verify"],
         &["measure"],

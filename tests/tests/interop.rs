@@ -2,40 +2,15 @@
 //! `sigstoreSigned` policy accepts our signature.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
+use end_to_end::debian13::Debian13;
 use end_to_end::image::{PlainImage, create, manifest, open};
-use end_to_end::peer::{Said, peer, run};
+use end_to_end::peer::{peer, run};
 use end_to_end::registry::Registry;
 use end_to_end::vendor::Vendor;
 
 const PRODUCT: &str = "recipe";
-
-/// Debian 13 in a folder, with its skopeo.
-struct Debian13(PathBuf);
-
-impl Debian13 {
-    fn open() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("debian13-box");
-        let said = run(&mut Command::new(script)).succeeded();
-        Self(PathBuf::from(said.stdout.trim()))
-    }
-
-    /// A folder inside the box that is removed with the test.
-    fn scratch(&self) -> tempfile::TempDir {
-        tempfile::Builder::new().prefix("sealift-").tempdir_in(self.0.join("tmp")).unwrap()
-    }
-
-    /// The path as programs in the box see it.
-    fn inside(&self, path: &Path) -> String {
-        format!("/{}", path.strip_prefix(&self.0).unwrap().display())
-    }
-
-    fn skopeo(&self, args: &[&str]) -> Said {
-        run(Command::new("chroot").arg(&self.0).arg("skopeo").args(args))
-    }
-}
 
 fn key_pair(directory: &Path, name: &str, algorithm: &[&str]) -> (String, String) {
     let private = directory.join(format!("{name}.key")).display().to_string();
@@ -84,7 +59,7 @@ async fn skopeo_of_debian_12_and_13_decrypts_what_pack_wrote_for_one_and_two_rec
         assert_eq!(layers(&destination).await, expected, "Debian 12, {what}");
 
         let target = scratch.path().join(format!("decrypted-13-{number}"));
-        let inside = |text: &str| text.replace(&debian13.0.display().to_string(), "");
+        let inside = |text: &str| text.replace(&debian13.root().display().to_string(), "");
         let destination = format!("oci:{}:v1", debian13.inside(&target));
         debian13.skopeo(&["copy", "--decryption-key", &inside(key), &inside(sealed), &destination]).succeeded();
         assert_eq!(layers(&format!("oci:{}:v1", target.display())).await, expected, "Debian 13, {what}");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::Store;
+use image_store::{ImageReference, Store};
 use jose::jwe::Recipient;
 use serde_json::json;
 
@@ -15,28 +15,33 @@ use crate::keys::{read_key_text, read_signing_key};
 use crate::pack::{LayerSelection, PackPlan, Packer, Survey, docker_reference};
 
 pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) -> Result<(), Failure> {
-    if args.destination.digest().is_some() {
-        return Err(Failure::usage(format!("`{}` names a digest; a sealed image gets a new one", args.destination))
-            .hint("name a tag"));
+    if let Some(reference) = &args.finish {
+        return super::finish::run(home, &args, reference, console).await;
     }
-    refuse_same_place(&args)?;
+    let (Some(from), Some(to)) = (&args.source, &args.destination) else {
+        return Err(Failure::usage("there is no image to pack, or no place for the sealed one"));
+    };
+    if to.digest().is_some() {
+        return Err(Failure::usage(format!("`{to}` names a digest; a sealed image gets a new one")).hint("name a tag"));
+    }
+    refuse_same_place(from, to)?;
     let client = AdminClient::new(home)?;
     // Asked first: a wrong product or a silent service must not cost an hour of encryption.
     let _: attestation_service::api::Product = client.get(&format!("/products/{}", args.product)).await?;
     let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
     let recipients = args.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?;
-    let source = args.registry.open(&args.source).await?;
+    let source = args.registry.open(from).await?;
     // All that can be refused is refused before the destination exists.
     let survey = Survey::of(&source, &LayerSelection::new(args.layers), &args.platform).await?;
-    let destination = Store::create(&args.destination, &args.registry.store_options()?)
+    let destination = Store::create(to, &args.registry.store_options()?)
         .await
-        .map_err(|error| store_failure(format!("cannot open `{}`", args.destination), &error))?;
+        .map_err(|error| store_failure(format!("cannot open `{to}`"), &error))?;
     let progress = console.byte_progress("packing", survey.bytes());
     let plan = PackPlan {
         source: &source,
         destination: &destination,
-        docker_reference: docker_reference(&args.destination, &args.product),
+        docker_reference: docker_reference(to, &args.product),
         product: args.product.clone(),
         version: args.image_version,
         recipients,
@@ -49,7 +54,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     client.submit(&format!("/products/{}/keys", args.product), &packer.registration(&packed)).await?;
     packer.publish(&packed).await?;
     progress.finish();
-    let reference = args.destination.with_digest(packed.digest);
+    let reference = to.with_digest(packed.digest);
     let seconds = started.elapsed().as_secs_f64();
     console.say(format!(
         "sealed {} layers ({} MiB in {seconds:.1} s), left {} plain, for {}; key {}",
@@ -69,17 +74,16 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
 }
 
 /// A layout or archive that held the plain layers beside the sealed ones would be given away with them.
-fn refuse_same_place(args: &PackArgs) -> Result<(), Failure> {
+fn refuse_same_place(from: &ImageReference, to: &ImageReference) -> Result<(), Failure> {
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let is_same = match (args.source.path(), args.destination.path()) {
+    let is_same = match (from.path(), to.path()) {
         (Some(source), Some(destination)) => place(source) == place(destination),
-        _ => args.source.to_string() == args.destination.to_string(),
+        _ => from.to_string() == to.to_string(),
     };
     if is_same {
-        return Err(Failure::usage(format!("`{}` would hold the plain image and the sealed one", args.destination))
-            .hint(
-                "name another layout, archive or repository: the plain layers would be given away with the sealed ones",
-            ));
+        return Err(Failure::usage(format!("`{to}` would hold the plain image and the sealed one")).hint(
+            "name another layout, archive or repository: the plain layers would be given away with the sealed ones",
+        ));
     }
     Ok(())
 }

@@ -70,16 +70,16 @@ async fn signers(store: &Store, digest: &str, keys: &[VerifyingKey]) -> Result<V
 }
 
 fn check_structure(manifest: &Manifest, digest: &str) -> Result<(), Failure> {
-    if !manifest.annotations.contains_key(PRODUCT_ANNOTATION) {
-        return Err(Failure::verification(format!("{digest} names no product (annotation `{PRODUCT_ANNOTATION}`)")));
-    }
+    // What another tool encrypted names its product in its keys alone.
+    let mut names_product = manifest.annotations.contains_key(PRODUCT_ANNOTATION);
     let mut sealed_layers = 0;
     for layer in &manifest.layers {
         if ocicrypt::media_type::is_encrypted(&layer.media_type) {
-            SealedLayer::parse(&layer.annotations).map_err(|error| {
+            let sealed = SealedLayer::parse(&layer.annotations).map_err(|error| {
                 Failure::verification(format!("the layer {} cannot be opened by anyone", layer.digest))
                     .caused_by(&error)
             })?;
+            names_product |= sealed.kids().next().is_some();
             sealed_layers += 1;
         } else if layer.annotations.keys().any(|name| ocicrypt::layer::is_encryption_annotation(name)) {
             return Err(Failure::verification(format!(
@@ -90,6 +90,11 @@ fn check_structure(manifest: &Manifest, digest: &str) -> Result<(), Failure> {
     }
     if sealed_layers == 0 {
         return Err(Failure::verification(format!("{digest} has no sealed layer")));
+    }
+    if !names_product {
+        return Err(Failure::verification(format!(
+            "{digest} names no product (annotation `{PRODUCT_ANNOTATION}`, or a key of its layers)"
+        )));
     }
     Ok(())
 }

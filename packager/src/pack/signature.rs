@@ -21,7 +21,7 @@ pub(crate) fn docker_reference(reference: &ImageReference, product: &ProductName
 }
 
 /// Signs the manifest with `digest` in `store`.
-pub(super) async fn sign(store: &Store, digest: &str, name: &str, key: &SigningKey) -> Result<(), Failure> {
+pub(crate) async fn sign(store: &Store, digest: &str, name: &str, key: &SigningKey) -> Result<(), Failure> {
     let cannot = || format!("cannot sign {digest}");
     let existing = signature_manifest(store, digest).await.map_err(|error| lookup_failure(digest, &error))?;
     let artifact = match existing {

@@ -101,7 +101,8 @@ impl SurveyedImage {
     }
 }
 
-async fn platform_of(source: &Store, manifest: &Manifest) -> Result<String, Failure> {
+/// The platform that the image's config names.
+pub(super) async fn platform_of(source: &Store, manifest: &Manifest) -> Result<String, Failure> {
     let config = source
         .small_blob(&manifest.config, CONFIG_MAX)
         .await

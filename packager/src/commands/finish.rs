@@ -1,0 +1,69 @@
+//! `pack --finish`: an image that another tool encrypted through the key provider gets its keys bound and its signatures.
+//! The image's bytes stay as they are.
+
+use attestation_service::api::KeyManifests;
+use command_line::{Console, Failure, store_failure};
+use image_store::{ImageReference, Store};
+use serde_json::json;
+
+use crate::cli::PackArgs;
+use crate::client::AdminClient;
+use crate::home::VendorHome;
+use crate::keys::read_signing_key;
+use crate::pack::{LayerSelection, SealedImage, docker_reference, sign};
+
+pub(crate) async fn run(
+    home: &VendorHome,
+    args: &PackArgs,
+    reference: &ImageReference,
+    console: &Console,
+) -> Result<(), Failure> {
+    check_reference(reference)?;
+    let client = AdminClient::new(home)?;
+    let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
+    let signer = read_signing_key(&signer_uri)?;
+    // Opened for reading first: writing would make a layout where there is none.
+    let source = args.registry.open(reference).await?;
+    let layers = LayerSelection::new(args.layers.clone());
+    let image = SealedImage::read(&source, &args.product, &client.key_authority()?, &layers).await?;
+    let store = Store::create(reference, &args.registry.store_options()?)
+        .await
+        .map_err(|error| store_failure(format!("cannot open `{reference}`"), &error))?;
+    let name = docker_reference(reference, &args.product);
+    for (key, manifests) in &image.keys {
+        let path = format!("/products/{}/keys/{key}/manifests", args.product);
+        client.submit(&path, &KeyManifests { image: name.clone(), manifests: manifests.clone() }).await?;
+    }
+    for digest in image.digests() {
+        sign(&store, &digest, &name, &signer).await?;
+    }
+    store.commit().await.map_err(|error| store_failure(format!("cannot finish `{reference}`"), &error))?;
+    let pinned = reference.with_digest(image.digest);
+    console.say(format!(
+        "bound {} keys of {} to {} manifests and signed them",
+        image.keys.len(),
+        args.product,
+        image.manifests.len()
+    ));
+    let document = json!({
+        "reference": pinned.to_string(), "digest": image.digest.to_string(), "product": args.product,
+        "keys": image.keys.keys().collect::<Vec<_>>(), "manifests": image.manifests,
+    });
+    console.result(&document, || pinned.to_string());
+    Ok(())
+}
+
+/// What is signed is what is meant: a registry could give another image for a tag than the one that was pushed.
+fn check_reference(reference: &ImageReference) -> Result<(), Failure> {
+    match reference {
+        ImageReference::Docker(registry) if registry.digest().is_none() => {
+            Err(Failure::usage(format!("`{reference}` names a tag, whatever it stands for now would be signed"))
+                .hint("add the digest that was pushed (`skopeo copy --digestfile`): docker://HOST/NAME:TAG@sha256:…"))
+        }
+        ImageReference::DockerArchive { .. } | ImageReference::OciArchive { .. } => {
+            Err(Failure::usage(format!("signatures cannot be added to the archive `{reference}`"))
+                .hint("finish the image in a layout (`oci:`) or in a registry (`docker://`), then copy it"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,55 @@
+//! Debian 13 in a folder, with current container tools that run by chroot.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::peer::{Said, run};
+
+/// The folder.
+#[derive(Debug)]
+pub struct Debian13(PathBuf);
+
+impl Debian13 {
+    /// Finds the folder, or makes it once.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn open() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("debian13-box");
+        let said = run(&mut Command::new(script)).succeeded();
+        Self(PathBuf::from(said.stdout.trim()))
+    }
+
+    /// The folder as this side sees it.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// A folder inside the box that is removed with the test.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn scratch(&self) -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("sealift-").tempdir_in(self.0.join("tmp")).expect("directory")
+    }
+
+    /// The path as programs in the box see it.
+    ///
+    /// # Panics
+    /// When it is not inside.
+    pub fn inside(&self, path: &Path) -> String {
+        format!("/{}", path.strip_prefix(&self.0).expect("a path inside the box").display())
+    }
+
+    /// A program of the box, not yet run.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("chroot");
+        command.arg(&self.0).arg(program);
+        command
+    }
+
+    /// Runs the box's skopeo.
+    pub fn skopeo(&self, args: &[&str]) -> Said {
+        run(self.command("skopeo").args(args))
+    }
+}

@@ -1,0 +1,148 @@
+//! Images that an unmodified skopeo encrypts through `sealift keyprovider`: they run once `pack --finish` has seen them.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use end_to_end::debian13::Debian13;
+use end_to_end::image::{PlainImage, create, manifest};
+use end_to_end::peer::{Said, program, run};
+use end_to_end::registry::Registry;
+use end_to_end::vendor::Vendor;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const PRODUCT: &str = "recipe";
+/// What the image's script prints as root.
+const OUTPUT: &str = "hello world from 0 in /opt\nupper\n";
+
+/// A vendor whose home and program lie inside the box, for skopeo to run.
+struct Scene {
+    vendor: Vendor,
+    plain: PlainImage,
+    config: PathBuf,
+    scratch: TempDir,
+    debian13: Debian13,
+}
+
+impl Scene {
+    async fn make() -> Self {
+        let debian13 = Debian13::open();
+        let scratch = debian13.scratch();
+        let plain = PlainImage::make(&scratch.path().join("plain")).await;
+        let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
+        let provider = scratch.path().join("sealift");
+        std::fs::copy(program("sealift"), &provider).unwrap();
+        let args = ["--home", &debian13.inside(vendor.home()), "keyprovider"].map(ToOwned::to_owned);
+        let command = json!({"path": debian13.inside(&provider), "args": args});
+        let config = scratch.path().join("keyprovider.json");
+        let text = json!({"key-providers": {"attestation-agent": {"cmd": command}, "other": {"cmd": command}}});
+        std::fs::write(&config, text.to_string()).unwrap();
+        Self { vendor, plain, config, scratch, debian13 }
+    }
+
+    /// `skopeo copy --encryption-key provider:PROVIDER` of a plain image; gives the digest that skopeo wrote, too.
+    fn encrypt(&self, provider: &str, tag: &str, destination: &str, more: &[&str]) -> (Said, String) {
+        let digest = self.scratch.path().join("digest");
+        let source = format!("oci:{}:{tag}", self.debian13.inside(self.plain.directory()));
+        let mut skopeo = self.debian13.command("skopeo");
+        skopeo.args(["copy", "--insecure-policy", "--dest-tls-verify=false", "--encryption-key"]);
+        skopeo.arg(format!("provider:{provider}")).arg("--digestfile").arg(self.debian13.inside(&digest));
+        skopeo.args(more).args([&source, destination]);
+        let said = run(skopeo.env("OCICRYPT_KEYPROVIDER_CONFIG", self.debian13.inside(&self.config)));
+        (said, std::fs::read_to_string(digest).unwrap_or_default().trim().to_owned())
+    }
+
+    fn finish(&self, reference: &str, more: &[&str]) -> Said {
+        run(self.vendor.command(["pack", "--product", PRODUCT, "--finish", reference]).args(more))
+    }
+
+    fn layout(&self, name: &str) -> (String, String) {
+        let path = self.scratch.path().join(name);
+        (format!("oci:{}:v1", path.display()), format!("oci:{}:v1", self.debian13.inside(&path)))
+    }
+
+    fn run(&self, reference: &str, license: &Path) -> Said {
+        self.vendor.guest(["run", reference, "--license", &license.display().to_string()])
+    }
+}
+
+#[tokio::test]
+async fn what_skopeo_encrypted_runs_once_it_is_finished_and_not_before() {
+    let scene = Scene::make().await;
+    let (_, license) = scene.vendor.license(PRODUCT, &[]);
+    let registry = Registry::start(&scene.scratch.path().join("registry"));
+    let name = registry.reference("vendor/recipe:v1");
+    let (said, digest) = scene.encrypt("attestation-agent:recipe", "mixed", &name, &[]);
+    said.succeeded();
+    let reference = format!("{name}@{digest}");
+
+    scene.run(&reference, &license).failed(124, "is not signed");
+    scene.finish(&name, &[]).failed(2, "names a tag");
+    let other = ["pack", "--product", "bank", "--finish", &reference];
+    scene.vendor.sealift(other).failed(3, "sealed to no key of this product");
+
+    // Twice: it may have been interrupted.
+    for _ in 0..2 {
+        let finished = scene.finish(&reference, &[]).succeeded().stdout;
+        assert_eq!(finished.trim(), reference.replace(":v1@", "@"), "the image's bytes stay as they are");
+    }
+    scene.vendor.sealift(["verify", &reference, "--deep"]).succeeded();
+    let said = scene.run(&reference, &license);
+    assert_eq!((said.code, said.stdout.as_str()), (7, OUTPUT), "{}", said.stderr);
+    scene.vendor.assert_nothing_left();
+
+    // The same layers under another manifest would be another image.
+    let store = create(&name).await;
+    let mut other = manifest(&store).await;
+    other.annotations.insert("org.example.note".to_owned(), "another".to_owned());
+    let digest = store.put_image(other.to_bytes().unwrap(), image_store::media_type::OCI_MANIFEST).await.unwrap();
+    scene.finish(&format!("{name}@{digest}"), &[]).failed(3, "is bound to other manifests already");
+}
+
+#[tokio::test]
+async fn every_platform_of_an_index_is_finished() {
+    let scene = Scene::make().await;
+    let (_, license) = scene.vendor.license(PRODUCT, &[]);
+    let (reference, inside) = scene.layout("multi");
+    scene.encrypt("attestation-agent:recipe", "multi", &inside, &["--all"]).0.succeeded();
+    let mut finish = scene.vendor.command(["--output", "json", "pack", "--product", PRODUCT, "--finish", &reference]);
+    let finished: Value = serde_json::from_str(&run(&mut finish).succeeded().stdout).unwrap();
+    let platforms: Vec<_> = finished["manifests"].as_array().unwrap().iter().map(|one| &one["platform"]).collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/arm64"]);
+    let said = scene.run(&reference, &license);
+    assert_eq!((said.code, said.stdout.as_str()), (7, OUTPUT), "{}", said.stderr);
+}
+
+#[tokio::test]
+async fn a_layer_that_skopeo_left_plain_is_not_signed_unless_the_layers_are_named() {
+    let scene = Scene::make().await;
+    let (reference, inside) = scene.layout("partly");
+    scene.encrypt("attestation-agent:recipe", "gzip", &inside, &["--encrypt-layer", "1"]).0.succeeded();
+    scene.finish(&reference, &[]).failed(3, "is plain");
+    scene.vendor.sealift(["verify", &reference]).failed(4, "is not signed");
+    scene.finish(&reference, &["--layers", "1"]).succeeded();
+    scene.vendor.sealift(["verify", &reference]).succeeded();
+}
+
+#[tokio::test]
+async fn a_provider_of_another_name_or_without_a_product_wraps_nothing() {
+    let scene = Scene::make().await;
+    for (number, (provider, words)) in [
+        ("other:recipe", "the key provider is not named `attestation-agent`"),
+        ("attestation-agent", "the key provider is told no product"),
+        ("attestation-agent:bank", "there is no product `bank`"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (said, _) = scene.encrypt(provider, "gzip", &scene.layout(&format!("refused-{number}")).1, &[]);
+        assert_ne!(said.code, 0, "{provider}");
+        assert!(said.stderr.contains(words), "{provider}: {}", said.stderr);
+    }
+    let mut unwrap =
+        scene.vendor.command(["keyprovider"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    unwrap.stdin.take().unwrap().write_all(br#"{"op":"keyunwrap","keyunwrapparams":{"annotation":"e30="}}"#).unwrap();
+    Said::from(unwrap.wait_with_output().unwrap()).failed(3, "cannot answer the request");
+}
