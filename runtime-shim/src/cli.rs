@@ -27,6 +27,9 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// The same up to an OCI bundle.
     Unpack(UnpackArgs),
+    /// Open a layer's key for skopeo, buildah or podman: ocicrypt's key provider protocol on stdin and stdout.
+    #[command(name = "keyprovider")]
+    KeyProvider(KeyProviderArgs),
     /// Show this machine's launch evidence and the service's verdict on it.
     Attest(AttestArgs),
     /// Say what this machine lacks.
@@ -106,6 +109,32 @@ pub(crate) struct UnpackArgs {
     /// The bundle's directory; must not exist.
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Name it `attestation-agent` in the file that OCICRYPT_KEYPROVIDER_CONFIG names:\n  \
+{\"key-providers\": {\"attestation-agent\": {\"cmd\": {\n    \
+\"path\": \"/usr/bin/sealift-shim\", \"args\": [\"keyprovider\"]}}}}\n\
+then decrypt in the guest:\n  \
+SEALIFT_LICENSE=FILE SEALIFT_IMAGE=REF skopeo copy --decryption-key provider:attestation-agent REF DST")]
+pub(crate) struct KeyProviderArgs {
+    /// The sealed image that is decrypted: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG]. Its layers' keys only are given.
+    #[arg(long = "image", value_name = "REF", env = "SEALIFT_IMAGE")]
+    pub(crate) reference: ImageReference,
+    /// The licence that the vendor issued.
+    #[arg(long, value_name = "FILE", env = "SEALIFT_LICENSE")]
+    pub(crate) license: PathBuf,
+    /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
+    #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
+    pub(crate) init_data: Option<PathBuf>,
+    /// Keep the service's receipts, and what was seen of its audit log, in this directory.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_RECEIPTS")]
+    pub(crate) receipts: Option<PathBuf>,
+    /// The platform to pick from an index (os/architecture[/variant]); this machine's by default.
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod doctor;
 mod guest;
 mod image;
 mod kbs;
+mod keyprovider;
 mod license;
 mod materialize;
 mod receipt;
@@ -52,6 +53,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
     match cli.command {
         Command::Run(args) => return run::run(args, console).await,
         Command::Unpack(args) => run::unpack(args, console).await?,
+        Command::KeyProvider(args) => keyprovider::run(args, console).await?,
         Command::Attest(args) => attest::run(args, console).await?,
         Command::Doctor(args) => doctor::run(args, console).await?,
         Command::Receipt(command) => receipt::run(command, console)?,

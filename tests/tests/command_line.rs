@@ -8,9 +8,15 @@ use end_to_end::peer::{program, run};
 const FIXED: [(&str, &str); 2] = [("COLUMNS", "100"), ("SEALIFT_HOME", "/nonexistent")];
 
 fn help(name: &str, command: &[&str]) -> String {
-    run(Command::new(program(name)).args(command).arg("--help").envs(FIXED).env_remove("SEALIFT_STATE_DIR"))
-        .succeeded()
-        .stdout
+    run(Command::new(program(name))
+        .args(command)
+        .arg("--help")
+        .envs(FIXED)
+        .env_remove("SEALIFT_STATE_DIR")
+        .env_remove("SEALIFT_LICENSE")
+        .env_remove("SEALIFT_IMAGE"))
+    .succeeded()
+    .stdout
 }
 
 #[test]
@@ -82,8 +88,16 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 7] =
-        [&[], &["run"], &["unpack"], &["attest"], &["doctor"], &["receipt", "verify"], &["completions"]];
+    let commands: [&[&str]; 8] = [
+        &[],
+        &["run"],
+        &["unpack"],
+        &["keyprovider"],
+        &["attest"],
+        &["doctor"],
+        &["receipt", "verify"],
+        &["completions"],
+    ];
     let text: Vec<String> = commands
         .iter()
         .map(|command| format!("$ sealift-shim {} --help\n{}", command.join(" "), help("sealift-shim", command)))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use end_to_end::debian13::Debian13;
-use end_to_end::image::{PlainImage, create, manifest};
+use end_to_end::image::{PlainImage, create, manifest, open};
 use end_to_end::peer::{Said, program, run};
 use end_to_end::registry::Registry;
 use end_to_end::vendor::Vendor;
@@ -52,6 +52,18 @@ impl Scene {
         skopeo.args(more).args([&source, destination]);
         let said = run(skopeo.env("OCICRYPT_KEYPROVIDER_CONFIG", self.debian13.inside(&self.config)));
         (said, std::fs::read_to_string(digest).unwrap_or_default().trim().to_owned())
+    }
+
+    /// A configuration whose provider is the shim in a simulated guest; the path as the box sees it.
+    fn decrypting_config(&self) -> String {
+        let inside = |name: &str| self.debian13.inside(&self.scratch.path().join(name));
+        std::fs::copy(program("sealift-shim"), self.scratch.path().join("sealift-shim")).unwrap();
+        let home = self.debian13.inside(self.vendor.home());
+        let args = ["--home", &home, "simulate", "launch", "--initrd", &inside("sealift-shim"), "--", "keyprovider"];
+        let command = json!({"path": inside("sealift"), "args": args});
+        let text = json!({"key-providers": {"attestation-agent": {"cmd": command}}});
+        std::fs::write(self.scratch.path().join("decrypt.json"), text.to_string()).unwrap();
+        inside("decrypt.json")
     }
 
     fn finish(&self, reference: &str, more: &[&str]) -> Said {
@@ -145,4 +157,42 @@ async fn a_provider_of_another_name_or_without_a_product_wraps_nothing() {
         scene.vendor.command(["keyprovider"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     unwrap.stdin.take().unwrap().write_all(br#"{"op":"keyunwrap","keyunwrapparams":{"annotation":"e30="}}"#).unwrap();
     Said::from(unwrap.wait_with_output().unwrap()).failed(3, "cannot answer the request");
+}
+
+#[tokio::test]
+async fn skopeo_decrypts_in_a_guest_what_its_licence_opens_and_no_other_image() {
+    let scene = Scene::make().await;
+    let (_, license) = scene.vendor.license(PRODUCT, &["--seats", "1"]);
+    let registry = Registry::start(&scene.scratch.path().join("registry"));
+    let sealed = ["one", "two"].map(|name| {
+        let name = registry.reference(&format!("{name}:v1"));
+        let (said, digest) = scene.encrypt("attestation-agent:recipe", "gzip", &name, &[]);
+        said.succeeded();
+        scene.finish(&format!("{name}@{digest}"), &[]).succeeded().stdout.trim().to_owned()
+    });
+    let decrypt = |image: &str, target: &str, license: &Path| {
+        let config = scene.decrypting_config();
+        let mut skopeo = scene.debian13.command("skopeo");
+        skopeo.args(["copy", "--insecure-policy", "--src-tls-verify=false", "--decryption-key"]);
+        skopeo.args(["provider:attestation-agent:any", &sealed[0], target]);
+        skopeo.env("OCICRYPT_KEYPROVIDER_CONFIG", config).env("SEALIFT_IMAGE", image);
+        run(skopeo.env("SEALIFT_LICENSE", scene.debian13.inside(license)))
+    };
+    let (outside, inside) = scene.layout("plain-again");
+    // From a registry, skopeo asks for all layers at once; there is one seat.
+    decrypt(&sealed[0], &inside, &license).succeeded();
+    assert_eq!(layers(&outside).await, layers(&scene.plain.reference("gzip")).await);
+
+    let refused = scene.layout("refused").1;
+    let said = decrypt(&sealed[1], &refused, &license);
+    assert!(said.code != 0 && said.stderr.contains("has the key packet"), "{}", said.stderr);
+    let (id, revoked) = scene.vendor.license(PRODUCT, &[]);
+    scene.vendor.sealift(["license", "revoke", &id, "--reason", "contract ended"]).succeeded();
+    let said = decrypt(&sealed[0], &refused, &revoked);
+    assert!(said.code != 0 && said.stderr.contains("revoked"), "{}", said.stderr);
+    assert!(!scene.vendor.sealift(["lease", "list"]).succeeded().stdout.contains("live"), "the seats are given back");
+}
+
+async fn layers(reference: &str) -> Vec<String> {
+    manifest(&open(reference).await).await.layers.iter().map(|layer| layer.digest.to_string()).collect()
 }

@@ -3,7 +3,7 @@
 //! here.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::io::Read;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -49,6 +49,9 @@ pub enum KeyProviderError {
     /// A parameter that is no text, or more than one where one can be followed.
     #[error("the parameter of the provider `{PROVIDER}` is not one text")]
     Parameter,
+    /// The message did not come.
+    #[error("the message cannot be read")]
+    Read(#[source] std::io::Error),
     /// A message or member beyond its bound.
     #[error("the message or its member `{0}` is too long")]
     TooLong(&'static str),
@@ -83,6 +86,16 @@ pub struct UnwrapRequest {
 }
 
 impl Request {
+    /// Reads a message to its end, within [`INPUT_MAX`], through memory that is wiped and never grows.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`], and [`KeyProviderError::Read`].
+    pub fn read(reader: impl Read) -> Result<Self, KeyProviderError> {
+        let mut input = Zeroizing::new(Vec::with_capacity(INPUT_MAX + 1));
+        reader.take(INPUT_MAX as u64 + 1).read_to_end(&mut input).map_err(KeyProviderError::Read)?;
+        Self::from_json(&input)
+    }
+
     /// Reads a message.
     ///
     /// # Errors
@@ -117,42 +130,29 @@ impl Request {
 }
 
 /// What a key provider answers (`KeyProviderKeyWrapProtocolOutput`).
-#[derive(Clone)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Answer {
     /// `keywrapresults`: the packet, which becomes the layer's annotation.
     Wrapped(BrokerPacket),
-    /// `keyunwrapresults`: the layer's private options. Wiped on drop, never printed.
-    Unwrapped(Zeroizing<Vec<u8>>),
+    /// `keyunwrapresults`: the layer's private options.
+    Unwrapped(PrivateOptions),
 }
 
 impl Answer {
     /// The message's JSON.
     pub fn to_json(&self) -> Zeroizing<String> {
-        let packet;
         let (results, member, payload) = match self {
-            Self::Wrapped(wrapped) => {
-                packet = wrapped.to_json();
-                ("keywrapresults", "annotation", packet.as_bytes())
-            }
-            Self::Unwrapped(options) => ("keyunwrapresults", "optsdata", options.as_slice()),
+            Self::Wrapped(packet) => ("keywrapresults", "annotation", Zeroizing::new(packet.to_json())),
+            Self::Unwrapped(private) => ("keyunwrapresults", "optsdata", private.to_json()),
         };
-        let payload = Zeroizing::new(BASE64_STANDARD.encode(payload));
+        let payload = Zeroizing::new(BASE64_STANDARD.encode(payload.as_bytes()));
         // Grown once: a reallocation would leave a copy behind.
         let mut json = Zeroizing::new(String::with_capacity(payload.len() + 64));
         for part in [r#"{""#, results, r#"":{""#, member, r#"":""#, payload.as_str(), r#""}}"#] {
             json.push_str(part);
         }
         json
-    }
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wrapped(packet) => f.debug_tuple("Wrapped").field(packet).finish(),
-            Self::Unwrapped(_) => f.write_str("Unwrapped([redacted])"),
-        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! `keyprovider`: wraps the layer keys of skopeo, buildah and podman, one call a layer. The keys stay pending until
 //! `pack --finish` has seen the manifest.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 
 use attestation_service::api::NewImageKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use command_line::{ExitCode, Failure, FailureContext as _};
 use ocicrypt::cipher::KeyEncryptionKey;
-use ocicrypt::keyprovider::{Answer, INPUT_MAX, PROVIDER, Request, WrapRequest};
+use ocicrypt::keyprovider::{Answer, PROVIDER, Request, WrapRequest};
 use ocicrypt::packet::{BrokerPacket, Kid};
 use release_protocol::{ProductName, ResourcePath};
 use zeroize::Zeroizing;
@@ -18,8 +18,8 @@ use crate::client::AdminClient;
 use crate::home::VendorHome;
 
 pub(crate) async fn run(home: &VendorHome, args: KeyProviderArgs) -> Result<(), Failure> {
-    let input = read_input()?;
-    let request = Request::from_json(&input).or_fail(ExitCode::BadInput, || "cannot answer the request".to_owned());
+    let request =
+        Request::read(std::io::stdin()).or_fail(ExitCode::BadInput, || "cannot answer the request".to_owned());
     let hint = format!("this program is run by skopeo, buildah or podman as the key provider `{PROVIDER}`");
     let answer = match request.map_err(|failure| failure.hint(hint))? {
         Request::Wrap(request) => wrap(home, args, request).await?,
@@ -69,14 +69,6 @@ fn product(switch: Option<ProductName>, parameter: Option<&str>) -> Result<Produ
         (None, None) => Err(Failure::usage("the key provider is told no product")
             .hint(format!("write `--encryption-key provider:{PROVIDER}:PRODUCT`"))),
     }
-}
-
-/// The whole of stdin, in memory that is wiped and never grows.
-fn read_input() -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let mut input = Zeroizing::new(Vec::with_capacity(INPUT_MAX + 1));
-    let read = std::io::stdin().take(INPUT_MAX as u64 + 1).read_to_end(&mut input);
-    read.or_fail(ExitCode::BadInput, || "cannot read the request".to_owned())?;
-    Ok(input)
 }
 
 #[cfg(test)]

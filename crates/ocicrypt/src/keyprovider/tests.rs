@@ -82,8 +82,8 @@ fn a_packet_goes_through_both_messages_and_opens() {
         else {
             panic!("not what was written")
         };
-        let answer = Answer::Unwrapped(packet.open(&kek).unwrap());
-        assert_eq!(format!("{answer:?}"), "Unwrapped([redacted])");
+        let answer = Answer::Unwrapped(PrivateOptions::from_json(&packet.open(&kek).unwrap()).unwrap());
+        assert_eq!(format!("{answer:?}"), "Unwrapped(PrivateOptions([redacted]))");
         let answer: Value = serde_json::from_str(&answer.to_json()).unwrap();
         assert_eq!(answer, json!({"keyunwrapresults": {"optsdata": base64(options_in_order())}}));
     }
@@ -115,6 +115,8 @@ fn what_cannot_be_answered_is_refused_with_its_reason() {
     assert!(matches!(read(&message), Err(KeyProviderError::Packet(_))));
     let long = vec![b' '; INPUT_MAX + 1];
     assert!(matches!(Request::from_json(&long), Err(KeyProviderError::TooLong(_))));
+    assert!(matches!(Request::read(std::io::repeat(b' ')), Err(KeyProviderError::TooLong(_))));
+    assert!(Request::read(wrap().to_string().as_bytes()).is_ok());
 }
 
 proptest! {
