@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::problem::{ApiError, bearer, body};
 use crate::api::{
-    API_PREFIX, ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement,
+    API_PREFIX, ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference,
+    Retirement,
 };
 use crate::release::Refusal;
 use crate::service::SharedService;
