@@ -9,6 +9,7 @@ mod administration;
 pub mod api;
 mod challenge;
 mod custody;
+mod decision;
 pub mod endorsement;
 mod finding;
 mod home;

@@ -1,4 +1,4 @@
-//! The release decision: genuine evidence ∧ registered manifest ∧ licence ∧ policy ∧ seat; then the key, to the guest.
+//! The key broker's steps: a challenge, evidence judged, what it may have decided (`decision.rs`), the key to the guest.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use jose::Jwk;
 use jose::jwe::{self, Recipient};
 use launch_evidence::{EvidenceRejected, HostData, VerifiedEvidence};
 use release_protocol::{
-    AttestAnswer, Attestation, Challenge, LeaseId, License, LicenseFile, ProductName, Request, ResourcePath,
-    RuntimeData, TeePubKey, Workload, host_data, report_data,
+    AttestAnswer, Attestation, Challenge, LeaseId, Request, ResourcePath, RuntimeData, TeePubKey, host_data,
+    report_data,
 };
 use serde_json::{Value, json};
 
+use crate::decision::Asked;
 use crate::endorsement::EndorsementError;
-use crate::finding::{Finding, Stage};
-use crate::platform::Platform;
 use crate::service::{Service, ServiceError, SharedService};
-use crate::store::{AuditKind, LeaseOutcome, LeaseRequest};
+use crate::store::AuditKind;
 use crate::token::Session;
 
 /// Why something is not released. Each variant has one HTTP status.
@@ -89,8 +88,10 @@ impl Service {
         let granted = match &runtime_data.workload {
             None => None,
             Some(workload) => {
-                let asked = Asked { runtime_data: &runtime_data, workload, lease: LeaseId(guest.key().thumbprint()) };
-                Some(self.decide(&asked, &evidence, challenge_at, now).await?)
+                let lease = LeaseId(guest.key().thumbprint());
+                let (runtime_data, evidence) = (&runtime_data, &evidence);
+                let asked = Asked { runtime_data, workload, lease, evidence, challenge_at, now };
+                Some(self.decide(&asked).await?)
             }
         };
         let session = Session {
@@ -206,197 +207,6 @@ impl Service {
             None => Err(Refusal::Malformed("no verifier is set up".to_owned())),
         }
     }
-
-    async fn decide(
-        &self,
-        asked: &Asked<'_>,
-        evidence: &VerifiedEvidence,
-        challenge_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<Granted, Refusal> {
-        let presented = match self.presented_license(asked) {
-            Ok(license) => license,
-            Err(reason) => return self.deny(asked, evidence, None, Stage::License, vec![reason.into()], now).await,
-        };
-        // What is in the database holds: the file may be older.
-        let license = match self.current_license(&presented, asked, evidence, now).await? {
-            Ok(license) => license,
-            Err(reason) => {
-                return self.deny(asked, evidence, Some(&presented), Stage::License, vec![reason.into()], now).await;
-            }
-        };
-        let registered = self.store.registered_manifests(&asked.workload.manifest_digest).await?;
-        let Some(registered_manifest) = registered.iter().find(|manifest| license.products.contains(&manifest.product))
-        else {
-            let digest = &asked.workload.manifest_digest;
-            let reason = match registered.first() {
-                None => format!("manifest {digest} is registered for no product"),
-                Some(other) => {
-                    format!(
-                        "manifest {digest} belongs to product {}, licence {} does not cover it",
-                        other.product, license.id
-                    )
-                }
-            };
-            return self.deny(asked, evidence, Some(&license), Stage::Manifest, vec![reason.into()], now).await;
-        };
-        let product = registered_manifest.product.clone();
-        let platform = Platform::of(evidence.claims());
-        let chip_id = evidence.chip_id().to_string();
-        let denied = self.store.platform_findings(&chip_id, platform.as_ref()).await?;
-        if !denied.is_empty() {
-            return self.deny(asked, evidence, Some(&license), Stage::Platform, denied, now).await;
-        }
-        let input = self.policy_input(asked, evidence, &license, &product, &registered_manifest.image, now).await?;
-        let policy = self.policy(&product).await?;
-        let policy_digest = policy.digest().to_owned();
-        let decision = match policy.evaluate_in_turn(input).await? {
-            Ok(decision) => decision,
-            Err(error) => {
-                let reason = format!("the release policy of product {product} gave no decision: {error}");
-                return self.deny(asked, evidence, Some(&license), Stage::Policy, vec![reason.into()], now).await;
-            }
-        };
-        if !decision.allow {
-            let findings = if decision.deny.is_empty() {
-                let reason = format!("the release policy of product {product} does not allow it and gives no reason");
-                vec![reason.into()]
-            } else {
-                decision.deny
-            };
-            return self.deny(asked, evidence, Some(&license), Stage::Policy, findings, now).await;
-        }
-        let request = LeaseRequest {
-            id: asked.lease.clone(),
-            license: license.id.clone(),
-            product: product.clone(),
-            manifest_digest: asked.workload.manifest_digest.clone(),
-            chip_id,
-            platform,
-            simulated: evidence.is_simulated(),
-            renewal: asked.runtime_data.lease.is_some(),
-            challenge_at,
-            audit: json!({
-                "measurement": evidence.measurement().to_string(), "evidence": evidence.evidence_digest(),
-                "policy": policy_digest,
-            }),
-        };
-        match self.store.hold_lease(&request, now).await? {
-            LeaseOutcome::Held { lease, entry } => {
-                let (obligations, license) = (decision.obligations, license.id.0);
-                Ok(Granted { lease, obligations, product, license, policy: policy_digest, entry })
-            }
-            LeaseOutcome::Denied { reason, entry } => {
-                Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) })
-            }
-            LeaseOutcome::SeatsExhausted { seats, entry } => Err(Refusal::SeatsExhausted { seats, entry }),
-        }
-    }
-
-    fn presented_license(&self, asked: &Asked<'_>) -> Result<License, String> {
-        if asked.runtime_data.lease.as_ref().is_some_and(|lease| *lease != asked.lease) {
-            return Err("the lease to renew belongs to another guest key".to_owned());
-        }
-        let token = asked.runtime_data.license.as_deref().ok_or("no licence was presented")?;
-        let file: LicenseFile = token.parse().map_err(|error| chain(&error))?;
-        file.verify(std::slice::from_ref(self.license_key.verifying_key()))
-            .map_err(|_| "the licence was not issued by this service".to_owned())
-    }
-
-    /// The licence as it holds now, or why nothing is released under it.
-    async fn current_license(
-        &self,
-        presented: &License,
-        asked: &Asked<'_>,
-        evidence: &VerifiedEvidence,
-        now: Timestamp,
-    ) -> Result<Result<License, String>, Refusal> {
-        let id = &presented.id;
-        let Some(record) = self.store.license(id).await? else {
-            return Ok(Err(format!("licence {id} is unknown")));
-        };
-        let renews = asked.runtime_data.lease.is_some();
-        let refusal = if renews { record.refusal_to_go_on(now) } else { record.refusal(now) };
-        let license = record.claims;
-        let chip_id = evidence.chip_id().to_string();
-        let reason = if presented.generation != license.generation {
-            Some(format!("licence {id} went to another customer: this file of it opens nothing any more"))
-        } else if !license.platforms.is_empty() && !license.platforms.contains(&chip_id) {
-            Some(format!("licence {id} is bound to other chips than {chip_id}"))
-        } else {
-            refusal
-        };
-        Ok(reason.map_or(Ok(license), Err))
-    }
-
-    async fn policy_input(
-        &self,
-        asked: &Asked<'_>,
-        evidence: &VerifiedEvidence,
-        license: &License,
-        product: &ProductName,
-        image: &str,
-        now: Timestamp,
-    ) -> Result<Value, Refusal> {
-        // Apart, so that a policy that knows of no retirement accepts no retired one.
-        let (references, retired): (Vec<_>, Vec<_>) =
-            self.store.references(product).await?.into_iter().partition(|reference| reference.counts(now));
-        let signers: Vec<String> =
-            self.store.signers(product).await?.into_iter().map(|signer| signer.thumbprint).collect();
-        Ok(json!({
-            "now": now.as_second(),
-            "product": product,
-            "product_signers": signers,
-            "references": references,
-            "retired_references": retired,
-            "tee": evidence.claims(),
-            "platform": evidence.claims().platform(),
-            "checks": checks(evidence),
-            "license": license,
-            "workload": asked.workload,
-            "image": image,
-            "renewal": asked.runtime_data.lease.is_some(),
-        }))
-    }
-
-    async fn deny(
-        &self,
-        asked: &Asked<'_>,
-        evidence: &VerifiedEvidence,
-        license: Option<&License>,
-        stage: Stage,
-        findings: Vec<Finding>,
-        now: Timestamp,
-    ) -> Result<Granted, Refusal> {
-        let reasons = Finding::messages(&findings);
-        let body = json!({
-            "stage": stage.name(), "reasons": reasons, "findings": findings, "lease": asked.lease, "license": license.map(|license| &license.id),
-            "manifest_digest": asked.workload.manifest_digest, "measurement": evidence.measurement().to_string(),
-            "chip_id": evidence.chip_id().to_string(), "evidence": evidence.evidence_digest(),
-            "simulated": evidence.is_simulated(), "renewal": asked.runtime_data.lease.is_some(),
-        });
-        let entry = self.store.record(AuditKind::Denied, &body, now).await?;
-        Err(Refusal::Denied { reasons, entry: Some(entry) })
-    }
-}
-
-/// What one guest asks for.
-struct Asked<'a> {
-    runtime_data: &'a RuntimeData,
-    workload: &'a Workload,
-    lease: LeaseId,
-}
-
-/// What it gets.
-struct Granted {
-    lease: release_protocol::Lease,
-    obligations: release_protocol::Obligations,
-    product: ProductName,
-    license: String,
-    /// The digest of the policy that allowed.
-    policy: String,
-    /// The audit entry of the grant or renewal.
-    entry: Option<u64>,
 }
 
 fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {
@@ -405,17 +215,12 @@ fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {
     Recipient::from_jwk(&jwk).map_err(|error| malformed(&error))
 }
 
-/// The names of the checks and how each ended; what they found stands in the claims.
-fn checks(evidence: &VerifiedEvidence) -> Value {
-    evidence.checks().iter().map(|check| json!({"name": check.name, "verdict": check.verdict})).collect()
-}
-
 fn reasons(rejected: &EvidenceRejected) -> Vec<String> {
     rejected.failures().map(ToString::to_string).collect()
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
