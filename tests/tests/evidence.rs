@@ -213,3 +213,28 @@ fn real_evidence_gets_its_known_verdicts_in_one_batch() {
         assert_eq!(answer["verdict"], wanted, "{answer}");
     }
 }
+
+#[test]
+fn real_quotes_get_their_known_verdicts_in_one_batch() {
+    // Elsewhere the samples of the `dcap-qvl` package serve, in the crate's own tests.
+    let Some(folder) = vectors() else { return };
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("MANIFEST.json")).unwrap()).unwrap();
+    let mut lines = Vec::new();
+    let mut wanted = Vec::new();
+    for case in manifest["tdx"].as_array().unwrap() {
+        let Some(collateral) = case["collateral"].as_str() else { continue };
+        for (at, said) in case["dcap_qvl_0_7_1"].as_object().unwrap() {
+            let at = jiff::Timestamp::from_second(at.parse().unwrap()).unwrap();
+            let quote = folder.join(case["file"].as_str().unwrap());
+            let request = json!({"name": at, "quote": quote, "collateral": folder.join(collateral), "at": at});
+            lines.push(request.to_string());
+            // A TD, and nothing but up to date.
+            let good = case["header"]["tee_type"] == 129 && said["verify"]["status"] == "UpToDate";
+            wanted.push(if good { "pass" } else { "fail" });
+        }
+    }
+    let (_, answers) = answers(&lines.join("\n"));
+    let verdicts: Vec<&str> = answers.iter().map(|answer| answer["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, wanted, "{answers:#?}");
+    assert!(wanted.contains(&"pass") && wanted.contains(&"fail"));
+}
