@@ -1,4 +1,4 @@
-//! The service's state: store, keys, verifiers, compiled policies. What it decides stands in `release.rs`.
+//! The service's state: store, keys, verifiers, compiled policies. What it decides stands in `decision.rs`.
 
 use std::collections::HashMap;
 use std::fmt;
