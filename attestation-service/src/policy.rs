@@ -74,9 +74,6 @@ pub struct ReleasePolicy {
 impl ReleasePolicy {
     /// The longest time that one evaluation may take.
     pub const TIME_LIMIT: Duration = Duration::from_millis(250);
-    /// How much the process may come to hold beyond what it held when the newest evaluation began, in bytes. An evaluation
-    /// that takes more fails, and denies. The engine brings the allocator that counts.
-    pub const MEMORY_LIMIT: u64 = 64 * 1024 * 1024;
     const PACKAGE: &str = "data.sealift.release";
 
     /// Compiles Rego source.
@@ -119,8 +116,6 @@ impl ReleasePolicy {
 
     /// Evaluates it for one request. Nothing but an `allow` that is true and an empty `deny` allows.
     pub fn evaluate(&self, input: &serde_json::Value) -> Result<PolicyDecision, PolicyError> {
-        let held = mimalloc::global_allocation_stats_snapshot().allocated;
-        regorus::set_global_memory_limit(Some(held.saturating_add(Self::MEMORY_LIMIT)));
         let mut engine = Engine::clone(&self.engine);
         let input: Value =
             serde_json::from_value(input.clone()).map_err(|error| PolicyError::Evaluate(error.to_string()))?;

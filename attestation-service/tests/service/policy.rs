@@ -254,24 +254,3 @@ fn the_documented_policy_for_tdx_wants_every_register() {
         assert!(!policy.evaluate(&input).unwrap().allow, "{member}");
     }
 }
-
-#[test]
-fn a_policy_that_takes_too_much_memory_gives_no_decision() {
-    let greedy = "
-        package sealift.release
-        import rego.v1
-        default allow := false
-        allow if {
-            input.now > 0
-            hoard := [numbers.range(1, 100000) | some _ in numbers.range(1, 1000)]
-            count(hoard) > 0
-        }
-    ";
-    let policy = ReleasePolicy::compile(greedy).unwrap();
-    // On a machine that is busy its time may be over first; it is denied either way.
-    let errors = (0..50).map(|_| policy.evaluate(&json!({"now": 1})).unwrap_err().to_string());
-    let mut errors = errors.inspect(|error| assert!(error.contains("limit"), "{error}"));
-    assert!(errors.any(|error| error.contains("memory")), "never stopped for its memory");
-    // What comes after is judged as ever.
-    assert!(policy.evaluate(&json!({"now": 0})).is_ok());
-}
