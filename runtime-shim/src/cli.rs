@@ -68,6 +68,13 @@ pub(crate) struct ImageArgs {
     /// The licence that the vendor issued.
     #[arg(long, value_name = "FILE")]
     pub(crate) license: PathBuf,
+    #[command(flatten)]
+    pub(crate) opening: OpeningArgs,
+}
+
+/// How a sealed image is found, and what is told and kept on the way to its keys.
+#[derive(Debug, Args)]
+pub(crate) struct OpeningArgs {
     /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
     #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
     pub(crate) init_data: Option<PathBuf>,
@@ -124,17 +131,8 @@ pub(crate) struct KeyProviderArgs {
     /// The licence that the vendor issued.
     #[arg(long, value_name = "FILE", env = "SEALIFT_LICENSE")]
     pub(crate) license: PathBuf,
-    /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
-    #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
-    pub(crate) init_data: Option<PathBuf>,
-    /// Keep the service's receipts, and what was seen of its audit log, in this directory.
-    #[arg(long, value_name = "DIR", env = "SEALIFT_RECEIPTS")]
-    pub(crate) receipts: Option<PathBuf>,
-    /// The platform to pick from an index (os/architecture[/variant]); this machine's by default.
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<String>,
     #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
+    pub(crate) opening: OpeningArgs,
 }
 
 #[derive(Debug, Args)]

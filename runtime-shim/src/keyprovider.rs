@@ -15,9 +15,9 @@ use crate::session::{self, Released, Session};
 
 pub(crate) async fn run(args: KeyProviderArgs, console: &Console) -> Result<(), Failure> {
     let packet = asked_packet()?;
-    let KeyProviderArgs { reference, license, init_data, receipts, platform, registry } = args;
+    let KeyProviderArgs { reference, license, opening } = args;
     let _turn = turn(&license)?;
-    let image = ImageArgs { reference, license, init_data, receipts, platform, registry };
+    let image = ImageArgs { reference, license, opening };
     let Session { released, holder } = session::open(&image, &[], console).await?;
     let key = layer_key(released, &packet);
     holder.release().await;

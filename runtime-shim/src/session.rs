@@ -98,8 +98,8 @@ const NEWS_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Console) -> Result<Session, Failure> {
     let license = license::read(&args.license)?;
     let keys = license::signers(license.unverified())?;
-    let store = args.registry.open(&args.reference).await?;
-    let image = SignedImage::open(&store, &keys, args.platform.as_deref()).await?;
+    let store = args.opening.registry.open(&args.reference).await?;
+    let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref()).await?;
     let command = image.command(command_args);
     let attester = attester::open(console)?;
     let workload = Workload {
@@ -109,8 +109,8 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     };
     let key_paths = image.key_paths()?;
     let log_key = license.unverified().service.log_key.as_ref();
-    let receipts = log_key.map(|key| ReceiptBook::open(key, args.receipts.as_deref())).transpose()?;
-    let client = ServiceClient::new(license)?.with_init_data(args.init_data.as_deref())?;
+    let receipts = log_key.map(|key| ReceiptBook::open(key, args.opening.receipts.as_deref())).transpose()?;
+    let client = ServiceClient::new(license)?.with_init_data(args.opening.init_data.as_deref())?;
     let answer = client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
     let lease = answer.lease.ok_or_else(no_lease)?;
     let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token, since: None, receipts };

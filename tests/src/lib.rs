@@ -13,3 +13,4 @@ pub mod registry;
 pub mod scene;
 pub mod tree;
 pub mod vendor;
+pub mod waiting;

@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::peer::{Said, peer, program, run};
 use crate::registry::free_port;
@@ -107,8 +110,9 @@ impl Vendor {
 
     fn serve_by(&mut self, mut command: Command) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.with_file_name("service.log"));
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("log")).spawn().expect("service");
+        // A group of its own: what stands between us and the service must not outlive it, nor the service that.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("log")).process_group(0);
+        let mut child = command.spawn().expect("service");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("service");
         assert!(!line.is_empty(), "the service did not start: {}", self.service_log());
@@ -135,7 +139,9 @@ impl Vendor {
     pub fn stop_service(&mut self) {
         if let Some(mut service) = self.service.take() {
             // It may have ended by itself.
-            let _ = service.kill();
+            if let Some(group) = i32::try_from(service.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
             let _ = service.wait();
         }
     }

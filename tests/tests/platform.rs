@@ -1,10 +1,8 @@
 //! A denied platform, with a workload that runs on it.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::Stdio;
-
 use end_to_end::scene::{PRODUCT, Scene};
+use end_to_end::waiting::{finish, start_waiting};
 use serde_json::Value;
 
 const REASON: &str = "the machine was sold";
@@ -20,15 +18,7 @@ async fn a_denied_chip_loses_its_lease_and_starts_nothing_until_it_is_allowed() 
     let scene = Scene::set().await;
     let (_, license) = scene.vendor.license(PRODUCT, &["--lease", "3s", "--grace", "1s"]);
     let license = license.display().to_string();
-    let args = ["run", &scene.sealed, "--license", &license, "--stop-timeout", "5", "--", "wait"];
-    let mut command = scene.vendor.guest_command(&scene.vendor.shim(), args);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while line != "ready\n" {
-        line.clear();
-        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "the workload ended early");
-    }
+    let (child, stdout) = start_waiting(&scene.vendor, &scene.sealed, &license, "auto");
 
     let chip = json(&scene, &["lease", "list"])[0]["chip_id"].as_str().unwrap().to_owned();
     let dry = scene.vendor.sealift(["platform", "deny", &chip, "--reason", REASON, "--dry-run"]).succeeded().stdout;
@@ -37,11 +27,8 @@ async fn a_denied_chip_loses_its_lease_and_starts_nothing_until_it_is_allowed() 
     let denied = scene.vendor.sealift(["platform", "deny", &chip, "--reason", REASON]).succeeded().stdout;
     assert!(denied.contains("that end at their next renewal: 1\n"), "{denied}");
 
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code().unwrap(), rest.as_str()), (127, "stopped\n"), "{stderr}");
+    let (code, rest, stderr) = finish(child, stdout);
+    assert_eq!((code, rest.as_str()), (127, "stopped\n"), "{stderr}");
     assert!(stderr.contains("is denied by the vendor") && stderr.contains(REASON), "{stderr}");
     scene.vendor.assert_nothing_left();
 

@@ -1,9 +1,8 @@
 //! The whole road with real images and real peers: pack, attest, decrypt, unpack, run, renew, revoke.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use end_to_end::image::{PlainImage, flip};
@@ -12,6 +11,7 @@ use end_to_end::registry::Registry;
 use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::tree::{Owners, describe};
 use end_to_end::vendor::Vendor;
+use end_to_end::waiting::{finish, start_waiting};
 
 /// What the image's script prints as root.
 const OUTPUT: &str = "hello world from 0 in /opt\nupper\n";
@@ -123,28 +123,6 @@ async fn no_layer_is_requested_before_the_key_is_released() {
         ])
         .succeeded();
     assert!(registry.log()[before..].contains(&format!("GET /v2/recipe/blobs/{}", layers[0])));
-}
-
-/// Starts a workload that waits, and returns once it says so.
-fn start_waiting(vendor: &Vendor, sealed: &str, license: &str, runtime: &str) -> (Child, BufReader<ChildStdout>) {
-    let args = ["run", sealed, "--license", license, "--runtime", runtime, "--stop-timeout", "5", "--", "wait"];
-    let mut command = vendor.guest_command(&program("sealift-shim"), args);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    while line != "ready\n" {
-        line.clear();
-        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "the workload ended early");
-    }
-    (child, stdout)
-}
-
-/// Waits for the end; gives exit code, the rest of stdout, and stderr.
-fn finish(child: Child, mut stdout: BufReader<ChildStdout>) -> (i32, String, String) {
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).unwrap();
-    let output = child.wait_with_output().unwrap();
-    (output.status.code().unwrap(), rest, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[tokio::test]

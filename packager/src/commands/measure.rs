@@ -9,6 +9,7 @@ use launch_evidence::{GuestId, KeyDigest, Measurement};
 use serde::Serialize;
 
 use crate::cli::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs};
+use crate::guest::launch::vcpu_type;
 use crate::keys::read_owner_key;
 
 /// One launch of the matrix.
@@ -73,10 +74,7 @@ pub(crate) fn inputs(args: &LaunchArgs) -> Result<Vec<LaunchInput>, Failure> {
     let vmm: Vmm = args.vmm.parse().or_fail(ExitCode::Usage, || "cannot measure this launch".to_owned())?;
     let mut inputs = Vec::with_capacity(args.vcpu_type.len() * args.vcpus.len());
     for name in &args.vcpu_type {
-        let vcpu_type: VcpuType = name
-            .parse()
-            .or_fail(ExitCode::Usage, || format!("`{name}` is no type of virtual CPU"))
-            .map_err(|failure| failure.hint(format!("types are: {}", VcpuType::NAMES.join(", "))))?;
+        let vcpu_type = vcpu_type(name)?;
         for &vcpus in &args.vcpus {
             let mut input = LaunchInput::new(ovmf, vcpus, vcpu_type);
             input.kernel.clone_from(&args.kernel);

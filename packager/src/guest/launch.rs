@@ -32,15 +32,19 @@ pub(crate) struct Launch {
     pub(crate) qemu: String,
 }
 
+/// The type of virtual CPU that QEMU calls `name`.
+pub(crate) fn vcpu_type(name: &str) -> Result<VcpuType, Failure> {
+    name.parse()
+        .or_fail(ExitCode::Usage, || format!("`{name}` is no type of virtual CPU"))
+        .map_err(|failure| failure.hint(format!("types are: {}", VcpuType::NAMES.join(", "))))
+}
+
 /// Every launch that the arguments allow of the guest in `directory`; none without a firmware.
 pub(crate) fn launches(args: &GuestBuildArgs, directory: &Path) -> Result<Vec<Launch>, Failure> {
     let Some(firmware) = &args.firmware else { return Ok(Vec::new()) };
     let mut launches = Vec::new();
     for name in &args.vcpu_type {
-        let vcpu_type: VcpuType = name
-            .parse()
-            .or_fail(ExitCode::Usage, || format!("`{name}` is no type of virtual CPU"))
-            .map_err(|failure| failure.hint(format!("types are: {}", VcpuType::NAMES.join(", "))))?;
+        let vcpu_type = vcpu_type(name)?;
         for &vcpus in &args.vcpus {
             let mut input = LaunchInput::new(firmware, vcpus, vcpu_type);
             input.kernel = Some(directory.join(file::KERNEL));

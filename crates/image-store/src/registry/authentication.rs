@@ -40,7 +40,7 @@ pub(super) struct Authenticator {
     scheme: &'static str,
     http: Client,
     /// Made when the first token is wanted; none where it cannot be.
-    library: OnceCell<Option<oci_distribution::Client>>,
+    token_client: OnceCell<Option<oci_distribution::Client>>,
     roots: Vec<CertificateDer<'static>>,
     user_agent: &'static str,
     files: AuthFiles,
@@ -71,7 +71,7 @@ impl Authenticator {
             access,
             scheme,
             http,
-            library: OnceCell::new(),
+            token_client: OnceCell::new(),
             roots: roots.to_vec(),
             user_agent: options.user_agent,
             files: AuthFiles::new(options.auth_file.as_deref(), |name| std::env::var_os(name)),
@@ -142,7 +142,7 @@ impl Authenticator {
             Credential::Basic { user, password } => RegistryAuth::Basic(user.clone(), password.expose().to_owned()),
             Credential::IdentityToken(_) => return self.exchange(realm, service, scope, credential).await,
         };
-        let Some(library) = self.library().await? else {
+        let Some(token_client) = self.token_client().await? else {
             return self.exchange(realm, service, scope, credential).await;
         };
         let (host, repository) = (self.reference.host().to_owned(), self.reference.repository().to_owned());
@@ -151,7 +151,7 @@ impl Authenticator {
             Access::Read => RegistryOperation::Pull,
             Access::Write => RegistryOperation::Push,
         };
-        match library.auth(&image, &authentication, operation).await {
+        match token_client.auth(&image, &authentication, operation).await {
             Ok(Some(token)) => Ok(Secret::new(token)),
             // Its error does not tell a wrong password from a service that is down.
             Ok(None) | Err(OciDistributionError::AuthenticationFailure(_)) => {
@@ -162,7 +162,7 @@ impl Authenticator {
         }
     }
 
-    async fn library(&self) -> Result<&Option<oci_distribution::Client>, Error> {
+    async fn token_client(&self) -> Result<&Option<oci_distribution::Client>, Error> {
         let make = || {
             let configuration = ClientConfig {
                 protocol: if self.scheme == "http" { ClientProtocol::Http } else { ClientProtocol::Https },
@@ -182,7 +182,7 @@ impl Authenticator {
                 Ok(transport::system_has_roots().then(client).flatten())
             })
         };
-        self.library.get_or_try_init(make).await
+        self.token_client.get_or_try_init(make).await
     }
 
     /// The token protocol by hand: GET with a password, POST with an identity token.

@@ -1,0 +1,34 @@
+//! A workload that waits to be stopped: started, seen to run, and seen to end.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Stdio};
+
+use crate::vendor::Vendor;
+
+/// Starts a workload that waits, and returns once it says so.
+///
+/// # Panics
+/// When it ends early.
+pub fn start_waiting(vendor: &Vendor, sealed: &str, license: &str, runtime: &str) -> (Child, BufReader<ChildStdout>) {
+    let args = ["run", sealed, "--license", license, "--runtime", runtime, "--stop-timeout", "5", "--", "wait"];
+    let mut command = vendor.guest_command(&vendor.shim(), args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("guest");
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
+    let mut line = String::new();
+    while line != "ready\n" {
+        line.clear();
+        assert_ne!(stdout.read_line(&mut line).expect("stdout"), 0, "the workload ended early");
+    }
+    (child, stdout)
+}
+
+/// Waits for the end; gives exit code, the rest of stdout, and stderr.
+///
+/// # Panics
+/// When there is no exit code.
+pub fn finish(child: Child, mut stdout: BufReader<ChildStdout>) -> (i32, String, String) {
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("stdout");
+    let output = child.wait_with_output().expect("guest");
+    (output.status.code().expect("exit code"), rest, String::from_utf8_lossy(&output.stderr).into_owned())
+}
