@@ -1,0 +1,139 @@
+//! Licences in the admin API: asked for, changed, ended, shown.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use release_protocol::ProductName;
+use serde::{Deserialize, Serialize};
+
+/// Asks for a licence.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct NewLicense {
+    /// What may run.
+    pub products: Vec<ProductName>,
+    /// Who is licensed.
+    pub customer: String,
+    /// How many instances at once.
+    pub seats: u32,
+    /// From when; absent: now.
+    #[serde(default)]
+    pub valid_from: Option<Timestamp>,
+    /// Until when.
+    pub valid_until: Timestamp,
+    /// How long a lease lives, in seconds.
+    pub lease_seconds: u64,
+    /// How long a workload may go on when the service is out of reach, in seconds.
+    pub grace_seconds: u64,
+    /// Chip ids it is bound to; empty: any.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// Names and values for policy and workload.
+    #[serde(default)]
+    pub features: BTreeMap<String, String>,
+}
+
+/// The answer to [`NewLicense`].
+#[derive(Clone, Deserialize, Serialize)]
+pub struct IssuedLicense {
+    /// Its identity.
+    pub id: String,
+    /// The licence as it travels.
+    pub token: String,
+}
+
+/// A licence as the service knows it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LicenseStatus {
+    /// Its identity.
+    pub id: String,
+    /// Who is licensed.
+    pub customer: String,
+    /// What may run.
+    pub products: Vec<ProductName>,
+    /// `issued`, `active`, `suspended`, `revoked`, `expired` or `not-yet-valid`.
+    pub state: String,
+    /// How many instances at once.
+    pub seats: u32,
+    /// How many are taken.
+    pub seats_in_use: u32,
+    /// How long a lease lives, in seconds.
+    pub lease_seconds: u64,
+    /// The grace, in seconds.
+    pub grace_seconds: u64,
+    /// From when it holds.
+    pub valid_from: Timestamp,
+    /// Until when it holds.
+    pub valid_until: Timestamp,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// The chips that it is bound to; empty: any.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// Since when it is suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+    /// Until when what ran at its revocation may go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Timestamp>,
+    /// Why it is suspended or revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Asks for a revocation.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Revocation {
+    /// Why; kept with the licence and in the audit log.
+    pub reason: String,
+    /// How long what runs already may go on, in seconds; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+}
+
+/// Asks for a suspension or its end.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Reason {
+    /// Why; kept in the audit log.
+    pub reason: String,
+}
+
+/// Asks for another end or number of seats.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Renewal {
+    /// Until when it holds; absent: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
+    /// How many instances at once; absent: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seats: Option<u32>,
+    /// Why; kept in the audit log.
+    pub reason: String,
+}
+
+/// Asks for another customer or other chips.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Transfer {
+    /// Who is licensed; absent: as before. The files that the customer before has open nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<String>,
+    /// The chips that it is bound to, empty for any; absent: as before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platforms: Option<Vec<String>>,
+    /// Why; kept in the audit log.
+    pub reason: String,
+}
+
+/// What a revocation did.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Revoked {
+    /// Which licence.
+    pub id: String,
+    /// How many instances run at this moment.
+    pub running: u32,
+    /// By when the last of them has stopped, at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<Timestamp>,
+}
