@@ -126,8 +126,8 @@ impl Endorsements {
             let path = wanted.relative_path();
             let fetched = service.fetch(&wanted.distribution_path(), || self.kept.read(&path)).await;
             let found = fetched.map_err(|source| unavailable(service, source))?;
-            // Whoever answered in AMD's name: only what AMD signed is kept.
-            let Some(der) = found.filter(|der| roots.endorse(der, &primary)) else { continue };
+            // Whoever answered in AMD's name: only what was wanted, and AMD signed, is kept.
+            let Some(der) = found.filter(|der| roots.endorse(der, wanted, &primary)) else { continue };
             self.kept.write(&path, &der);
             return Ok(with_certificates(primary, &[der]));
         }

@@ -1,8 +1,11 @@
 //! Saved evidence at the command line: shown, judged by given roots, in batches, by a policy. Offline, without a home.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../../crates/launch-evidence/tests/data/mod.rs"]
+mod data;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use end_to_end::device::launch;
@@ -188,53 +191,73 @@ fn a_policy_is_asked_as_well() {
     saved.verify(&["--policy", "/nonexistent"]).failed(3, "cannot read the policy");
 }
 
-/// The folder of real evidence beside the checkout, where it is.
-fn vectors() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
-    folder.is_dir().then_some(folder)
+/// Requests about real evidence, each with the verdict it must get.
+#[derive(Default)]
+struct Known {
+    requests: Vec<String>,
+    verdicts: Vec<&'static str>,
+}
+
+impl Known {
+    fn add(&mut self, request: &Value, good: bool) {
+        self.requests.push(request.to_string());
+        self.verdicts.push(if good { "pass" } else { "fail" });
+    }
+
+    fn judge(&self) {
+        let (code, answers) = answers(&self.requests.join("\n"));
+        let verdicts: Vec<&str> = answers.iter().map(|answer| answer["verdict"].as_str().unwrap()).collect();
+        assert_eq!(verdicts, self.verdicts, "{answers:#?}");
+        assert!(self.verdicts.contains(&"pass") && self.verdicts.contains(&"fail"));
+        assert_eq!(code, 4);
+    }
 }
 
 #[test]
-fn real_evidence_gets_its_known_verdicts_in_one_batch() {
-    // A stranger's machine has the reports of the `sev` package alone; the crate's own tests judge these.
-    let Some(folder) = vectors() else { return };
-    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("MANIFEST.json")).unwrap()).unwrap();
-    let cases = manifest["snp"].as_array().unwrap();
-    let request = |case: &Value| {
-        let folder = folder.join("snp").join(case["name"].as_str().unwrap());
-        let certs = [folder.join("vek.der")];
-        json!({"name": case["name"], "report": folder.join("report.bin"), "certs": certs, "at": "2026-06-01T00:00:00Z"})
-    };
-    let lines: Vec<String> = cases.iter().map(|case| request(case).to_string()).collect();
-    let (code, answers) = answers(&lines.join("\n"));
-    assert_eq!((code, answers.len()), (4, cases.len()));
-    for (case, answer) in cases.iter().zip(&answers) {
-        let wanted = if case["expect"]["strict_verdict_2026_06_01"] == "accept" { "pass" } else { "fail" };
-        assert_eq!(answer["verdict"], wanted, "{answer}");
+fn real_reports_get_their_known_verdicts_in_one_batch() {
+    let mut known = Known::default();
+    // The package's own report is at hand everywhere.
+    let scratch = tempfile::tempdir().unwrap();
+    let samples = data::package("sev").join("tests/certs_data");
+    let text = data::read(&samples.join("report_milan.hex"));
+    let report = scratch.path().join("report.bin");
+    let is_raw = text.len() == 1184;
+    std::fs::write(&report, if is_raw { text } else { hex::decode(text.trim_ascii()).unwrap() }).unwrap();
+    let at = "2026-06-01T00:00:00Z";
+    let request = |at: &str| json!({"name": at, "report": report, "certs": [samples.join("vcek_milan.der")], "at": at});
+    known.add(&request(at), true);
+    known.add(&request("2019-01-01T00:00:00Z"), false);
+    if let Some(folder) = data::vectors() {
+        for case in data::manifest(&folder)["snp"].as_array().unwrap() {
+            let files = folder.join("snp").join(case["name"].as_str().unwrap());
+            let (report, vek) = (files.join("report.bin"), files.join("vek.der"));
+            let good = case["expect"]["strict_verdict_2026_06_01"] == "accept";
+            known.add(&json!({"name": case["name"], "report": report, "certs": [vek], "at": at}), good);
+        }
     }
+    known.judge();
 }
 
 #[test]
 fn real_quotes_get_their_known_verdicts_in_one_batch() {
-    // Elsewhere the samples of the `dcap-qvl` package serve, in the crate's own tests.
-    let Some(folder) = vectors() else { return };
-    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("MANIFEST.json")).unwrap()).unwrap();
-    let mut lines = Vec::new();
-    let mut wanted = Vec::new();
-    for case in manifest["tdx"].as_array().unwrap() {
-        let Some(collateral) = case["collateral"].as_str() else { continue };
-        for (at, said) in case["dcap_qvl_0_7_1"].as_object().unwrap() {
-            let at = jiff::Timestamp::from_second(at.parse().unwrap()).unwrap();
-            let quote = folder.join(case["file"].as_str().unwrap());
-            let request = json!({"name": at, "quote": quote, "collateral": folder.join(collateral), "at": at});
-            lines.push(request.to_string());
-            // A TD, and nothing but up to date.
-            let good = case["header"]["tee_type"] == 129 && said["verify"]["status"] == "UpToDate";
-            wanted.push(if good { "pass" } else { "fail" });
+    let mut known = Known::default();
+    let samples = data::package("dcap-qvl").join("sample");
+    for (name, at, good) in [("tdx_quote", 1_750_332_747, true), ("sgx_quote", 1_750_334_171, false)] {
+        let at = jiff::Timestamp::from_second(at).unwrap();
+        let collateral = samples.join(format!("{name}_collateral.json"));
+        known.add(&json!({"name": name, "quote": samples.join(name), "collateral": collateral, "at": at}), good);
+    }
+    if let Some(folder) = data::vectors() {
+        for case in data::manifest(&folder)["tdx"].as_array().unwrap() {
+            let Some(collateral) = case["collateral"].as_str() else { continue };
+            for (at, said) in case["dcap_qvl_0_7_1"].as_object().unwrap() {
+                let at = jiff::Timestamp::from_second(at.parse().unwrap()).unwrap();
+                let quote = folder.join(case["file"].as_str().unwrap());
+                let request = json!({"name": at, "quote": quote, "collateral": folder.join(collateral), "at": at});
+                // A TD, and nothing but up to date.
+                known.add(&request, case["header"]["tee_type"] == 129 && said["verify"]["status"] == "UpToDate");
+            }
         }
     }
-    let (_, answers) = answers(&lines.join("\n"));
-    let verdicts: Vec<&str> = answers.iter().map(|answer| answer["verdict"].as_str().unwrap()).collect();
-    assert_eq!(verdicts, wanted, "{answers:#?}");
-    assert!(wanted.contains(&"pass") && wanted.contains(&"fail"));
+    known.judge();
 }

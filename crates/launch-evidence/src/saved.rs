@@ -47,11 +47,11 @@ impl Answer {
 /// Judges `primary` by `verifier`.
 pub fn judge(verifier: &dyn Verifier, primary: &Value, question: &Question) -> Answer {
     // Unreadable evidence is bound to nothing; it fails before anything is compared.
-    let nothing = Binding { report_data: [0; 64], host_data: HostData::Zero };
+    let nothing = Binding { report_data: [0; 64], host_data: None };
     let own = verifier.binding(primary).unwrap_or(nothing);
     let expected = Expected {
         report_data: question.report_data.unwrap_or(own.report_data),
-        host_data: question.host_data.unwrap_or(own.host_data),
+        host_data: question.host_data.or(own.host_data).unwrap_or(HostData::Zero),
         requirements: question.requirements.clone(),
         now: question.at,
     };
@@ -63,7 +63,8 @@ pub fn judge(verifier: &dyn Verifier, primary: &Value, question: &Question) -> A
         let is_open = match check.name {
             // Azure's report is bound to its own runtime data whatever was asked: the nonce is in the quote.
             CheckName::ReportData | CheckName::Nonce => question.report_data.is_none(),
-            CheckName::HostData => question.host_data.is_none(),
+            // Where it is not the caller's to say, it must hold whatever was asked.
+            CheckName::HostData => question.host_data.is_none() && own.host_data.is_some(),
             _ => false,
         };
         if is_open && check.verdict != Verdict::Skipped {

@@ -55,8 +55,8 @@ pub struct Expected {
 pub struct Binding {
     /// The report data, or what stands for them.
     pub report_data: [u8; 64],
-    /// The host's data.
-    pub host_data: HostData,
+    /// The host's data; `None` where the caller's are not compared with it.
+    pub host_data: Option<HostData>,
 }
 
 /// What the host had to pass at launch.

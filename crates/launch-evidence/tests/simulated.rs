@@ -15,6 +15,7 @@ use launch_evidence::measure::LaunchInput;
 use launch_evidence::simulated::{
     self, LaunchOptions, PlatformOptions, SimulatedAttester, SimulatedError, SimulatedPlatform, SimulatedServer,
 };
+use launch_evidence::snp::wanted::WantedEndorsement;
 use launch_evidence::{
     Attester as _, AttesterError, CheckName, Expected, HostData, Product, Requirements, SnpVerifier, TrustRoots,
     Verifier as _,
@@ -253,3 +254,25 @@ fn the_generated_firmware_and_kernel_never_change() {
 /// use.
 const MEASUREMENT: &str =
     "a4bea30437d7e846efe53e1423b2e3b444253de5e3a898e39db3ce19b984abe74f1cb948d8a7e152e9c91bf588c4a7dd";
+
+#[test]
+fn only_the_endorsement_that_is_wanted_is_worth_keeping() {
+    let platform = platform();
+    let folder = tempfile::tempdir().expect("a folder");
+    let guest = platform.launch(&input(folder.path(), b"shim"), LaunchOptions::default()).expect("a guest");
+    let mut evidence = guest.evidence(&[7; 64]).expect("evidence");
+    let chain = evidence["cert_chain"].as_array_mut().expect("a list");
+    chain.remove(0);
+    let roots = TrustRoots::amd().with_simulated(platform.ark_der()).expect("a simulated root");
+    let wanted = WantedEndorsement::candidates(&evidence).pop().expect("one");
+    let endorsement = platform.endorsement_der();
+    assert!(roots.endorse(endorsement, &wanted, &evidence));
+    let mut other = wanted.clone();
+    other.chip_id.0[0] ^= 1;
+    assert!(!roots.endorse(endorsement, &other, &evidence), "another chip's");
+    let mut other = wanted.clone();
+    other.reported_tcb[0] ^= 1;
+    assert!(!roots.endorse(endorsement, &other, &evidence), "another TCB's");
+    assert!(!roots.endorse(platform.ark_der(), &wanted, &evidence), "no endorsement key's");
+    assert!(!TrustRoots::amd().endorse(endorsement, &wanted, &evidence), "another root's");
+}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use jiff::Timestamp;
 use release_protocol::ProductName;
 
@@ -50,11 +50,12 @@ pub(crate) struct LicenseChangeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("to").required(true).multiple(true).args(["customer", "platform", "any_platform"])))]
 pub(crate) struct LicenseTransferArgs {
     #[command(flatten)]
     pub(crate) change: LicenseChangeArgs,
     /// Who is licensed from now on. The files before open nothing any more; the new one is written to stdout or `--file`.
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["platform", "any_platform"])]
+    #[arg(long, value_name = "NAME")]
     pub(crate) customer: Option<String>,
     /// A chip id that the licence is bound to from now on, in the place of those before.
     #[arg(long, value_name = "CHIP")]

@@ -51,12 +51,13 @@ impl Verifier for AzSnpVtpmVerifier {
         primary.get("hcl_report").is_some() || primary.get("quote").is_some_and(Value::is_object)
     }
 
-    /// The quote's qualifying data; what the guest was given at launch is in a register, not here.
+    /// The quote's qualifying data. What the guest was given at launch is in a register; the host's data must be zero,
+    /// whoever asks.
     fn binding(&self, primary: &Value) -> Option<Binding> {
         let attested = quote::Attested::parse(&Evidence::parse(primary).ok()?.quote.message).ok()?;
         let mut report_data = [0; 64];
         report_data.get_mut(..attested.nonce.len())?.copy_from_slice(&attested.nonce);
-        Some(Binding { report_data, host_data: HostData::Zero })
+        Some(Binding { report_data, host_data: None })
     }
 
     fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected> {

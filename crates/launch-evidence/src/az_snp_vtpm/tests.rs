@@ -18,6 +18,7 @@ use super::hcl::Hcl;
 use super::quote::Attested;
 use super::*;
 use crate::identity::Measurement;
+use crate::saved::{Question, judge};
 use crate::simulated::{LaunchOptions, SimulatedGuest, SimulatedPlatform};
 use crate::verifier::Requirements;
 
@@ -98,6 +99,11 @@ fn hcl(report: &[u8], runtime: &[u8]) -> Vec<u8> {
 
 impl Case {
     fn verify(self) -> Result<VerifiedEvidence, Vec<CheckName>> {
+        let (verifier, primary, expected) = self.build();
+        verifier.verify(&primary, &expected).map_err(|rejected| rejected.failures().map(|check| check.name).collect())
+    }
+
+    fn build(self) -> (AzSnpVtpmVerifier, Value, Expected) {
         let key = ak().public_key();
         let n = URL_SAFE_NO_PAD.encode(key.modulus().big_endian_without_leading_zero());
         let mut runtime = json!({
@@ -157,7 +163,7 @@ impl Case {
         let roots = TrustRoots::amd().with_simulated(platform().ark_der()).unwrap().with_intermediate(&ask).unwrap();
         let verifier = AzSnpVtpmVerifier::new(roots);
         assert!(verifier.recognises(&primary));
-        verifier.verify(&primary, &expected).map_err(|rejected| rejected.failures().map(|check| check.name).collect())
+        (verifier, primary, expected)
     }
 }
 
@@ -184,6 +190,18 @@ fn evidence_that_is_right_in_everything_is_verified() {
     assert_eq!((&claims["reset_count"], &claims["vtpm_firmware_version"]), (&json!(7), &json!(9)));
     assert_eq!(claims["vm_configuration"]["secure-boot"], true);
     assert_eq!(claims["policy"]["debug"], false);
+}
+
+#[test]
+fn saved_evidence_with_host_data_is_refused_though_nobody_asked() {
+    let edit = |report: &mut [u8; 1184]| report[0xC0] = 1;
+    let (verifier, primary, expected) = Case { report: boxed(edit), ..Case::default() }.build();
+    let (requirements, at) = (expected.requirements, expected.now);
+    let question = Question { report_data: None, host_data: None, requirements, at };
+    let failed: Vec<CheckName> = judge(&verifier, &primary, &question).failures().map(|check| check.name).collect();
+    assert_eq!(failed, [CheckName::HostData]);
+    let (verifier, primary, _) = Case::default().build();
+    assert!(judge(&verifier, &primary, &question).holds());
 }
 
 #[test]

@@ -82,7 +82,8 @@ impl Verifier for SnpVerifier {
 
     fn binding(&self, primary: &Value) -> Option<Binding> {
         let report = Evidence::parse(primary).ok()?.report;
-        Some(Binding { report_data: report.report_data(), host_data: HostData::from_report(report.host_data()) })
+        let host_data = HostData::from_report(report.host_data());
+        Some(Binding { report_data: report.report_data(), host_data: Some(host_data) })
     }
 
     fn verify(&self, primary: &Value, expected: &Expected) -> Result<VerifiedEvidence, EvidenceRejected> {

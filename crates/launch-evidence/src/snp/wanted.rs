@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Product;
 use super::certificate::Certificate;
+use super::endorsement;
 use super::evidence::Evidence;
 use super::report::{Report, Tcb};
 use super::roots::TrustRoots;
@@ -94,16 +95,18 @@ pub fn with_certificates(mut primary: Value, certificates: &[Vec<u8>]) -> Value 
 }
 
 impl TrustRoots {
-    /// Whether `der` is an endorsement key's certificate below an intermediate that these roots have signed, known here or
+    /// Whether `der` is the certificate that is wanted, below an intermediate that these roots have signed, known here or
     /// brought by `primary`: worth keeping. The whole judgement is the verifier's.
-    pub fn endorse(&self, der: &[u8], primary: &Value) -> bool {
-        let Ok(endorsement) = Certificate::parse(der) else { return false };
+    pub fn endorse(&self, der: &[u8], wanted: &WantedEndorsement, primary: &Value) -> bool {
+        let Ok(offered) = Certificate::parse(der) else { return false };
         let brought = Evidence::parse(primary).map(|evidence| evidence.certificates).unwrap_or_default();
         let brought = brought.iter().filter_map(|der| Certificate::parse(der).ok());
         let is_of_a_root = |one: &Certificate| self.roots.iter().any(|root| one.is_signed_by(&root.certificate));
-        endorsement.is_endorsement_key()
-            && (self.intermediates.iter().any(|issuer| endorsement.is_signed_by(issuer))
-                || brought.into_iter().any(|issuer| endorsement.is_signed_by(&issuer) && is_of_a_root(&issuer)))
+        offered.is_endorsement_key()
+            && endorsement::hardware_id(&offered, wanted.product).is_ok_and(|id| id == wanted.chip_id)
+            && endorsement::tcb(&offered, wanted.product).is_ok_and(|tcb| tcb == wanted.reported_tcb)
+            && (self.intermediates.iter().any(|issuer| offered.is_signed_by(issuer))
+                || brought.into_iter().any(|issuer| offered.is_signed_by(&issuer) && is_of_a_root(&issuer)))
     }
 }
 

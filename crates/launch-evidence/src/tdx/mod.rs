@@ -111,7 +111,7 @@ impl Verifier for TdxVerifier {
         let (bytes, _) = parse(primary).ok()?;
         let quote = Quote::parse(&bytes).ok()?;
         let host_data = HostData::from_report(quote.array(quote::MR_CONFIG_ID));
-        Some(Binding { report_data: quote.array(quote::REPORT_DATA), host_data })
+        Some(Binding { report_data: quote.array(quote::REPORT_DATA), host_data: Some(host_data) })
     }
 
     /// Reads `{"quote", "collateral"?}`, both ours and Confidential Containers' form; an event log beside them

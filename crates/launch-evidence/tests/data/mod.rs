@@ -9,9 +9,14 @@ use serde_json::Value;
 
 /// The folder of vectors, where it is at hand.
 pub(crate) fn vectors() -> Option<PathBuf> {
-    let folder = std::env::var_os("SEALIFT_VECTORS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"), PathBuf::from);
+    let folder = std::env::var_os("SEALIFT_VECTORS").map_or_else(beside_the_checkout, PathBuf::from);
     folder.join("MANIFEST.json").is_file().then_some(folder)
+}
+
+/// The folder `shared/vectors` of the first folder above this crate that has one.
+fn beside_the_checkout() -> PathBuf {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("shared/vectors"));
+    above.into_iter().find(|folder| folder.is_dir()).unwrap_or_default()
 }
 
 pub(crate) fn read(path: &Path) -> Vec<u8> {
