@@ -85,6 +85,8 @@ impl Service {
         bound.remove("license");
         let bound = Value::Object(bound);
         let evidence = self.clone().verify_evidence(attestation, now).await?;
+        // Read before anything is decided: what changes meanwhile makes the guest renew.
+        let news_since = runtime_data.workload.is_some().then(|| self.changes.count());
         let granted = match &runtime_data.workload {
             None => None,
             Some(workload) => {
@@ -110,7 +112,7 @@ impl Service {
             None => None,
         };
         let (lease, obligations) = granted.map(|granted| (granted.lease, granted.obligations)).unzip();
-        Ok(AttestAnswer { token, lease, obligations, receipt, simulated: evidence.is_simulated() })
+        Ok(AttestAnswer { token, lease, obligations, receipt, news_since, simulated: evidence.is_simulated() })
     }
 
     /// Answers `GET /kbs/v0/resource/…`: the key, encrypted to the attested guest.

@@ -44,6 +44,11 @@ impl Changes {
         Self(watch::channel(Seen { all: 0, judged_again, stopping: false }).0)
     }
 
+    /// How often leases had to be judged again so far; what a guest's `since` is compared with.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.borrow().judged_again
+    }
+
     /// Wakes all who wait.
     pub(crate) fn happened(&self, change: Change) {
         self.0.send_modify(|seen| {
@@ -74,7 +79,7 @@ impl Service {
         let lease = session.lease.ok_or_else(|| Refusal::Unknown("the session has no lease".to_owned()))?;
         let mut changes = self.changes.0.subscribe();
         let until = Instant::now() + HOLD;
-        let since = since.unwrap_or_else(|| changes.borrow().judged_again);
+        let since = since.unwrap_or_else(|| self.changes.count());
         loop {
             let Seen { judged_again: now, stopping, .. } = *changes.borrow_and_update();
             if let Some(state) = self.news_of(&lease, since, now).await? {

@@ -52,6 +52,7 @@ impl LeaseHolder {
             receipts.accept(&self.client, answer.receipt, &self.lease.id).await?;
         }
         self.token = answer.token;
+        self.since = answer.news_since;
         self.lease = answer.lease.ok_or_else(no_lease)?;
         Ok(())
     }
@@ -113,7 +114,8 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     let client = ServiceClient::new(license)?.with_init_data(args.opening.init_data.as_deref())?;
     let answer = client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
     let lease = answer.lease.ok_or_else(no_lease)?;
-    let mut holder = LeaseHolder { lease, client, attester, workload, token: answer.token, since: None, receipts };
+    let mut holder =
+        LeaseHolder { lease, client, attester, workload, token: answer.token, since: answer.news_since, receipts };
     let received = async {
         if let Some(receipts) = &mut holder.receipts {
             let accepted = receipts.accept(&holder.client, answer.receipt, &holder.lease.id).await;

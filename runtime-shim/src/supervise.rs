@@ -54,6 +54,7 @@ impl Deadlines {
 /// Renews until the lease is lost; returns why it was.
 pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadlines, console: &Console) -> Failure {
     let mut warned = false;
+    let mut asked_at = BootTime::now();
     loop {
         tokio::select! {
             () = wait_until(deadlines.renew_at) => {}
@@ -61,9 +62,11 @@ pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadline
                 if let LeaseState::Ended { reason } = news {
                     return Failure::denied("the service ended the lease").cause(reason).from_answerer(Answerer::Service);
                 }
+                // Whatever the service says, it is not asked without a pause.
+                wait_until(asked_at.plus(NEWS_RENEWAL_PAUSE)).await;
             }
         }
-        let asked_at = BootTime::now();
+        asked_at = BootTime::now();
         let renewal = tokio::time::timeout(deadlines.stop_at.until(), holder.renew()).await;
         match renewal {
             Ok(Ok(())) => {
@@ -98,6 +101,9 @@ fn jittered(duration: Duration) -> Duration {
     let part = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
     duration.saturating_sub(duration / 10 * part / 255)
 }
+
+/// The shortest time from one renewal to another that news ask for.
+const NEWS_RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause between two tries to renew.
 const RETRY_MAX: Duration = Duration::from_secs(10);

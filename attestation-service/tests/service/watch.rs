@@ -87,6 +87,18 @@ async fn what_happens_between_two_requests_is_not_missed() {
 }
 
 #[tokio::test]
+async fn what_happens_between_the_grant_and_the_first_request_is_not_missed() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let granted = Guest::new(&rig, &license.token).start(&rig).await;
+    let policy = "package sealift.release\nimport rego.v1\ndefault allow := true\n";
+    assert!(rig.set_policy(policy).await.status < 300);
+    let asked = ask(&rig, Some(&granted.token), granted.news_since);
+    let news: LeaseNews = tokio::time::timeout(SOON, asked).await.unwrap().ok();
+    assert_eq!(news.state, LeaseState::Renew);
+}
+
+#[tokio::test]
 async fn the_revocation_of_another_licence_is_no_news() {
     let rig = Rig::start().await;
     let (license, other) = (rig.issue(|_| {}).await, rig.issue(|_| {}).await);

@@ -99,6 +99,9 @@ pub struct AttestAnswer {
     /// The proof that the grant or the renewal stands in the service's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Receipt>,
+    /// For the first request for news of the lease (`?since=`): nothing that happens after the decision is missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub news_since: Option<u64>,
     /// Whether the evidence came from a simulated platform.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub simulated: bool,
