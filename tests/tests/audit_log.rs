@@ -13,6 +13,9 @@ use end_to_end::peer::{Said, run};
 use end_to_end::vendor::Vendor;
 use serde_json::Value;
 
+/// The log reader, in a version whose command line is known. It asks for Python 3.12 and runs on Debian's 3.11 too.
+const PEER: &str = "aics-tlog==0.2.1";
+
 fn entries(vendor: &Vendor) -> Vec<Value> {
     serde_json::from_str(&vendor.sealift(["audit", "list", "--output", "json"]).succeeded().stdout).unwrap()
 }
@@ -70,7 +73,7 @@ fn a_public_tool_reads_the_exported_log_and_sees_it_grow() {
 
     let newest = entries(&vendor).pop().unwrap();
     let index = (newest["sequence"].as_u64().unwrap() - 1).to_string();
-    let python = python::with_peer();
+    let python = python::with_peer(PEER);
     let ask = |command: &str, more: &[&str]| -> Said {
         let mut peer = Command::new(&python);
         peer.args(["-m", "aics_tlog", command, "--tiles"]).arg(&new);

@@ -2,6 +2,8 @@
 //! firmware of the `sev` package that measures a kernel.
 #![expect(clippy::expect_used, clippy::panic, reason = "a failed expectation is a failed test")]
 
+#[path = "../../transparency-log/tests/support/python.rs"]
+mod python;
 #[path = "support/sev_package.rs"]
 mod sev_package;
 
@@ -31,30 +33,6 @@ def digest(case):
         case['append'], case['guest_features'], case['ovmf_hash']).hex()
 json.dump([digest(case) for case in json.load(sys.stdin)], sys.stdout)
 ";
-
-/// A Python with the peer in it, made once below the target folder.
-fn python() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sev-snp-measure-0.0.13");
-    let (python, ready) = (folder.join("bin/python"), folder.join("ready"));
-    if !ready.exists() {
-        must(
-            Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder),
-            "install Debian's package python3-venv, or run tests/run, which does",
-        );
-        must(
-            Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PEER]),
-            "this test installs sev-snp-measure from the Python Package Index (PyPI) and needs the network once",
-        );
-        fs::write(&ready, PEER).expect("a file");
-    }
-    python
-}
-
-fn must(command: &mut Command, hint: &str) {
-    let told = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run ({error}): {hint}"));
-    let said = String::from_utf8_lossy(&told.stderr);
-    assert!(told.status.success(), "{command:?} failed: {hint}\n{said}");
-}
 
 /// What the peer answers to each case.
 fn ask(python: &Path, cases: &[Value]) -> Vec<String> {
@@ -147,7 +125,7 @@ fn with_kernel(folder: &Path, cases: &mut Vec<(LaunchInput, Value)>) {
 #[test]
 fn launch_digests_are_those_of_sev_snp_measure() {
     let folder = tempfile::tempdir().expect("a folder");
-    let python = python();
+    let python = python::with_peer(PEER);
     let mut cases = Vec::new();
     debian(folder.path(), &python, &mut cases);
     with_kernel(folder.path(), &mut cases);

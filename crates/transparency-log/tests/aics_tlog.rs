@@ -15,6 +15,9 @@ use transparency_log::{
     encode_bundle, tile_paths,
 };
 
+/// The log reader, in a version whose command line is known. It asks for Python 3.12 and runs on Debian's 3.11 too.
+const PEER: &str = "aics-tlog==0.2.1";
+
 /// A log of `entry 0`, `entry 1`, … with a key, and files for the peer to read.
 struct Log {
     python: PathBuf,
@@ -30,7 +33,7 @@ impl Log {
         for number in 0..leaves {
             tree.append(&entry(number)).expect("a leaf");
         }
-        Self { python: python::with_peer(), directory: tempfile::tempdir().expect("a directory"), signer, tree }
+        Self { python: python::with_peer(PEER), directory: tempfile::tempdir().expect("a directory"), signer, tree }
     }
 
     fn checkpoint(&self, leaves: u64) -> SignedCheckpoint {

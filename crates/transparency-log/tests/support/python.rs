@@ -1,18 +1,14 @@
-//! A Python with the peer `aics-tlog` in it.
+//! A Python with a peer of the Python Package Index in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The peer's version; its command line is called, so it has to be one that is known.
-const PEER: &str = "aics-tlog==0.2.1";
-
-/// A Python with the peer in it, made once below the target folder. The peer asks for Python 3.12 and runs on Debian's 3.11
-/// too.
-pub(crate) fn with_peer() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("aics-tlog-0.2.1");
+/// A Python with `peer` (`NAME==VERSION`) in it, made once below the target folder.
+pub(crate) fn with_peer(peer: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(peer.replace("==", "-"));
     let lock = fs::File::create(folder.with_extension("lock")).expect("a lock file");
-    // The tests of this file may run at the same time, each in a process of its own.
+    // Tests may run at the same time, each in a process of its own.
     lock.lock().expect("a lock");
     let (python, ready) = (folder.join("bin/python"), folder.join("ready"));
     if !ready.exists() {
@@ -22,10 +18,10 @@ pub(crate) fn with_peer() -> PathBuf {
         );
         let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--ignore-requires-python"];
         must(
-            Command::new(&python).args(install).arg(PEER),
-            "this test installs aics-tlog from the Python Package Index (PyPI) and needs the network once",
+            Command::new(&python).args(install).arg(peer),
+            "this test installs its peer from the Python Package Index (PyPI) and needs the network once",
         );
-        fs::write(&ready, PEER).expect("a file");
+        fs::write(&ready, peer).expect("a file");
     }
     python
 }
