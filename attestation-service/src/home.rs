@@ -21,6 +21,7 @@ use launch_evidence::Requirements;
 use crate::custody::{CustodyError, MasterKey};
 use crate::endorsement::EndorsementSettings;
 use crate::limits::LimitSettings;
+use crate::store::{Database, DatabaseUrl};
 
 /// Why a home cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,9 @@ pub struct ServiceSettings {
     /// How the vendor's own commands reach it, where that is another way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_url: Option<Url>,
+    /// The PostgreSQL database; without one, `SQLite` in the home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseUrl>,
     /// How launch evidence is judged.
     #[serde(default, skip_serializing_if = "is_default")]
     pub evidence: EvidenceSettings,
@@ -87,7 +91,14 @@ pub struct ServiceSettings {
 impl ServiceSettings {
     /// The settings of a service that listens at `listen` and is reached at `url`; everything else as by default.
     pub fn new(listen: SocketAddr, url: Url) -> Self {
-        Self { listen, url, admin_url: None, evidence: EvidenceSettings::default(), limits: LimitSettings::default() }
+        Self {
+            listen,
+            url,
+            admin_url: None,
+            database: None,
+            evidence: EvidenceSettings::default(),
+            limits: LimitSettings::default(),
+        }
     }
 }
 
@@ -149,9 +160,14 @@ impl Home {
         self.service_directory().join("ca.pem")
     }
 
-    /// The database.
+    /// The database in the home.
     pub fn database_path(&self) -> PathBuf {
         self.service_directory().join("sealift.db")
+    }
+
+    /// The database that the settings name, or else that in the home.
+    pub fn database(&self, settings: &ServiceSettings) -> Database {
+        settings.database.clone().map_or_else(|| Database::Sqlite(self.database_path()), Database::Postgres)
     }
 
     /// The server's certificate chain, PEM.

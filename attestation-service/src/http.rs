@@ -69,6 +69,7 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let (stop, stopped) = watch::channel(false);
     let fresh = Arc::clone(&service);
     let refresh = tokio::spawn(async move { fresh.keep_endorsements_fresh().await });
+    tokio::spawn(Arc::clone(&service).hear_of_replicas());
     let connections = service.limits.connections;
     let router = router(Arc::clone(&service));
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));

@@ -5,6 +5,7 @@ use transparency_log::{
     encode_bundle, hash_leaf,
 };
 
+use crate::log_head::LogHeadError;
 use crate::service::{Service, ServiceError};
 use crate::store::StoreError;
 
@@ -16,8 +17,17 @@ impl Service {
 
     /// The log as it is now, signed.
     pub async fn log_checkpoint(&self) -> Result<SignedCheckpoint, ServiceError> {
+        // Before the log is read, since others may sign meanwhile.
+        let signed = self.log_head.signed();
         let range = self.store.log_range().await?;
-        Ok(Checkpoint::new(self.log_signer.name().clone(), range.size(), range.root())?.sign(&self.log_signer)?)
+        let found = range.size().get();
+        if found < signed {
+            return Err(LogHeadError::Shrunk { found, signed }.into());
+        }
+        let checkpoint =
+            Checkpoint::new(self.log_signer.name().clone(), range.size(), range.root())?.sign(&self.log_signer)?;
+        self.log_head.note(&checkpoint)?;
+        Ok(checkpoint)
     }
 
     /// The receipt of the entry with this number.
@@ -97,7 +107,7 @@ mod tests {
 
         let mut transaction = service.store.write().await.unwrap();
         for statement in ["DROP TRIGGER audit_entry_stays", "UPDATE audit_entry SET body = '{}' WHERE sequence = 2"] {
-            sqlx::query(statement).execute(&mut *transaction).await.unwrap();
+            sqlx::query(statement).execute(transaction.sql()).await.unwrap();
         }
         transaction.commit().await.unwrap();
         assert!(matches!(service.receipt(2).await, Err(ServiceError::Store(StoreError::Log(_)))));

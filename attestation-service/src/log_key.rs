@@ -54,6 +54,11 @@ impl Home {
         NoteSigner::from_pkcs8_pem(name, &read_secret(&self.log_key_path())?).map_err(HomeError::LogKey)
     }
 
+    /// The newest checkpoint that was signed here.
+    pub(crate) fn log_head_path(&self) -> PathBuf {
+        self.service_directory().join("log.head")
+    }
+
     fn log_key_path(&self) -> PathBuf {
         self.service_directory().join("log.key")
     }

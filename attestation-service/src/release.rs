@@ -86,7 +86,7 @@ impl Service {
         let bound = Value::Object(bound);
         let evidence = self.clone().verify_evidence(attestation, now).await?;
         // Read before anything is decided: what changes meanwhile makes the guest renew.
-        let news_since = runtime_data.workload.is_some().then(|| self.changes.count());
+        let news_since = runtime_data.workload.is_some().then(|| self.judged_again());
         let granted = match &runtime_data.workload {
             None => None,
             Some(workload) => {

@@ -15,12 +15,13 @@ use crate::custody::{CustodyError, Sealer};
 use crate::endorsement::DistributionError;
 use crate::home::{Home, HomeError, ServiceSettings};
 use crate::limits::LimitSettings;
+use crate::log_head::{LogHead, LogHeadError};
 use crate::metrics::Metrics;
 use crate::policy::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
 use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
 use crate::verification::Verification;
-use crate::watch::Changes;
+use crate::watch::Stopping;
 
 /// What the service could not do for a reason that is not the caller's.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,9 @@ pub enum ServiceError {
     /// The audit log's checkpoint could not be signed.
     #[error("the audit log's checkpoint could not be signed")]
     Checkpoint(#[from] transparency_log::CheckpointError),
+    /// The audit log cannot be continued.
+    #[error(transparent)]
+    LogHead(#[from] LogHeadError),
     /// A policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -85,10 +89,11 @@ pub struct Service {
     pub(crate) tokens: TokenIssuer,
     pub(crate) license_key: SigningKey,
     pub(crate) log_signer: transparency_log::NoteSigner,
+    pub(crate) log_head: LogHead,
     pub(crate) key_sealer: Sealer,
     pub(crate) verification: Verification,
     pub(crate) address: ServiceAddress,
-    pub(crate) changes: Changes,
+    pub(crate) stopping: Stopping,
     pub(crate) allows_simulated: bool,
     pub(crate) limits: LimitSettings,
     pub(crate) metrics: Metrics,
@@ -99,13 +104,12 @@ pub struct Service {
 impl Service {
     /// Opens the home's database and keys.
     pub async fn open(home: &Home, options: ServiceOptions) -> Result<Self, ServiceError> {
-        let store = Store::open(&home.database_path()).await?;
+        let store = Store::open(&home.database(&options.settings)).await?;
         let master = home.master_key()?;
         let allows_simulated = !options.simulated_roots.is_empty();
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         let log_signer = home.log_signer(&options.settings.url)?;
         Ok(Self {
-            store,
             challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),
             license_key: home.license_key()?,
@@ -114,11 +118,13 @@ impl Service {
                 ca_pem: home.ca_pem()?,
                 log_key: Some(log_signer.verifier_key()),
             },
+            log_head: LogHead::open(home, &log_signer.verifier_key(), &store).await?,
             log_signer,
+            store,
             key_sealer: master.sealer("image keys")?,
             verification,
             allows_simulated,
-            changes: Changes::new(),
+            stopping: Stopping::new(),
             limits: options.settings.limits,
             metrics: Metrics::default(),
             policies: Mutex::new(HashMap::new()),

@@ -1,30 +1,36 @@
-//! The database: `SQLite` in the home. One module a subject; callers see domain values, never rows.
+//! The database: `SQLite` in the home, or PostgreSQL. One module a subject; callers see domain values, never rows.
 //!
-//! A state change and its audit entry are one transaction. `SQLite` admits one writer at a time (`BEGIN IMMEDIATE`), which
-//! makes the counting of seats exact.
+//! A state change and its audit entry are one transaction, and one transaction writes at a time: that makes the counting of
+//! seats exact and orders the log, whoever of several replicas writes.
 
 mod audit;
+mod database;
+mod group;
 mod image_key;
 mod lease;
 mod license;
 mod license_change;
 mod log;
+mod news;
+#[cfg(test)]
+mod old;
 mod platform;
 mod product;
 mod reference;
 mod token;
-
-use std::path::Path;
-use std::time::Duration;
+mod write;
 
 use jiff::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, ColumnIndex, Row as _};
 
 use crate::metrics::Gauges;
+use group::Group;
+use write::{Write, Writer};
 
 pub use audit::AuditEntry;
 pub(crate) use audit::{ACTOR, AuditKind};
+pub use database::{Database, DatabaseUrl, DatabaseUrlError};
 pub(crate) use image_key::KeyRegistration;
 pub(crate) use lease::{LeaseOutcome, LeaseRequest};
 pub(crate) use product::policy_digest;
@@ -64,6 +70,9 @@ pub enum StoreError {
         /// By which name.
         name: String,
     },
+    /// What was to be written shared a transaction that failed, or the service is stopping.
+    #[error("the decision could not be written")]
+    Writer,
     /// The change is not allowed in the present state.
     #[error("{0}")]
     Conflict(String),
@@ -72,29 +81,30 @@ pub enum StoreError {
 /// The service's database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: SqlitePool,
+    pool: AnyPool,
+    writer: Writer,
+    group: Group,
 }
 
 impl Store {
     /// Opens the database, makes it where it is absent, and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(8).connect_with(options).await?;
-        sqlx::migrate!("migrations/sqlite").run(&pool).await?;
-        let store = Self { pool };
+    pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        let pool = database.open().await?;
+        let writer = Writer::new(database.clone(), pool.clone());
+        let store = Self { pool, group: Group::start(writer.clone()), writer };
         store.hash_old_entries().await?;
+        store.ask_for_news().await?;
         Ok(store)
     }
 
+    /// Whether others may write, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.writer.is_shared()
+    }
+
     /// A transaction that holds the write lock from its start.
-    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    pub(crate) async fn write(&self) -> Result<Write, StoreError> {
+        self.writer.begin().await
     }
 
     /// Asks the database for something small.
@@ -111,14 +121,18 @@ impl Store {
         .bind(millis(now))
         .fetch_one(&self.pool)
         .await?;
-        let count = |index: usize| u64::try_from(row.try_get::<i64, _>(index)?).map_err(|_| StoreError::Value("count"));
-        Ok(Gauges { leases_live: count(0)?, audit_entries: count(1)? })
+        Ok(Gauges { leases_live: count(&row, 0)?, audit_entries: count(&row, 1)? })
     }
 
     /// Closes the database.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// A count that a column holds.
+fn count<T: TryFrom<i64>>(row: &AnyRow, column: impl ColumnIndex<AnyRow>) -> Result<T, StoreError> {
+    T::try_from(row.try_get(column)?).map_err(|_| StoreError::Value("count"))
 }
 
 fn millis(at: Timestamp) -> i64 {

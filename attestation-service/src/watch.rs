@@ -1,7 +1,7 @@
 //! Revocation pushed: a guest holds one request open and hears at once that its lease may not go on, or that what it rests
-//! on has changed, so that it has to be renewed now.
+//! on has changed, so that it has to be renewed now. What there is to hear stands beside the audit log (`store/news.rs`).
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use release_protocol::{LeaseId, LeaseNews, LeaseState};
@@ -13,62 +13,44 @@ use crate::service::Service;
 
 /// How long a request is held; below the limit that requests have, and the guests' own.
 const HOLD: Duration = Duration::from_secs(20);
+/// How often a database that others write to is asked for news.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// What the vendor's people did while this service ran.
+/// Whether the service stops: nobody is to wait any more.
 #[derive(Debug)]
-pub(crate) struct Changes(watch::Sender<Seen>);
+pub(crate) struct Stopping(watch::Sender<bool>);
 
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    /// Counts every change.
-    all: u64,
-    /// Counts changes after which a lease has to be judged again by evidence and policy.
-    judged_again: u64,
-    /// The service stops: nobody is to wait any more.
-    stopping: bool,
-}
-
-/// What a change is about.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Change {
-    /// Licences and leases: the database alone knows what it means.
-    Licensing,
-    /// Policies, reference values, platforms: only a renewal shows what it means.
-    Release,
-}
-
-impl Changes {
-    /// Nothing has changed yet. The count begins anywhere: a guest that comes from before a restart renews once.
+impl Stopping {
     pub(crate) fn new() -> Self {
-        let judged_again = RandomState::new().hash_one(0) >> 16;
-        Self(watch::channel(Seen { all: 0, judged_again, stopping: false }).0)
-    }
-
-    /// How often leases had to be judged again so far; what a guest's `since` is compared with.
-    pub(crate) fn count(&self) -> u64 {
-        self.0.borrow().judged_again
-    }
-
-    /// Wakes all who wait.
-    pub(crate) fn happened(&self, change: Change) {
-        self.0.send_modify(|seen| {
-            seen.all = seen.all.wrapping_add(1);
-            if change == Change::Release {
-                seen.judged_again = seen.judged_again.wrapping_add(1);
-            }
-        });
+        Self(watch::Sender::new(false))
     }
 }
 
 impl Service {
     /// Lets go all who wait, and lets nobody wait again.
     pub(crate) fn stop_watches(&self) {
-        self.changes.0.send_modify(|seen| seen.stopping = true);
+        self.stopping.0.send_replace(true);
     }
 
-    /// Says that something was changed.
-    pub(crate) fn changed(&self, change: Change) {
-        self.changes.happened(change);
+    /// Hears of what other replicas write, until the service stops.
+    pub(crate) async fn hear_of_replicas(self: Arc<Self>) {
+        let mut stopping = self.stopping.0.subscribe();
+        let mut deaf = false;
+        while self.store.is_shared() && !*stopping.borrow_and_update() {
+            match self.store.ask_for_news().await {
+                Ok(_) => deaf = false,
+                Err(error) if !std::mem::replace(&mut deaf, true) => {
+                    tracing::warn!(%error, "other replicas are not heard; their guests renew in time all the same");
+                }
+                Err(_) => {}
+            }
+            drop(tokio::time::timeout(ASK_EVERY, stopping.changed()).await);
+        }
+    }
+
+    /// The number of the newest entry after which leases have to be judged again; what a guest's `since` is compared with.
+    pub(crate) fn judged_again(&self) -> u64 {
+        self.store.news().borrow().judged_again
     }
 
     /// Answers `GET /kbs/v0/lease/watch`: waits until there is news of the session's lease, for a while. A token that has
@@ -77,17 +59,27 @@ impl Service {
         let token = token.ok_or_else(|| Refusal::NotAttested("there is no attestation token".to_owned()))?;
         let session = self.tokens.check_for_return(token).map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let lease = session.lease.ok_or_else(|| Refusal::Unknown("the session has no lease".to_owned()))?;
-        let mut changes = self.changes.0.subscribe();
+        let (mut news, mut stopping) = (self.store.news(), self.stopping.0.subscribe());
         let until = Instant::now() + HOLD;
-        let since = since.unwrap_or_else(|| self.changes.count());
+        let since = since.unwrap_or_else(|| self.judged_again());
+        if since > self.judged_again() {
+            // From a replica that knows more, or from before a database was restored: then it is not known here either.
+            self.store.ask_for_news().await?;
+        }
         loop {
-            let Seen { judged_again: now, stopping, .. } = *changes.borrow_and_update();
+            let now = news.borrow_and_update().judged_again;
             if let Some(state) = self.news_of(&lease, since, now).await? {
                 return Ok(LeaseNews { state, since: now });
             }
+            let stops = *stopping.borrow_and_update();
+            let waited = tokio::time::timeout_at(until, async {
+                tokio::select! {
+                    heard = news.changed() => heard,
+                    stops = stopping.changed() => stops,
+                }
+            });
             // The service stops, or the time is over.
-            let waited = tokio::time::timeout_at(until, changes.changed());
-            if stopping || !matches!(waited.await, Ok(Ok(()))) {
+            if stops || !matches!(waited.await, Ok(Ok(()))) {
                 return Ok(LeaseNews { state: LeaseState::Live, since: now });
             }
         }

@@ -13,6 +13,7 @@ mod token;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use attestation_service::DatabaseUrl;
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
@@ -118,6 +119,10 @@ pub(crate) struct InitArgs {
     /// How the vendor's own commands reach the service, where that is another way than the customers'.
     #[arg(long, value_name = "URL")]
     pub(crate) admin_url: Option<Url>,
+    /// Keep the service's state in this PostgreSQL database, `postgres://USER@HOST/NAME`; `SQLite` in the home by default.
+    /// Its password comes from PGPASSWORD or PGPASSFILE.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<DatabaseUrl>,
     /// Further names or addresses for the server certificate.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
@@ -138,6 +143,10 @@ pub(crate) struct ServeArgs {
     /// Where to listen; what the settings say by default.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    /// The PostgreSQL database, `postgres://USER@HOST/NAME`, that this service shares with its replicas; what the settings
+    /// say by default. Its password comes from PGPASSWORD or PGPASSFILE.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<DatabaseUrl>,
     /// Fetch no endorsements and no revocation lists, whatever the settings say.
     #[arg(long)]
     pub(crate) offline: bool,

@@ -2,8 +2,8 @@
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
@@ -14,13 +14,11 @@ use serde_json::json;
 
 use super::problem::{ApiError, bearer, body};
 use crate::api::{
-    API_PREFIX, ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference,
-    Retirement,
+    ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement,
 };
 use crate::release::Refusal;
 use crate::service::SharedService;
 use crate::store::{ACTOR, AuditEntry, AuditKind};
-use crate::watch::Change;
 
 pub(super) fn routes(service: SharedService) -> Router<SharedService> {
     Router::new()
@@ -63,29 +61,11 @@ pub(super) async fn authenticate(
         let entry = ACTOR.scope(actor, refusal).await?;
         return Err(Refusal::Denied { reasons: vec![why], entry: Some(entry) }.into());
     }
-    let change = change_of(method, path);
-    let response = ACTOR.scope(actor, next.run(request)).await;
-    if let Some(change) = change.filter(|_| response.status().is_success()) {
-        service.changed(change);
-    }
-    Ok(response)
+    Ok(ACTOR.scope(actor, next.run(request)).await)
 }
 
 /// How much of a path that was refused is kept, in characters.
 const PATH_SHOWN: usize = 256;
-
-/// What a request changes, for the guests that hold leases.
-fn change_of(method: &Method, path: &str) -> Option<Change> {
-    // A licence that is changed or drains is another one for those who hold leases: they renew and see.
-    let ends = ["/suspend", "/revoke", "/end"].iter().any(|last| path.ends_with(last));
-    match *method {
-        Method::GET | Method::HEAD => None,
-        // Who may ask is nothing to those who hold leases.
-        _ if path.strip_prefix(API_PREFIX).unwrap_or(path).starts_with("/tokens") => None,
-        _ if ends => Some(Change::Licensing),
-        _ => Some(Change::Release),
-    }
-}
 
 #[derive(Deserialize)]
 struct Limit {

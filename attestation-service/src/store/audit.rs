@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::rand;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
 use transparency_log::MAX_ENTRY_BYTES;
 
-use super::log::append_leaf;
+use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
 use crate::api::Role;
 
@@ -132,30 +133,43 @@ const SHORT_NAME: usize = 64;
 /// Appends an entry inside `transaction`, and its leaf to the tree, and gives its number. Where a request of the admin API
 /// is answered, the entry's `by` says whose.
 pub(crate) async fn append(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Write,
     kind: AuditKind,
     body: &Value,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
+    let entry = append_said(transaction, kind, said_by(body)?, now).await?;
+    transaction.note(kind, entry, ACTOR.try_with(|_| ()).is_ok());
+    Ok(entry)
+}
+
+/// The body, and whose request is being answered.
+fn said_by(body: &Value) -> Result<Value, StoreError> {
     let mut body = body.clone();
     if let (Ok(by), Some(members)) = (ACTOR.try_with(|actor| serde_json::to_value(actor)), body.as_object_mut()) {
         members.insert("by".to_owned(), by?);
     }
-    let row = sqlx::query(
-        "INSERT INTO audit_entry (at, kind, body, salt) VALUES ($1, $2, $3, lower(hex(randomblob(16)))) RETURNING *",
-    )
-    .bind(millis(now))
-    .bind(kind.name())
-    .bind(body.to_string())
-    .fetch_one(&mut **transaction)
-    .await?;
-    // From the row: what is read later has to give the same leaf.
-    let entry = entry(&row)?;
-    append_leaf(transaction, entry.sequence, &entry.leaf()?).await?;
-    Ok(entry.sequence)
+    Ok(body)
 }
 
-pub(super) fn entry(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
+/// Like [`append`], for a body that says all that it should.
+pub(super) async fn append_said(
+    transaction: &mut Write,
+    kind: AuditKind,
+    body: Value,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let mut salt = [0; 16];
+    rand::fill(&mut salt).map_err(|_| StoreError::Value("random source"))?;
+    let sequence = transaction.next_entry().await?;
+    // Times as they are kept: what is read later has to give the same leaf.
+    let at = timestamp(millis(now))?;
+    let entry = AuditEntry { sequence, at, kind: kind.name().to_owned(), body, salt: hex::encode(salt) };
+    transaction.append(entry).await?;
+    Ok(sequence)
+}
+
+pub(super) fn entry(row: &AnyRow) -> Result<AuditEntry, StoreError> {
     Ok(AuditEntry {
         sequence: u64::try_from(row.try_get::<i64, _>("sequence")?).map_err(|_| StoreError::Value("audit sequence"))?,
         at: timestamp(row.try_get("at")?)?,
@@ -168,19 +182,17 @@ pub(super) fn entry(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
 impl Store {
     /// Appends an entry that has no other effect.
     pub(crate) async fn record(&self, kind: AuditKind, body: &Value, now: Timestamp) -> Result<u64, StoreError> {
-        let mut transaction = self.write().await?;
-        let sequence = append(&mut transaction, kind, body, now).await?;
-        transaction.commit().await?;
-        Ok(sequence)
+        self.group.entry(kind, said_by(body)?, now).await
     }
 
     /// The newest `limit` entries, oldest first.
     pub async fn audit_entries(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM (SELECT * FROM audit_entry ORDER BY sequence DESC LIMIT $1) ORDER BY sequence")
-                .bind(limit)
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT * FROM (SELECT * FROM audit_entry ORDER BY sequence DESC LIMIT $1) AS newest ORDER BY sequence",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter().map(entry).collect()
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use release_protocol::ProductName;
 use serde_json::json;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
 use super::audit::{AuditKind, append};
+use super::write::Write;
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
 use crate::api::{ImageKey, KeyManifests, SealedManifest};
 
@@ -43,7 +44,7 @@ impl Store {
         let mut transaction = self.write().await?;
         let stored = sqlx::query("SELECT product, sealed FROM image_key WHERE id = $1")
             .bind(id)
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(transaction.sql())
             .await?;
         if let Some(row) = stored {
             let same = row.try_get::<&str, _>("product")? == product.as_str() && is_same(row.try_get("sealed")?);
@@ -57,7 +58,7 @@ impl Store {
                 .bind(sealed)
                 .bind(image)
                 .bind(millis(now))
-                .execute(&mut *transaction)
+                .execute(transaction.sql())
                 .await
                 .map_err(|error| {
                     if is_unique_violation(&error) {
@@ -88,14 +89,14 @@ impl Store {
             .bind(id)
             .bind(product.as_str())
             .bind(image)
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await?;
         if updated.rows_affected() == 0 {
             return Err(StoreError::Unknown { kind: "image key", name: id.to_owned() });
         }
         let rows = sqlx::query("SELECT manifest_digest FROM image_key_manifest WHERE key_id = $1")
             .bind(id)
-            .fetch_all(&mut *transaction)
+            .fetch_all(transaction.sql())
             .await?;
         let before = rows.iter().map(|row| row.try_get("manifest_digest")).collect::<Result<BTreeSet<String>, _>>()?;
         if !before.is_empty() {
@@ -180,11 +181,7 @@ impl Store {
     }
 }
 
-async fn add_manifests(
-    transaction: &mut Transaction<'_, Sqlite>,
-    id: &str,
-    manifests: &[SealedManifest],
-) -> Result<(), StoreError> {
+async fn add_manifests(transaction: &mut Write, id: &str, manifests: &[SealedManifest]) -> Result<(), StoreError> {
     for manifest in manifests {
         sqlx::query(
             "INSERT INTO image_key_manifest (key_id, manifest_digest, platform) VALUES ($1, $2, $3) \
@@ -193,7 +190,7 @@ async fn add_manifests(
         .bind(id)
         .bind(&manifest.digest)
         .bind(&manifest.platform)
-        .execute(&mut **transaction)
+        .execute(transaction.sql())
         .await?;
     }
     Ok(())

@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 use release_protocol::{Lease, LeaseId, LicenseId, ProductName};
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Executor, Row as _, Sqlite, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Executor, Row as _};
 
 use super::audit::{AuditKind, append};
 use super::license::{LicenseRecord, later, license_in};
 use super::platform::findings;
+use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
 use crate::api::LeaseStatus;
 use crate::finding::Stage;
@@ -48,10 +49,7 @@ pub(crate) enum LeaseOutcome {
 impl Store {
     /// Grants or renews a lease.
     pub(crate) async fn hold_lease(&self, request: &LeaseRequest, now: Timestamp) -> Result<LeaseOutcome, StoreError> {
-        let mut transaction = self.write().await?;
-        let outcome = decide(&mut transaction, request, now).await?;
-        transaction.commit().await?;
-        Ok(outcome)
+        self.group.lease(request, now).await
     }
 
     /// Why nothing may be released under the lease at `now`; `None` when something may.
@@ -86,13 +84,13 @@ impl Store {
         .bind(&id.0)
         .bind(millis(now))
         .bind(reason)
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(transaction.sql())
         .await?;
         if let Some(row) = ended {
             let body = json!({"lease": id, "license": row.try_get::<&str, _>(0)?, "reason": reason});
             append(&mut transaction, AuditKind::LeaseEnded, &body, now).await?;
         } else {
-            let known = sqlx::query("SELECT 1 FROM lease WHERE id = $1").bind(&id.0).fetch_optional(&mut *transaction);
+            let known = sqlx::query("SELECT 1 FROM lease WHERE id = $1").bind(&id.0).fetch_optional(transaction.sql());
             if known.await?.is_none() {
                 return Err(StoreError::Unknown { kind: "lease", name: id.0.clone() });
             }
@@ -104,15 +102,16 @@ impl Store {
     /// The newest leases first.
     pub(crate) async fn leases(&self, limit: u32, now: Timestamp) -> Result<Vec<LeaseStatus>, StoreError> {
         let rows = sqlx::query("SELECT * FROM lease ORDER BY started_at DESC, id LIMIT $1")
-            .bind(limit)
+            .bind(i64::from(limit))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(|row| status(row, now)).collect()
     }
 }
 
-async fn decide(
-    transaction: &mut Transaction<'static, Sqlite>,
+/// Grants, renews or denies inside a transaction.
+pub(super) async fn decide(
+    transaction: &mut Write,
     request: &LeaseRequest,
     now: Timestamp,
 ) -> Result<LeaseOutcome, StoreError> {
@@ -121,14 +120,14 @@ async fn decide(
         return deny(transaction, request, Stage::License, reason, now).await;
     };
     let held =
-        sqlx::query("SELECT * FROM lease WHERE id = $1").bind(&request.id.0).fetch_optional(&mut **transaction).await?;
+        sqlx::query("SELECT * FROM lease WHERE id = $1").bind(&request.id.0).fetch_optional(transaction.sql()).await?;
     let refusal = if held.is_some() { record.refusal_to_go_on(now) } else { record.refusal(now) };
     if let Some(reason) = refusal {
         return deny(transaction, request, Stage::License, reason, now).await;
     }
     // Once more, under the lock: what a denial found to be running is all that runs.
     if let Some(finding) =
-        findings(&mut **transaction, &request.chip_id, request.platform.as_ref()).await?.into_iter().next()
+        findings(transaction.sql(), &request.chip_id, request.platform.as_ref()).await?.into_iter().next()
     {
         return deny(transaction, request, Stage::Platform, finding.message, now).await;
     }
@@ -159,7 +158,7 @@ async fn decide(
 }
 
 async fn grant(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Write,
     request: &LeaseRequest,
     record: &LicenseRecord,
     now: Timestamp,
@@ -177,25 +176,25 @@ async fn grant(
     .bind(request.product.as_str())
     .bind(&request.manifest_digest)
     .bind(&request.chip_id)
-    .bind(request.simulated)
+    .bind(i64::from(request.simulated))
     .bind(millis(now))
     .bind(millis(expires_at))
     .bind(millis(seat_until))
     .bind(millis(request.challenge_at))
     .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
-    .execute(&mut **transaction)
+    .execute(transaction.sql())
     .await?;
     sqlx::query("UPDATE license SET activated_at = $2 WHERE id = $1 AND activated_at IS NULL")
         .bind(&request.license.0)
         .bind(millis(now))
-        .execute(&mut **transaction)
+        .execute(transaction.sql())
         .await?;
     let entry = append(transaction, AuditKind::LeaseGranted, &audit_body(request, &json!({})), now).await?;
     held(transaction, lease(record, &request.id, expires_at, now), entry).await
 }
 
 async fn renew(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Write,
     request: &LeaseRequest,
     record: &LicenseRecord,
     seat_until: i64,
@@ -214,29 +213,25 @@ async fn renew(
         .bind(millis(seat_until))
         .bind(millis(request.challenge_at))
         .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
-        .execute(&mut **transaction)
+        .execute(transaction.sql())
         .await?;
     let entry = append(transaction, AuditKind::LeaseRenewed, &audit_body(request, &json!({})), now).await?;
     held(transaction, lease(record, &request.id, expires_at, now), entry).await
 }
 
 /// Notes the entry with its lease, so that a repeated request gets the same receipt.
-async fn held(
-    transaction: &mut Transaction<'static, Sqlite>,
-    lease: Lease,
-    entry: u64,
-) -> Result<LeaseOutcome, StoreError> {
+async fn held(transaction: &mut Write, lease: Lease, entry: u64) -> Result<LeaseOutcome, StoreError> {
     let number = i64::try_from(entry).map_err(|_| StoreError::Value("audit sequence"))?;
     sqlx::query("UPDATE lease SET entry = $2 WHERE id = $1")
         .bind(&lease.id.0)
         .bind(number)
-        .execute(&mut **transaction)
+        .execute(transaction.sql())
         .await?;
     Ok(LeaseOutcome::Held { lease, entry: Some(entry) })
 }
 
 async fn exhausted(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Write,
     request: &LeaseRequest,
     record: &LicenseRecord,
     now: Timestamp,
@@ -244,10 +239,10 @@ async fn exhausted(
     let row = sqlx::query("SELECT count(*) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2")
         .bind(&request.license.0)
         .bind(millis(now))
-        .fetch_one(&mut **transaction)
+        .fetch_one(transaction.sql())
         .await?;
     let seats = record.claims.seats;
-    if row.try_get::<u32, _>(0)? < seats {
+    if row.try_get::<i64, _>(0)? < i64::from(seats) {
         return Ok(None);
     }
     let body = audit_body(
@@ -261,7 +256,7 @@ async fn exhausted(
 }
 
 async fn deny(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Write,
     request: &LeaseRequest,
     stage: Stage,
     reason: String,
@@ -312,7 +307,7 @@ fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp, now: Times
 
 /// The leases that are live, newest first.
 pub(super) async fn live_leases<'e>(
-    executor: impl Executor<'e, Database = Sqlite>,
+    executor: impl Executor<'e, Database = Any>,
     now: Timestamp,
 ) -> Result<Vec<LeaseStatus>, StoreError> {
     let rows =
@@ -323,11 +318,11 @@ pub(super) async fn live_leases<'e>(
     rows.iter().map(|row| status(row, now)).collect()
 }
 
-fn platform(row: &SqliteRow) -> Result<Option<Platform>, StoreError> {
+fn platform(row: &AnyRow) -> Result<Option<Platform>, StoreError> {
     Ok(row.try_get::<Option<&str>, _>("platform")?.map(serde_json::from_str).transpose()?)
 }
 
-fn status(row: &SqliteRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
+fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
     let ended = row.try_get::<Option<i64>, _>("ended_at")?.is_some();
     let lapsed = row.try_get::<i64, _>("seat_until")? <= millis(now);
     Ok(LeaseStatus {
@@ -337,7 +332,7 @@ fn status(row: &SqliteRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
         manifest_digest: row.try_get("manifest_digest")?,
         chip_id: row.try_get("chip_id")?,
         platform: platform(row)?,
-        simulated: row.try_get("simulated")?,
+        simulated: row.try_get::<i64, _>("simulated")? != 0,
         state: match (ended, lapsed) {
             (true, _) => "ended",
             (false, true) => "lapsed",

@@ -4,11 +4,12 @@
 use jiff::{SignedDuration, Timestamp};
 use release_protocol::{License, LicenseId};
 use serde_json::json;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use super::audit::{AuditKind, append};
-use super::{Store, StoreError, millis, timestamp};
+use super::write::Write;
+use super::{Store, StoreError, count, millis, timestamp};
 use crate::api::LicenseStatus;
 
 /// A licence as it stands in the database.
@@ -56,7 +57,7 @@ impl LicenseRecord {
         self.revoked_at.is_some() && self.drain_until.is_some_and(|until| now < until)
     }
 
-    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+    pub(super) fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         let at = |name: &str| row.try_get::<Option<i64>, _>(name)?.map(timestamp).transpose();
         Ok(Self {
             claims: serde_json::from_str(row.try_get("claims")?)?,
@@ -124,23 +125,19 @@ impl Store {
     }
 }
 
-async fn insert(
-    transaction: &mut Transaction<'static, Sqlite>,
-    license: &License,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+async fn insert(transaction: &mut Write, license: &License, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO license (id, customer, state, seats, lease_seconds, grace_seconds, claims, issued_at) \
          VALUES ($1, $2, 'issued', $3, $4, $5, $6, $7)",
     )
     .bind(&license.id.0)
     .bind(&license.customer)
-    .bind(license.seats)
+    .bind(i64::from(license.seats))
     .bind(i64::try_from(license.lease_seconds).map_err(|_| StoreError::Value("lease time"))?)
     .bind(i64::try_from(license.grace_seconds).map_err(|_| StoreError::Value("grace time"))?)
     .bind(serde_json::to_string(license)?)
     .bind(millis(now))
-    .execute(&mut **transaction)
+    .execute(transaction.sql())
     .await?;
     let body = json!({
         "license": license.id, "customer": license.customer, "products": license.products, "seats": license.seats,
@@ -151,20 +148,17 @@ async fn insert(
 }
 
 /// The licence inside a transaction, so that a decision and its effect see the same state.
-pub(super) async fn license_in(
-    transaction: &mut Transaction<'static, Sqlite>,
-    id: &LicenseId,
-) -> Result<Option<LicenseRecord>, StoreError> {
-    let row = sqlx::query("SELECT * FROM license WHERE id = $1").bind(&id.0).fetch_optional(&mut **transaction).await?;
+pub(super) async fn license_in(transaction: &mut Write, id: &LicenseId) -> Result<Option<LicenseRecord>, StoreError> {
+    let row = sqlx::query("SELECT * FROM license WHERE id = $1").bind(&id.0).fetch_optional(transaction.sql()).await?;
     row.as_ref().map(LicenseRecord::from_row).transpose()
 }
 
-fn status(row: &SqliteRow, now: Timestamp) -> Result<LicenseStatus, StoreError> {
+fn status(row: &AnyRow, now: Timestamp) -> Result<LicenseStatus, StoreError> {
     let record = LicenseRecord::from_row(row)?;
     let at = |seconds| Timestamp::from_second(seconds).map_err(|_| StoreError::Value("validity"));
     Ok(LicenseStatus {
         state: record.state(now).to_owned(),
-        seats_in_use: row.try_get("seats_in_use")?,
+        seats_in_use: count(row, "seats_in_use")?,
         valid_from: at(record.claims.valid_from)?,
         valid_until: at(record.claims.valid_until)?,
         issued_at: timestamp(row.try_get("issued_at")?)?,

@@ -11,11 +11,12 @@
 use jiff::Timestamp;
 use release_protocol::{License, LicenseId};
 use serde_json::{Value, json};
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
 use super::audit::{AuditKind, append};
 use super::license::{LicenseRecord, license_in};
-use super::{Store, StoreError, millis, timestamp};
+use super::write::Write;
+use super::{Store, StoreError, count, millis, timestamp};
 use crate::api::Revoked;
 
 impl Store {
@@ -30,7 +31,7 @@ impl Store {
             .bind(&id.0)
             .bind(millis(now))
             .bind(reason)
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await?;
         let running = running(&mut transaction, id, now).await?.0;
         let body = json!({"license": id, "reason": reason, "running": running});
@@ -48,7 +49,7 @@ impl Store {
         }
         sqlx::query("UPDATE license SET suspended_at = NULL, reason = NULL WHERE id = $1")
             .bind(&id.0)
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await?;
         append(&mut transaction, AuditKind::LicenseResumed, &json!({"license": id, "reason": reason}), now).await?;
         transaction.commit().await?;
@@ -73,9 +74,9 @@ impl Store {
             .bind(&id.0)
             .bind(serde_json::to_string(&after)?)
             .bind(&after.customer)
-            .bind(after.seats)
-            .bind(after.generation)
-            .execute(&mut *transaction)
+            .bind(i64::from(after.seats))
+            .bind(i64::from(after.generation))
+            .execute(transaction.sql())
             .await?;
         let body = json!({
             "license": id, "reason": reason, "before": essentials(&before), "after": essentials(&after),
@@ -102,7 +103,7 @@ impl Store {
         .bind(millis(now))
         .bind(reason)
         .bind(drain_until.map(millis))
-        .execute(&mut *transaction)
+        .execute(transaction.sql())
         .await?;
         let (running, seats_until) = running(&mut transaction, id, now).await?;
         // One that is cut off goes on to the end of the lease that it has; one that drains renews until then.
@@ -115,10 +116,7 @@ impl Store {
 }
 
 /// The licence, once it is seen to be there and not revoked.
-async fn changeable(
-    transaction: &mut Transaction<'static, Sqlite>,
-    id: &LicenseId,
-) -> Result<LicenseRecord, StoreError> {
+async fn changeable(transaction: &mut Write, id: &LicenseId) -> Result<LicenseRecord, StoreError> {
     let record = license_in(transaction, id).await?;
     let record = record.ok_or_else(|| StoreError::Unknown { kind: "licence", name: id.0.clone() })?;
     match record.revoked_at {
@@ -129,7 +127,7 @@ async fn changeable(
 
 /// How many instances run under it, and until when the last of them can go on without being renewed.
 async fn running(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Write,
     id: &LicenseId,
     now: Timestamp,
 ) -> Result<(u32, Option<Timestamp>), StoreError> {
@@ -138,9 +136,9 @@ async fn running(
     )
     .bind(&id.0)
     .bind(millis(now))
-    .fetch_one(&mut **transaction)
+    .fetch_one(transaction.sql())
     .await?;
-    Ok((row.try_get(0)?, row.try_get::<Option<i64>, _>(1)?.map(timestamp).transpose()?))
+    Ok((count(&row, 0)?, row.try_get::<Option<i64>, _>(1)?.map(timestamp).transpose()?))
 }
 
 /// What people agree on in a licence.

@@ -2,63 +2,40 @@
 
 use std::collections::HashMap;
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
 use transparency_log::{
     CompactRange, ConsistencyProof, HASH_BYTES, Hash, InclusionProof, LeafIndex, NodeId, ProofError, TreeSize,
     consistency_nodes, hash_leaf, inclusion_nodes,
 };
 
 use super::audit::entry;
-use super::{Store, StoreError};
+use super::write::{Write, places, write_range};
+use super::{Store, StoreError, count};
 
-/// Before the places of the nodes that are wanted, and after them. A cross join is not reordered: each node is looked up by
-/// its key, where `IN` would read the whole table.
-const WANTED: &str = "WITH wanted (level, idx) AS (";
-const LOOK_UP: &str = ") SELECT level, idx, hash FROM wanted CROSS JOIN log_node USING (level, idx)";
+/// Reads that many nodes, by level and index. An outer join is not reordered: each node is looked up by its key, where `IN`
+/// would read the whole table.
+fn look_up(nodes: usize) -> String {
+    let wanted = places(nodes, 2);
+    format!(
+        "WITH wanted (level, idx) AS (VALUES {wanted}) \
+         SELECT level, idx, hash FROM wanted LEFT JOIN log_node USING (level, idx)"
+    )
+}
+
 /// How many old entries are read at a time.
 const BATCH: i64 = 1000;
 
-/// Adds the leaf of the entry that was just appended.
-pub(super) async fn append_leaf(
-    transaction: &mut Transaction<'static, Sqlite>,
-    sequence: u64,
-    leaf: &[u8],
-) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT size, edge FROM log_edge").fetch_one(&mut **transaction).await?;
-    let mut range = read_range(&row)?;
-    grow(transaction, &mut range, sequence, leaf).await?;
-    write_range(transaction, &range).await
-}
-
-async fn grow(
-    transaction: &mut Transaction<'static, Sqlite>,
-    range: &mut CompactRange,
-    sequence: u64,
-    leaf: &[u8],
-) -> Result<(), StoreError> {
-    // Entry N is leaf N - 1; a number that was left out is an entry that somebody took away.
-    if range.size().get().checked_add(1) != Some(sequence) {
-        return Err(StoreError::Value("audit sequence"));
-    }
-    for (node, hash) in range.append(hash_leaf(leaf)).map_err(ProofError::from)? {
+/// Where the nodes of the tree stand that leaves make which were written before there was a tree.
+async fn keep_nodes(transaction: &mut Write, nodes: Vec<(NodeId, Hash)>) -> Result<(), StoreError> {
+    for (node, hash) in nodes {
         sqlx::query("INSERT INTO log_node (level, idx, hash) VALUES ($1, $2, $3)")
-            .bind(node.level)
+            .bind(i64::from(node.level))
             .bind(place(node.index)?)
             .bind(hash.as_bytes().as_slice())
-            .execute(&mut **transaction)
+            .execute(transaction.sql())
             .await?;
     }
-    Ok(())
-}
-
-async fn write_range(transaction: &mut Transaction<'static, Sqlite>, range: &CompactRange) -> Result<(), StoreError> {
-    let edge: Vec<u8> = range.edge().iter().flat_map(|hash| *hash.as_bytes()).collect();
-    sqlx::query("UPDATE log_edge SET size = $1, edge = $2")
-        .bind(place(range.size().get())?)
-        .bind(edge)
-        .execute(&mut **transaction)
-        .await?;
     Ok(())
 }
 
@@ -70,23 +47,28 @@ impl Store {
             return Ok(());
         }
         let mut transaction = self.write().await?;
-        let row = sqlx::query("SELECT size, edge FROM log_edge").fetch_one(&mut *transaction).await?;
+        let row = sqlx::query("SELECT size, edge FROM log_edge").fetch_one(transaction.sql()).await?;
         let mut range = read_range(&row)?;
         loop {
             let rows = sqlx::query("SELECT * FROM audit_entry WHERE sequence > $1 ORDER BY sequence LIMIT $2")
                 .bind(place(range.size().get())?)
                 .bind(BATCH)
-                .fetch_all(&mut *transaction)
+                .fetch_all(transaction.sql())
                 .await?;
             if rows.is_empty() {
                 break;
             }
             for row in &rows {
                 let entry = entry(row)?;
-                grow(&mut transaction, &mut range, entry.sequence, &entry.leaf()?).await?;
+                // Entry N is leaf N - 1; a number that was left out is an entry that somebody took away.
+                if range.size().get().checked_add(1) != Some(entry.sequence) {
+                    return Err(StoreError::Value("audit sequence"));
+                }
+                let nodes = range.append(hash_leaf(&entry.leaf()?)).map_err(ProofError::from)?;
+                keep_nodes(&mut transaction, nodes).await?;
             }
         }
-        write_range(&mut transaction, &range).await?;
+        write_range(transaction.sql(), &range).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -100,7 +82,7 @@ impl Store {
     pub(crate) async fn log_entries(&self, first: LeafIndex, count: u16) -> Result<Vec<Vec<u8>>, StoreError> {
         let rows = sqlx::query("SELECT * FROM audit_entry WHERE sequence > $1 ORDER BY sequence LIMIT $2")
             .bind(place(first.get())?)
-            .bind(count)
+            .bind(i64::from(count))
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(|row| entry(row)?.leaf()).collect()
@@ -110,7 +92,7 @@ impl Store {
     pub(crate) async fn log_hashes(&self, first: NodeId, count: u16) -> Result<Vec<Hash>, StoreError> {
         let start = place(first.index)?;
         let rows = sqlx::query("SELECT hash FROM log_node WHERE level = $1 AND idx >= $2 AND idx < $3 ORDER BY idx")
-            .bind(first.level)
+            .bind(i64::from(first.level))
             .bind(start)
             .bind(start.saturating_add(i64::from(count)))
             .fetch_all(&self.pool)
@@ -134,25 +116,22 @@ impl Store {
         if nodes.is_empty() {
             return Ok(HashMap::new());
         }
-        let places =
-            nodes.iter().map(|node| Ok((node.level, place(node.index)?))).collect::<Result<Vec<_>, StoreError>>()?;
-        let mut query = QueryBuilder::<Sqlite>::new(WANTED);
-        query.push_values(places, |mut row, (level, index)| {
-            row.push_bind(level).push_bind(index);
-        });
-        query.push(LOOK_UP);
-        let rows = query.build().fetch_all(&self.pool).await?;
+        let wanted = nodes
+            .iter()
+            .map(|node| Ok((i64::from(node.level), place(node.index)?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let mut query = sqlx::query(AssertSqlSafe(look_up(wanted.len())));
+        for (level, index) in wanted {
+            query = query.bind(level).bind(index);
+        }
+        let rows = query.fetch_all(&self.pool).await?;
         rows.iter()
-            .map(|row| {
-                let index =
-                    u64::try_from(row.try_get::<i64, _>(1)?).map_err(|_| StoreError::Value("hash of the log"))?;
-                Ok((NodeId { level: row.try_get(0)?, index }, hash(row.try_get(2)?)?))
-            })
+            .map(|row| Ok((NodeId { level: count(row, 0)?, index: count(row, 1)? }, hash(row.try_get(2)?)?)))
             .collect()
     }
 }
 
-fn read_range(row: &SqliteRow) -> Result<CompactRange, StoreError> {
+pub(super) fn read_range(row: &AnyRow) -> Result<CompactRange, StoreError> {
     let damaged = || StoreError::Value("edge of the log");
     let size = u64::try_from(row.try_get::<i64, _>("size")?).map_err(|_| damaged())?;
     let (hashes, rest) = row.try_get::<&[u8], _>("edge")?.as_chunks::<HASH_BYTES>();
@@ -167,7 +146,7 @@ fn hash(bytes: &[u8]) -> Result<Hash, StoreError> {
     Hash::from_slice(bytes).ok_or(StoreError::Value("hash of the log"))
 }
 
-fn place(number: u64) -> Result<i64, StoreError> {
+pub(super) fn place(number: u64) -> Result<i64, StoreError> {
     i64::try_from(number).map_err(|_| StoreError::Value("audit sequence"))
 }
 
@@ -175,16 +154,16 @@ fn place(number: u64) -> Result<i64, StoreError> {
 mod tests {
     use jiff::Timestamp;
     use serde_json::json;
-    use sqlx::sqlite::SqliteConnectOptions;
-    use sqlx::{AssertSqlSafe, SqlitePool};
+    use sqlx::AssertSqlSafe;
     use transparency_log::MemoryTree;
 
-    use super::super::AuditKind;
     use super::super::audit::append;
+    use super::super::old::database_before;
+    use super::super::{AuditKind, Database};
     use super::*;
 
     async fn store(directory: &tempfile::TempDir, entries: u64) -> Store {
-        let store = Store::open(&directory.path().join("db")).await.unwrap();
+        let store = Store::open(&Database::Sqlite(directory.path().join("db"))).await.unwrap();
         for number in 0..entries {
             store.record(AuditKind::Denied, &json!({"number": number}), Timestamp::UNIX_EPOCH).await.unwrap();
         }
@@ -195,21 +174,19 @@ mod tests {
     async fn entries_from_before_there_was_a_tree_are_hashed_when_the_database_is_opened() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
-        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
-        let old = SqlitePool::connect_with(options).await.unwrap();
-        let mut before = sqlx::migrate!("migrations/sqlite");
-        before.migrations.to_mut().retain(|migration| migration.version < 4);
-        before.run(&old).await.unwrap();
+        let old = database_before(4, &path).await;
+        let mut before = old.begin().await.unwrap();
         for number in 1..=2100 {
             sqlx::query("INSERT INTO audit_entry (at, kind, body) VALUES (0, 'denied', $1)")
                 .bind(format!("{{\"number\": {number}}}"))
-                .execute(&old)
+                .execute(&mut *before)
                 .await
                 .unwrap();
         }
+        before.commit().await.unwrap();
         old.close().await;
 
-        let new = Store::open(&path).await.unwrap();
+        let new = Store::open(&Database::Sqlite(path)).await.unwrap();
         let range = new.log_range().await.unwrap();
         let entries = new.audit_entries(3000).await.unwrap();
         let mut tree = MemoryTree::default();
@@ -256,20 +233,20 @@ mod tests {
     async fn nothing_is_appended_after_an_entry_that_was_taken_away() {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory, 3).await;
-        for statement in ["DROP TRIGGER audit_entry_remains", "UPDATE sqlite_sequence SET seq = 7"] {
+        for statement in ["DROP TRIGGER audit_entry_remains", "DELETE FROM audit_entry WHERE sequence = 3"] {
             sqlx::query(statement).execute(&store.pool).await.unwrap();
         }
         let refused = store.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await;
         assert!(matches!(refused, Err(StoreError::Value("audit sequence"))));
-        assert_eq!(store.audit_entries(9).await.unwrap().len(), 3);
+        assert_eq!(store.audit_entries(9).await.unwrap().len(), 2);
     }
 
     #[tokio::test]
     async fn proofs_read_no_more_of_the_table_than_they_need() {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory, 1).await;
-        let query = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {WANTED}VALUES (0, 1), (1, 0){LOOK_UP}"));
-        let rows = sqlx::query(query).fetch_all(&store.pool).await.unwrap();
+        let query = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", look_up(2)));
+        let rows = sqlx::query(query).bind(0).bind(1).bind(1).bind(0).fetch_all(&store.pool).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
         assert!(plan.iter().any(|step| step.starts_with("SEARCH log_node USING PRIMARY KEY")), "{plan:?}");
     }

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Executor, Row as _, Sqlite};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Executor, Row as _};
 
 use super::audit::{AuditKind, append};
 use super::lease::live_leases;
@@ -23,7 +23,7 @@ impl Store {
     ) -> Result<Vec<LeaseStatus>, StoreError> {
         let NewPlatformDenial { rule, reason, dry_run } = new;
         let mut transaction = self.write().await?;
-        let mut leases = live_leases(&mut *transaction, now).await?;
+        let mut leases = live_leases(transaction.sql(), now).await?;
         leases.retain(|lease| !rule.findings(&lease.chip_id, lease.platform.as_ref(), reason).is_empty());
         if *dry_run {
             return Ok(leases);
@@ -32,7 +32,7 @@ impl Store {
             .bind(rule.to_string())
             .bind(reason)
             .bind(millis(now))
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await
             .map_err(|error| {
                 if is_unique_violation(&error) {
@@ -58,7 +58,7 @@ impl Store {
         let mut transaction = self.write().await?;
         let lifted = sqlx::query("DELETE FROM platform_denial WHERE rule = $1 RETURNING *")
             .bind(rule.to_string())
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(transaction.sql())
             .await?
             .ok_or_else(|| StoreError::Unknown { kind: ONE, name: rule.to_string() })?;
         let lifted = from_row(&lifted)?;
@@ -85,7 +85,7 @@ impl Store {
 
 /// What the denials say against a platform, inside a transaction as well.
 pub(super) async fn findings<'e>(
-    executor: impl Executor<'e, Database = Sqlite>,
+    executor: impl Executor<'e, Database = Any>,
     chip_id: &str,
     platform: Option<&Platform>,
 ) -> Result<Vec<Finding>, StoreError> {
@@ -94,12 +94,12 @@ pub(super) async fn findings<'e>(
     Ok(Finding::bounded(denials.iter().flat_map(against).collect()))
 }
 
-async fn denials<'e>(executor: impl Executor<'e, Database = Sqlite>) -> Result<Vec<PlatformDenial>, StoreError> {
+async fn denials<'e>(executor: impl Executor<'e, Database = Any>) -> Result<Vec<PlatformDenial>, StoreError> {
     let rows = sqlx::query("SELECT * FROM platform_denial ORDER BY denied_at, rule").fetch_all(executor).await?;
     rows.iter().map(from_row).collect()
 }
 
-fn from_row(row: &SqliteRow) -> Result<PlatformDenial, StoreError> {
+fn from_row(row: &AnyRow) -> Result<PlatformDenial, StoreError> {
     Ok(PlatformDenial {
         rule: row.try_get::<&str, _>("rule")?.parse().map_err(|_| StoreError::Value("denial of platforms"))?,
         reason: row.try_get("reason")?,

@@ -22,7 +22,7 @@ impl Store {
         sqlx::query("INSERT INTO product (name, created_at) VALUES ($1, $2)")
             .bind(name.as_str())
             .bind(millis(now))
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await
             .map_err(|error| {
                 if is_unique_violation(&error) {
@@ -38,7 +38,7 @@ impl Store {
             .bind(name.as_str())
             .bind(&signer.thumbprint)
             .bind(&signer.pem)
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await?;
         }
         let thumbprints: Vec<&str> = signers.iter().map(|signer| signer.thumbprint.as_str()).collect();
@@ -97,7 +97,7 @@ impl Store {
         let changed = sqlx::query("UPDATE product SET policy = $2 WHERE name = $1")
             .bind(name.as_str())
             .bind(source)
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await?;
         if changed.rows_affected() == 0 {
             return Err(StoreError::Unknown { kind: "product", name: name.to_string() });

@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use launch_evidence::{KeyDigest, Measurement};
 use release_protocol::ProductName;
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use super::audit::{AuditKind, append};
-use super::{Store, StoreError, millis, timestamp};
+use super::write::Write;
+use super::{Store, StoreError, count, millis, timestamp};
 use crate::api::{NewReference, Reference, ReferenceValue};
 
 const MEASUREMENT: &str = "measurement";
@@ -35,8 +36,8 @@ impl Store {
         .bind(product.as_str())
         .bind(kind)
         .bind(&digest)
-        .bind(min_svn)
-        .fetch_optional(&mut *transaction)
+        .bind(i64::from(min_svn))
+        .fetch_optional(transaction.sql())
         .await?;
         if let Some(existing) = existing {
             let existing = from_row(&existing)?;
@@ -65,11 +66,11 @@ impl Store {
         .bind(product.as_str())
         .bind(kind)
         .bind(&digest)
-        .bind(min_svn)
+        .bind(i64::from(min_svn))
         .bind(&reference.label)
         .bind(reference.source.to_string())
         .bind(millis(now))
-        .execute(&mut *transaction)
+        .execute(transaction.sql())
         .await?;
         record(&mut transaction, AuditKind::ReferenceAdded, product, &reference, now).await?;
         transaction.commit().await?;
@@ -91,7 +92,7 @@ impl Store {
         let mut transaction = self.write().await?;
         let row = sqlx::query("SELECT * FROM reference_value WHERE id = $1")
             .bind(id)
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(transaction.sql())
             .await?
             .ok_or_else(|| unknown(id))?;
         let product = product_of(&row)?;
@@ -106,7 +107,7 @@ impl Store {
             .bind(id)
             .bind(millis(at))
             .bind(reason)
-            .execute(&mut *transaction)
+            .execute(transaction.sql())
             .await?;
         reference.retired_at = Some(at);
         reference.retire_reason = Some(reason.to_owned());
@@ -129,7 +130,7 @@ impl Store {
         .bind(product.as_str())
         .bind(name)
         .bind(MEASUREMENT)
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(transaction.sql())
         .await?
         .ok_or_else(|| unknown(name))?;
         record(&mut transaction, AuditKind::ReferenceRemoved, product, &from_row(&removed)?, now).await?;
@@ -162,7 +163,7 @@ struct Entry<'a> {
 }
 
 async fn record(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Write,
     kind: AuditKind,
     product: &ProductName,
     reference: &Reference,
@@ -190,11 +191,11 @@ fn columns(value: &ReferenceValue) -> (&'static str, String, u32) {
     }
 }
 
-fn product_of(row: &SqliteRow) -> Result<ProductName, StoreError> {
+fn product_of(row: &AnyRow) -> Result<ProductName, StoreError> {
     row.try_get::<String, _>("product")?.parse().map_err(|_| StoreError::Value("product name"))
 }
 
-fn from_row(row: &SqliteRow) -> Result<Reference, StoreError> {
+fn from_row(row: &AnyRow) -> Result<Reference, StoreError> {
     const MALFORMED: StoreError = StoreError::Value(ONE);
     let digest: String = row.try_get("digest")?;
     let value = match row.try_get("kind")? {
@@ -203,7 +204,7 @@ fn from_row(row: &SqliteRow) -> Result<Reference, StoreError> {
         }
         ID_KEY => ReferenceValue::IdKey {
             id_key_digest: digest.parse::<KeyDigest>().map_err(|_| MALFORMED)?,
-            min_svn: row.try_get("min_svn")?,
+            min_svn: count(row, "min_svn")?,
         },
         _ => return Err(MALFORMED),
     };

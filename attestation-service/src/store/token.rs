@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Executor, Row as _, Sqlite};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Executor, Row as _};
 use zeroize::Zeroizing;
 
 use super::audit::{Actor, AuditKind, append};
@@ -30,7 +30,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Zeroizing<String>, StoreError> {
         let mut transaction = self.write().await?;
-        let token = insert(&mut *transaction, new, now).await?;
+        let token = insert(transaction.sql(), new, now).await?;
         append(&mut transaction, AuditKind::TokenCreated, &json!(new), now).await?;
         transaction.commit().await?;
         Ok(token)
@@ -51,14 +51,14 @@ impl Store {
         .bind(name)
         .bind(millis(now))
         .bind(reason)
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(transaction.sql())
         .await?
         .ok_or_else(|| StoreError::Unknown { kind: "token that is not revoked", name: name.to_owned() })?;
         let revoked = status(&row, now)?;
         let others = sqlx::query(
             "SELECT count(*) FROM api_token WHERE role = 'admin' AND revoked_at IS NULL AND expires_at IS NULL",
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(transaction.sql())
         .await?;
         if revoked.role == Role::Admin && revoked.expires_at.is_none() && others.try_get::<i64, _>(0)? == 0 {
             let why = format!("`{name}` is the last admin token that does not expire; make another one first");
@@ -93,7 +93,7 @@ impl Store {
 
 /// Makes a token of 256 random bits and keeps its hash.
 async fn insert<'e>(
-    executor: impl Executor<'e, Database = Sqlite>,
+    executor: impl Executor<'e, Database = Any>,
     new: &NewToken,
     now: Timestamp,
 ) -> Result<Zeroizing<String>, StoreError> {
@@ -119,11 +119,11 @@ async fn insert<'e>(
     Ok(token)
 }
 
-fn role(row: &SqliteRow) -> Result<Role, StoreError> {
+fn role(row: &AnyRow) -> Result<Role, StoreError> {
     row.try_get::<&str, _>("role")?.parse().map_err(|_| StoreError::Value("role"))
 }
 
-fn status(row: &SqliteRow, now: Timestamp) -> Result<TokenStatus, StoreError> {
+fn status(row: &AnyRow, now: Timestamp) -> Result<TokenStatus, StoreError> {
     let time = |column| row.try_get::<Option<i64>, _>(column)?.map(timestamp).transpose();
     let (expires_at, revoked_at): (Option<Timestamp>, Option<Timestamp>) = (time("expires_at")?, time("revoked_at")?);
     let state = match (revoked_at, expires_at) {
@@ -144,25 +144,26 @@ fn status(row: &SqliteRow, now: Timestamp) -> Result<TokenStatus, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::sqlite::SqlitePoolOptions;
-
+    use super::super::database::Database;
+    use super::super::old::database_before;
     use super::*;
 
     #[tokio::test]
     async fn tokens_from_before_roles_are_administrators_by_names_of_their_own() {
-        let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
-        pool.execute(include_str!("../../migrations/sqlite/0001_release.sql")).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let old = database_before(6, &path).await;
         for (id, label) in [("1", "first"), ("2", "twice"), ("3", "twice")] {
             sqlx::query("INSERT INTO api_token (id, hash, label, created_at) VALUES ($1, $2, $3, 0)")
                 .bind(id)
                 .bind(Sha256::digest(id).as_slice())
                 .bind(label)
-                .execute(&pool)
+                .execute(&old)
                 .await
                 .unwrap();
         }
-        pool.execute(include_str!("../../migrations/sqlite/0006_token_roles.sql")).await.unwrap();
-        let store = Store { pool };
+        old.close().await;
+        let store = Store::open(&Database::Sqlite(path)).await.unwrap();
         for (token, name) in [("1", "first"), ("2", "twice 2"), ("3", "twice 3")] {
             let actor = store.api_token(token, Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
             assert_eq!((actor.token.as_str(), actor.role), (name, Role::Admin));

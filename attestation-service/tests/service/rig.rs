@@ -11,7 +11,8 @@ use attestation_service::api::{
     IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Reference, ReferenceValue, SealedManifest,
 };
 use attestation_service::{
-    AuditEntry, EvidenceSettings, Home, LimitSettings, Server, Service, ServiceOptions, ServiceSettings, serve,
+    AuditEntry, DatabaseUrl, EvidenceSettings, Home, LimitSettings, Server, Service, ServiceOptions, ServiceSettings,
+    serve,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +26,7 @@ use reqwest::{Client, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -94,16 +96,31 @@ pub(crate) fn offline() -> EvidenceSettings {
     settings
 }
 
+/// A database of this test's own on the server that `tests/with-postgres` has started, for the tests that are built for it.
+async fn database() -> Option<DatabaseUrl> {
+    if env!("CARGO_CRATE_NAME") != "postgres" {
+        return None;
+    }
+    let server = std::env::var("SEALIFT_TEST_POSTGRES")
+        .unwrap_or_else(|_| panic!("no PostgreSQL server: run `tests/with-postgres cargo nextest run`, or tests/run"));
+    let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+    let mut connection = PgConnection::connect(&server).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    Some(server.replacen("/postgres?", &format!("/{name}?"), 1).parse().unwrap())
+}
+
 /// A running service with one product, one reference value and one image key.
 pub(crate) struct Rig {
     pub(crate) home: Home,
     pub(crate) guest: SimulatedGuest,
     pub(crate) service: Arc<Service>,
     pub(crate) server: Server,
+    settings: ServiceSettings,
     pub(crate) admin_token: Zeroizing<String>,
     pub(crate) signer: SigningKey,
     pub(crate) http: Client,
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl Rig {
@@ -134,15 +151,16 @@ impl Rig {
         let home = Home::at(directory.path().join("home"));
         home.create(&["127.0.0.1".to_owned()]).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = ServiceSettings { limits, ..settings(listen, evidence) };
-        let options = ServiceOptions { settings, simulated_roots, clock };
+        let settings = ServiceSettings { limits, database: database().await, ..settings(listen, evidence) };
+        let options = ServiceOptions { settings: settings.clone(), simulated_roots, clock };
         let service = Arc::new(Service::open(&home, options).await.unwrap());
         let admin_token = service.store().create_api_token("test", clock()).await.unwrap();
         let server = serve(&home, service.clone(), listen).await.unwrap();
         let http = client(&home);
         let guest = launch(directory.path(), b"the shim", LaunchOptions::default());
         let signer = SigningKey::generate().unwrap();
-        let rig = Self { home, guest, service, server, admin_token, signer, http, directory };
+        let directory = Arc::new(directory);
+        let rig = Self { home, guest, service, server, settings, admin_token, signer, http, directory };
         rig.create_product(PRODUCT).await;
         rig.add_reference(PRODUCT, &rig.guest).await;
         rig.register_key(PRODUCT, KEY_ID, &[MANIFEST]).await;
@@ -167,13 +185,52 @@ impl Rig {
 
     /// Stops the service and starts it again from its files.
     pub(crate) async fn restart(&mut self) {
-        let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = settings(listen, offline());
-        let options = ServiceOptions { settings, simulated_roots: vec![platform().ark_der().to_vec()], clock };
         self.service.store().close().await;
-        self.service = Arc::new(Service::open(&self.home, options).await.unwrap());
-        let server = serve(&self.home, self.service.clone(), listen).await.unwrap();
+        let (service, server) = self.serve_again().await;
+        self.service = service;
         std::mem::replace(&mut self.server, server).stop().await;
+    }
+
+    /// The service's files, and every row where its database is elsewhere.
+    pub(crate) async fn all_that_is_kept(&self) -> Vec<Vec<u8>> {
+        let folder = self.home.database_path();
+        let files = fs::read_dir(folder.parent().unwrap()).unwrap();
+        let mut all: Vec<Vec<u8>> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+        let Some(database) = &self.settings.database else { return all };
+        let mut connection = PgConnection::connect(&database.to_string()).await.unwrap();
+        let tables = sqlx::query_scalar("SELECT relname::text FROM pg_stat_user_tables");
+        for table in tables.fetch_all(&mut connection).await.unwrap() as Vec<String> {
+            let rows = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT t::text FROM {table} t")));
+            let rows: Vec<String> = rows.fetch_all(&mut connection).await.unwrap();
+            all.extend(rows.into_iter().map(String::into_bytes));
+        }
+        all
+    }
+
+    /// A second service on the same files and the same database.
+    #[allow(dead_code, reason = "only a shared database serves several")]
+    pub(crate) async fn replica(&self) -> Self {
+        let (service, server) = self.serve_again().await;
+        Self {
+            home: self.home.clone(),
+            guest: launch(self.directory.path(), b"the shim", LaunchOptions::default()),
+            service,
+            server,
+            settings: self.settings.clone(),
+            admin_token: self.admin_token.clone(),
+            signer: SigningKey::from_pkcs8_pem(&self.signer.to_pkcs8_pem().unwrap()).unwrap(),
+            http: client(&self.home),
+            directory: Arc::clone(&self.directory),
+        }
+    }
+
+    async fn serve_again(&self) -> (Arc<Service>, Server) {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let settings = ServiceSettings { database: self.settings.database.clone(), ..settings(listen, offline()) };
+        let options = ServiceOptions { settings, simulated_roots: vec![platform().ark_der().to_vec()], clock };
+        let service = Arc::new(Service::open(&self.home, options).await.unwrap());
+        let server = serve(&self.home, service.clone(), listen).await.unwrap();
+        (service, server)
     }
 
     pub(crate) async fn create_product(&self, name: &str) {

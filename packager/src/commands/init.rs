@@ -83,7 +83,12 @@ async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Fai
     let public =
         key.verifying_key().to_spki_pem().or_fail(ExitCode::Other, || "cannot write the signing key".to_owned())?;
     write_new(&staging.signing_public_key_path(), public.as_bytes(), 0o644)?;
-    let store = Store::open(&service.database_path())
+    let settings = ServiceSettings {
+        admin_url: args.admin_url.clone(),
+        database: args.database.clone(),
+        ..ServiceSettings::new(args.listen, url)
+    };
+    let store = Store::open(&service.database(&settings))
         .await
         .or_fail(ExitCode::Other, || "cannot make the database".to_owned())?;
     let token = store
@@ -92,8 +97,7 @@ async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Fai
         .or_fail(ExitCode::Other, || "cannot make the admin token".to_owned())?;
     store.close().await;
     write_new(&staging.admin_token_path(), token.as_bytes(), 0o600)?;
-    let service = ServiceSettings { admin_url: args.admin_url.clone(), ..ServiceSettings::new(args.listen, url) };
-    let settings = Settings { service };
+    let settings = Settings { service: settings };
     let text = toml::to_string(&settings).or_fail(ExitCode::Other, || "cannot write the settings".to_owned())?;
     write_new(&staging.settings_path(), text.as_bytes(), 0o644)
 }

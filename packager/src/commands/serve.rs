@@ -14,6 +14,9 @@ use crate::home::VendorHome;
 
 pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
     let mut settings = home.settings()?.service;
+    if args.database.is_some() {
+        settings.database.clone_from(&args.database);
+    }
     if args.offline {
         settings.evidence.endorsements.fetch = false;
     }

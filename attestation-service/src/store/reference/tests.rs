@@ -1,24 +1,15 @@
 //! Homes from before reference values had ids keep theirs.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use sqlx::SqlitePool;
-use sqlx::migrate::Migrator;
-use sqlx::sqlite::SqliteConnectOptions;
-
+use super::super::database::Database;
+use super::super::old::database_before;
 use super::*;
 
 /// A database as the first schema left it, with one reference value in each of two products.
-async fn old_database(folder: &Path) -> std::path::PathBuf {
-    let migrations = folder.join("migrations");
-    fs::create_dir(&migrations).unwrap();
-    let first = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite/0001_release.sql");
-    fs::copy(first, migrations.join("0001_release.sql")).unwrap();
+async fn old_database(folder: &Path) -> PathBuf {
     let path = folder.join("database");
-    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true);
-    let pool = SqlitePool::connect_with(options).await.unwrap();
-    Migrator::new(migrations).await.unwrap().run(&pool).await.unwrap();
+    let pool = database_before(2, &path).await;
     for product in ["bank", "shop"] {
         sqlx::query("INSERT INTO product (name, created_at) VALUES ($1, 1)")
             .bind(product)
@@ -39,7 +30,7 @@ async fn old_database(folder: &Path) -> std::path::PathBuf {
 #[tokio::test]
 async fn an_old_home_keeps_its_reference_values() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&old_database(folder.path()).await).await.unwrap();
+    let store = Store::open(&Database::Sqlite(old_database(folder.path()).await)).await.unwrap();
     let (bank, shop) = ("bank".parse().unwrap(), "shop".parse().unwrap());
     let references = store.references(&shop).await.unwrap();
     let [reference] = references.as_slice() else { panic!("{references:?}") };

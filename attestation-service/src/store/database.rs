@@ -1,0 +1,190 @@
+//! Which database: `SQLite` in the home, or PostgreSQL, which several replicas may share. One set of queries serves both;
+//! what differs stands here and in the migrations.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Once;
+
+use serde::{Deserialize, Serialize};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyPool, ConnectOptions as _, Executor as _};
+use url::Url;
+
+use super::StoreError;
+
+/// How many connections a service holds.
+const CONNECTIONS: u32 = 8;
+
+/// A PostgreSQL database: `postgres://USER@HOST/NAME`, with the parameters of libpq. It carries no password.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "Url", into = "Url")]
+pub struct DatabaseUrl(Url);
+
+/// Why a URL names no database.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseUrlError {
+    /// It is no URL.
+    #[error("the database's URL is malformed")]
+    Malformed(#[from] url::ParseError),
+    /// It is of another database.
+    #[error("the database's URL begins with `{0}:`, only `postgres:` is known")]
+    Scheme(String),
+    /// It has a password in it, which command lines, process lists and settings would show.
+    #[error("the database's URL has a password in it; give that by PGPASSWORD or a file named by PGPASSFILE")]
+    Password,
+}
+
+impl TryFrom<Url> for DatabaseUrl {
+    type Error = DatabaseUrlError;
+
+    fn try_from(mut url: Url) -> Result<Self, DatabaseUrlError> {
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            return Err(DatabaseUrlError::Scheme(url.scheme().to_owned()));
+        }
+        let has = |name: &str| url.query_pairs().any(|(key, _)| key == name);
+        if url.password().is_some() || has("password") {
+            return Err(DatabaseUrlError::Password);
+        }
+        // The driver would go on in the clear with a server that speaks no TLS.
+        if !has("sslmode") && !has("ssl-mode") && !is_local(&url) {
+            url.query_pairs_mut().append_pair("sslmode", "verify-full");
+        }
+        Ok(Self(url))
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = DatabaseUrlError;
+
+    fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
+        Url::parse(text)?.try_into()
+    }
+}
+
+impl From<DatabaseUrl> for Url {
+    fn from(url: DatabaseUrl) -> Self {
+        url.0
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether the server is on this machine, by its address or a socket's folder.
+fn is_local(url: &Url) -> bool {
+    let by_parameter = url.query_pairs().find(|(key, _)| key == "host").map(|(_, host)| host.into_owned());
+    let host = by_parameter.or_else(|| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.is_empty()
+        || host == "localhost"
+        || ["/", "%2F", "%2f"].iter().any(|socket| host.starts_with(socket))
+        || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Where a service keeps its state.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Database {
+    /// A file of `SQLite`, one service's alone.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database, which several services may share.
+    Postgres(DatabaseUrl),
+}
+
+impl Database {
+    /// How a transaction that writes begins. One writes at a time, which makes the counting of seats exact and orders the
+    /// log; several decisions may share a transaction (`group.rs`).
+    pub(super) fn begin_write(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "BEGIN IMMEDIATE",
+            Self::Postgres(_) => "BEGIN; LOCK TABLE log_edge IN EXCLUSIVE MODE",
+        }
+    }
+
+    /// Whether others may write, too.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// Connects, makes the file where it is absent, and brings the schema up to date.
+    pub(super) async fn open(&self) -> Result<AnyPool, StoreError> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let pool = AnyPoolOptions::new().max_connections(CONNECTIONS);
+        match self {
+            Self::Sqlite(path) => {
+                let pool = pool
+                    .after_connect(|connection, _| {
+                        Box::pin(async move { connection.execute(SQLITE_SETTINGS).await.map(drop) })
+                    })
+                    .connect_with(AnyConnectOptions::from_url(&sqlite_url(path)?)?)
+                    .await?;
+                sqlx::migrate!("migrations/sqlite").run(&pool).await?;
+                Ok(pool)
+            }
+            Self::Postgres(url) => {
+                let pool = pool.connect_with(AnyConnectOptions::from_url(&url.0)?).await?;
+                sqlx::migrate!("migrations/postgres").run(&pool).await?;
+                Ok(pool)
+            }
+        }
+    }
+}
+
+/// Every connection's. `FULL`: what was answered outlives a loss of power.
+const SQLITE_SETTINGS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                               PRAGMA foreign_keys = ON";
+
+fn sqlite_url(path: &Path) -> Result<Url, StoreError> {
+    let unusable = || StoreError::Value("path of the database");
+    let path = std::path::absolute(path).map_err(|_| unusable())?;
+    let file = Url::from_file_path(path).map_err(|()| unusable())?;
+    Url::parse(&format!("sqlite://{}?mode=rwc", file.path())).map_err(|_| unusable())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_elsewhere_is_reached_by_verified_tls_unless_its_url_says_otherwise() {
+        for (given, kept) in [
+            ("postgres://vendor@db.example/sealift", "postgres://vendor@db.example/sealift?sslmode=verify-full"),
+            (
+                "postgres://vendor@db.example/sealift?sslmode=disable",
+                "postgres://vendor@db.example/sealift?sslmode=disable",
+            ),
+            ("postgres:///sealift?host=/run/pg", "postgres:///sealift?host=/run/pg"),
+            ("postgres:///sealift?host=db.example", "postgres:///sealift?host=db.example&sslmode=verify-full"),
+            ("postgresql://127.0.0.1:5433/sealift", "postgresql://127.0.0.1:5433/sealift"),
+            ("postgresql://[::1]/sealift", "postgresql://[::1]/sealift"),
+            ("postgresql://10.0.0.1/sealift", "postgresql://10.0.0.1/sealift?sslmode=verify-full"),
+            ("postgres://%2Frun%2Fpg/sealift", "postgres://%2Frun%2Fpg/sealift"),
+        ] {
+            assert_eq!(given.parse::<DatabaseUrl>().unwrap().to_string(), kept);
+        }
+    }
+
+    #[test]
+    fn a_url_with_a_password_or_of_another_database_is_refused() {
+        for given in ["postgres://vendor:secret@localhost/sealift", "postgres:///sealift?password=secret"] {
+            let error = given.parse::<DatabaseUrl>().unwrap_err();
+            assert!(matches!(error, DatabaseUrlError::Password));
+            assert!(!error.to_string().contains("secret"));
+        }
+        assert!(matches!("mysql://localhost/sealift".parse::<DatabaseUrl>(), Err(DatabaseUrlError::Scheme(_))));
+    }
+
+    #[tokio::test]
+    async fn a_database_file_may_have_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a b?c#d%41.db");
+        Database::Sqlite(path.clone()).open().await.unwrap().close().await;
+        assert!(path.exists());
+    }
+}
