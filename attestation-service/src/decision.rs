@@ -3,15 +3,18 @@
 
 use jiff::Timestamp;
 use launch_evidence::VerifiedEvidence;
-use release_protocol::{Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RuntimeData, Workload};
+use release_protocol::{
+    Attestation, DecisionBasis, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RuntimeData, Workload,
+};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::finding::{Finding, Stage};
 use crate::platform::Platform;
 use crate::policy::PolicyDecision;
 use crate::release::{Refusal, chain};
 use crate::service::Service;
-use crate::store::{AuditKind, LeaseOutcome, LeaseRequest};
+use crate::store::{AuditKind, LeaseOutcome, LeaseRequest, StoreError};
 
 /// What one attested guest asks for.
 pub(crate) struct Asked<'a> {
@@ -20,6 +23,8 @@ pub(crate) struct Asked<'a> {
     /// The lease that its key would hold.
     pub(crate) lease: LeaseId,
     pub(crate) evidence: &'a VerifiedEvidence,
+    /// What it showed.
+    pub(crate) attestation: Attestation,
     /// When the challenge that it answered had been issued.
     pub(crate) challenge_at: Timestamp,
     pub(crate) now: Timestamp,
@@ -96,7 +101,14 @@ impl Service {
         if !denied.is_empty() {
             return Err(No::Denied { stage: Stage::Platform, findings: denied });
         }
-        let (decision, policy) = self.ask_policy(asked, &license, &manifest).await?;
+        let policy_input = self.policy_input(asked, &license, &manifest).await?;
+        let input = digest_of(&policy_input)?;
+        let (decision, policy) = self.ask_policy(&manifest.product, policy_input.clone()).await?;
+        let basis = DecisionBasis { attestation: asked.attestation.clone(), policy_input };
+        let audit = json!({
+            "customer": license.customer, "measurement": asked.evidence.measurement().to_string(),
+            "evidence": asked.evidence.evidence_digest(), "claims": platform, "policy": policy, "input": input,
+        });
         let request = LeaseRequest {
             id: asked.lease.clone(),
             license: license.id.clone(),
@@ -107,10 +119,8 @@ impl Service {
             simulated: asked.evidence.is_simulated(),
             renewal: asked.renews(),
             challenge_at: asked.challenge_at,
-            audit: json!({
-                "measurement": asked.evidence.measurement().to_string(), "evidence": asked.evidence.evidence_digest(),
-                "policy": policy,
-            }),
+            audit,
+            basis: self.seal_basis(&asked.lease, &basis).map_err(Refusal::from)?,
         };
         match self.store.hold_lease(&request, asked.now).await? {
             LeaseOutcome::Held { lease, entry } => {
@@ -170,14 +180,7 @@ impl Service {
     }
 
     /// What the product's policy decides, and the policy's digest.
-    async fn ask_policy(
-        &self,
-        asked: &Asked<'_>,
-        license: &License,
-        manifest: &Registered,
-    ) -> Result<(PolicyDecision, String), No> {
-        let product = &manifest.product;
-        let input = self.policy_input(asked, license, manifest).await?;
+    async fn ask_policy(&self, product: &ProductName, input: Value) -> Result<(PolicyDecision, String), No> {
         let policy = self.policy(product).await?;
         let digest = policy.digest().to_owned();
         let decision = policy.evaluate_in_turn(input).await?.map_err(|error| {
@@ -231,7 +234,8 @@ impl Service {
         let reasons = Finding::messages(&findings);
         let body = json!({
             "stage": stage.name(), "reasons": reasons, "findings": findings, "lease": asked.lease,
-            "license": license.map(|license| &license.id), "manifest_digest": asked.workload.manifest_digest,
+            "license": license.map(|license| &license.id), "customer": license.map(|license| &license.customer),
+            "manifest_digest": asked.workload.manifest_digest,
             "measurement": asked.evidence.measurement().to_string(), "chip_id": asked.chip_id(),
             "evidence": asked.evidence.evidence_digest(), "simulated": asked.evidence.is_simulated(),
             "renewal": asked.renews(),
@@ -239,6 +243,11 @@ impl Service {
         let entry = self.store.record(AuditKind::Denied, &body, asked.now).await?;
         Err(Refusal::Denied { reasons, entry: Some(entry) })
     }
+}
+
+/// SHA-256 of the canonical JSON (RFC 8785), hexadecimal.
+fn digest_of(input: &Value) -> Result<String, Refusal> {
+    Ok(hex::encode(Sha256::digest(serde_json_canonicalizer::to_vec(input).map_err(StoreError::from)?)))
 }
 
 /// The names of the checks and how each ended; what they found stands in the claims.

@@ -7,6 +7,8 @@
 mod access;
 mod administration;
 pub mod api;
+mod backup;
+mod bundle;
 mod challenge;
 mod custody;
 mod decision;
@@ -29,6 +31,7 @@ mod token;
 mod verification;
 mod watch;
 
+pub use backup::{BackupError, Copied, back_up, restore};
 pub use custody::{CustodyError, MasterKey};
 pub use finding::{Finding, Stage};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};

@@ -84,7 +84,7 @@ impl Service {
         let mut bound = attestation.runtime_data.clone();
         bound.remove("license");
         let bound = Value::Object(bound);
-        let evidence = self.clone().verify_evidence(attestation, now).await?;
+        let (evidence, attestation) = self.clone().verify_evidence(attestation, now).await?;
         // Read before anything is decided: what changes meanwhile makes the guest renew.
         let news_since = runtime_data.workload.is_some().then(|| self.judged_again());
         let granted = match &runtime_data.workload {
@@ -92,7 +92,7 @@ impl Service {
             Some(workload) => {
                 let lease = LeaseId(guest.key().thumbprint());
                 let (runtime_data, evidence) = (&runtime_data, &evidence);
-                let asked = Asked { runtime_data, workload, lease, evidence, challenge_at, now };
+                let asked = Asked { runtime_data, workload, lease, evidence, attestation, challenge_at, now };
                 Some(self.decide(&asked).await?)
             }
         };
@@ -133,15 +133,17 @@ impl Service {
             let entry = self.store.record(AuditKind::Denied, &body, now).await?;
             return Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) });
         }
+        // Without one it has just been refused.
+        let lease = session.lease.clone().ok_or_else(unknown)?;
         let key = self.key_sealer.open(&sealed, path.to_string().as_bytes())?;
         let answer = jwe::encrypt(&key, &[guest(&session.tee_pubkey)?])?;
         let body = json!({
-            "resource": path.to_string(), "lease": session.lease, "license": session.license,
+            "resource": path.to_string(), "lease": lease, "license": session.license, "product": path.product,
             "manifest_digest": session.workload.map(|workload| workload.manifest_digest),
             "simulated": session.simulated,
         });
         // Nothing leaves without its entry.
-        self.store.record(AuditKind::KeyReleased, &body, now).await?;
+        self.store.record_release(&lease, body, now).await?;
         Ok(answer.to_json().map_err(crate::store::StoreError::from)?)
     }
 
@@ -184,22 +186,26 @@ impl Service {
 
     async fn verify_evidence(
         self: SharedService,
-        attestation: Attestation,
+        mut attestation: Attestation,
         now: Timestamp,
-    ) -> Result<VerifiedEvidence, Refusal> {
+    ) -> Result<(VerifiedEvidence, Attestation), Refusal> {
         let report_data = report_data(&attestation.runtime_data, &attestation.tee_evidence.additional_evidence)
             .map_err(|error| Refusal::Malformed(chain(&error)))?;
         let host_data = match &attestation.init_data {
             None => HostData::Zero,
             Some(init_data) => HostData::Sha256(host_data(init_data.body.as_bytes())),
         };
-        let primary = self.verification.complete(attestation.tee_evidence.primary_evidence, now).await?;
+        let primary = std::mem::take(&mut attestation.tee_evidence.primary_evidence);
+        attestation.tee_evidence.primary_evidence = self.verification.complete(primary, now).await?;
         let service = self.clone();
         // Public-key operations take about a millisecond: not on the runtime's own threads.
-        let judged = move || service.verification.judge(&primary, report_data, host_data, now);
-        let verified = tokio::task::spawn_blocking(judged).await?;
+        let judged = move || {
+            let primary = &attestation.tee_evidence.primary_evidence;
+            (service.verification.judge(primary, report_data, host_data, now), attestation)
+        };
+        let (verified, attestation) = tokio::task::spawn_blocking(judged).await?;
         match verified {
-            Some(Ok(evidence)) => Ok(evidence),
+            Some(Ok(evidence)) => Ok((evidence, attestation)),
             Some(Err(rejected)) => {
                 let reasons = reasons(&rejected);
                 let body = json!({"reasons": reasons, "stage": "evidence"});

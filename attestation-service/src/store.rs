@@ -5,6 +5,7 @@
 
 mod audit;
 mod database;
+mod evidence;
 mod group;
 mod image_key;
 mod lease;
@@ -20,6 +21,9 @@ mod reference;
 mod token;
 mod write;
 
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, ColumnIndex, Row as _};
@@ -30,6 +34,7 @@ use write::{Write, Writer};
 
 pub use audit::AuditEntry;
 pub(crate) use audit::{ACTOR, AuditKind};
+pub(crate) use database::lock;
 pub use database::{Database, DatabaseUrl, DatabaseUrlError};
 pub(crate) use image_key::KeyRegistration;
 pub(crate) use lease::{LeaseOutcome, LeaseRequest};
@@ -70,6 +75,9 @@ pub enum StoreError {
         /// By which name.
         name: String,
     },
+    /// Another service holds the database.
+    #[error("another service runs on this home's database")]
+    InUse,
     /// What was to be written shared a transaction that failed, or the service is stopping.
     #[error("the decision could not be written")]
     Writer,
@@ -84,14 +92,16 @@ pub struct Store {
     pool: AnyPool,
     writer: Writer,
     group: Group,
+    lock: Arc<Mutex<Option<File>>>,
 }
 
 impl Store {
     /// Opens the database, makes it where it is absent, and brings its schema up to date.
     pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        let lock = Arc::new(Mutex::new(database.lock()?));
         let pool = database.open().await?;
         let writer = Writer::new(database.clone(), pool.clone());
-        let store = Self { pool, group: Group::start(writer.clone()), writer };
+        let store = Self { pool, group: Group::start(writer.clone()), writer, lock };
         store.hash_old_entries().await?;
         store.ask_for_news().await?;
         Ok(store)
@@ -127,6 +137,7 @@ impl Store {
     /// Closes the database.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

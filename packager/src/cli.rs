@@ -94,6 +94,16 @@ pub(crate) enum Command {
     /// The audit log: what was released to whom.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Copy the service's database to a new file while the service runs; the copy's audit log is checked entry by entry.
+    Backup {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Put a copy in the place of the service's database, if it holds all that the service has signed.
+    Restore {
+        /// The file, as `backup` made it.
+        file: PathBuf,
+    },
     /// Saved launch evidence: what it says, and what a verifier says of it. Needs no service.
     #[command(subcommand)]
     Evidence(EvidenceCommand),

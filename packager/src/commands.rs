@@ -1,6 +1,7 @@
 //! One file a command, thin: settings in, use case, result out.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod demo;
 pub(crate) mod documentation;
 pub(crate) mod evidence;

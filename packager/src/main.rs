@@ -53,6 +53,8 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Policy(command) => return commands::policy::run(&home, command, console).await,
         Command::License(command) => commands::license::run(&home, command, console).await,
         Command::Lease(command) => commands::lease::run(&home, command, console).await,
+        Command::Backup { file } => commands::backup::run(&home, &file, console).await,
+        Command::Restore { file } => commands::backup::put_back(&home, &file, console).await,
         Command::Token(command) => commands::token::run(&home, command, console).await,
         Command::Audit(command) => commands::audit::run(&home, command, console).await,
         Command::Evidence(command) => commands::evidence::run(command, console),

@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use release_protocol::{EvidenceBundle, LeaseId};
 use serde::Deserialize;
 use transparency_log::{ConsistencyProof, Receipt};
 
@@ -17,6 +18,7 @@ pub(super) fn routes() -> Router<SharedService> {
         .route("/checkpoint", get(checkpoint))
         .route("/consistency", get(consistency))
         .route("/key", get(key))
+        .route("/leases/{lease}", get(lease))
         .route("/receipts/{entry}", get(receipt))
         .route("/tile/{*path}", get(tile))
 }
@@ -45,6 +47,13 @@ async fn key(State(service): State<SharedService>) -> impl IntoResponse {
 
 async fn receipt(State(service): State<SharedService>, Path(entry): Path<u64>) -> Result<Json<Receipt>, ApiError> {
     Ok(Json(service.receipt(entry).await?))
+}
+
+async fn lease(
+    State(service): State<SharedService>,
+    Path(lease): Path<String>,
+) -> Result<Json<EvidenceBundle>, ApiError> {
+    Ok(Json(service.evidence_bundle(&LeaseId(lease)).await?))
 }
 
 async fn tile(State(service): State<SharedService>, Path(path): Path<String>) -> Result<impl IntoResponse, ApiError> {

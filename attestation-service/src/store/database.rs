@@ -2,6 +2,7 @@
 //! what differs stands here and in the migrations.
 
 use std::fmt;
+use std::fs::{File, TryLockError};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -111,6 +112,14 @@ impl Database {
         matches!(self, Self::Postgres(_))
     }
 
+    /// Keeps other services away from a file, as long as what it gives lives.
+    pub(super) fn lock(&self) -> Result<Option<File>, StoreError> {
+        match self {
+            Self::Sqlite(path) => lock(path).map(Some),
+            Self::Postgres(_) => Ok(None),
+        }
+    }
+
     /// Connects, makes the file where it is absent, and brings the schema up to date.
     pub(super) async fn open(&self) -> Result<AnyPool, StoreError> {
         static DRIVERS: Once = Once::new();
@@ -133,6 +142,17 @@ impl Database {
                 Ok(pool)
             }
         }
+    }
+}
+
+/// Takes the lock of the database in this file. Guests that wait at one service would not hear of what another one wrote.
+pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
+    let unusable = |_| StoreError::Value("path of the database");
+    let lock = File::create(path.with_added_extension("lock")).map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
     }
 }
 

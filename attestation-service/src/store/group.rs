@@ -2,12 +2,13 @@
 //! one turn at the lock that replicas share, serves them all.
 
 use jiff::Timestamp;
+use release_protocol::LeaseId;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
 use super::audit::{AuditKind, append_said};
-use super::lease::{LeaseOutcome, LeaseRequest, decide};
+use super::lease::{LeaseOutcome, LeaseRequest, decide, release};
 use super::write::{Write, Writer};
 
 /// The most decisions of one transaction: the first of them waits for the last.
@@ -20,6 +21,7 @@ const WAITING: usize = 1024;
 enum Effect {
     Lease(Box<LeaseRequest>),
     Entry(AuditKind, Value),
+    Release(LeaseId, Value),
 }
 
 #[derive(Debug)]
@@ -63,6 +65,14 @@ impl Group {
     /// Appends an entry whose body says all that it should.
     pub(super) async fn entry(&self, kind: AuditKind, body: Value, now: Timestamp) -> Result<u64, StoreError> {
         match self.ask(Effect::Entry(kind, body), now).await? {
+            Outcome::Entry(number) => Ok(number),
+            Outcome::Lease(_) => Err(StoreError::Writer),
+        }
+    }
+
+    /// Records that a key is released under a lease.
+    pub(super) async fn release(&self, id: &LeaseId, body: Value, now: Timestamp) -> Result<u64, StoreError> {
+        match self.ask(Effect::Release(id.clone(), body), now).await? {
             Outcome::Entry(number) => Ok(number),
             Outcome::Lease(_) => Err(StoreError::Writer),
         }
@@ -123,6 +133,7 @@ async fn alone(writer: &Writer, effect: &Effect, now: Timestamp) -> Result<Outco
 async fn carry_out(transaction: &mut Write, effect: &Effect, now: Timestamp) -> Result<Outcome, StoreError> {
     match effect {
         Effect::Lease(request) => Ok(Outcome::Lease(decide(transaction, request, now).await?)),
+        Effect::Release(id, body) => Ok(Outcome::Entry(release(transaction, id, body.clone(), now).await?)),
         Effect::Entry(kind, body) => Ok(Outcome::Entry(append_said(transaction, *kind, body.clone(), now).await?)),
     }
 }

@@ -7,7 +7,9 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row as _};
 
 use super::audit::{AuditKind, append};
+use super::evidence::keep;
 use super::license::{LicenseRecord, later, license_in};
+use super::log::place;
 use super::platform::findings;
 use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
@@ -33,6 +35,8 @@ pub(crate) struct LeaseRequest {
     pub(crate) challenge_at: Timestamp,
     /// What the audit entry says besides.
     pub(crate) audit: Value,
+    /// What the decision rests on, sealed.
+    pub(crate) basis: Vec<u8>,
 }
 
 /// What came of it.
@@ -50,6 +54,11 @@ impl Store {
     /// Grants or renews a lease.
     pub(crate) async fn hold_lease(&self, request: &LeaseRequest, now: Timestamp) -> Result<LeaseOutcome, StoreError> {
         self.group.lease(request, now).await
+    }
+
+    /// Records that a key is released under a lease.
+    pub(crate) async fn record_release(&self, id: &LeaseId, body: Value, now: Timestamp) -> Result<u64, StoreError> {
+        self.group.release(id, body, now).await
     }
 
     /// Why nothing may be released under the lease at `now`; `None` when something may.
@@ -79,7 +88,8 @@ impl Store {
     pub(crate) async fn end_lease(&self, id: &LeaseId, reason: &str, now: Timestamp) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         let ended = sqlx::query(
-            "UPDATE lease SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL RETURNING license_id",
+            "UPDATE lease SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL \
+             RETURNING license_id, last_entry",
         )
         .bind(&id.0)
         .bind(millis(now))
@@ -87,8 +97,11 @@ impl Store {
         .fetch_optional(transaction.sql())
         .await?;
         if let Some(row) = ended {
-            let body = json!({"lease": id, "license": row.try_get::<&str, _>(0)?, "reason": reason});
-            append(&mut transaction, AuditKind::LeaseEnded, &body, now).await?;
+            let previous: Option<i64> = row.try_get(1)?;
+            let body =
+                json!({"lease": id, "license": row.try_get::<&str, _>(0)?, "reason": reason, "previous": previous});
+            let entry = append(&mut transaction, AuditKind::LeaseEnded, &body, now).await?;
+            link(&mut transaction, id, entry).await?;
         } else {
             let known = sqlx::query("SELECT 1 FROM lease WHERE id = $1").bind(&id.0).fetch_optional(transaction.sql());
             if known.await?.is_none() {
@@ -154,7 +167,7 @@ pub(super) async fn decide(
         let entry = row.try_get::<Option<i64>, _>("entry")?.map(u64::try_from).transpose();
         return Ok(LeaseOutcome::Held { lease, entry: entry.map_err(|_| StoreError::Value("audit sequence"))? });
     }
-    renew(transaction, request, &record, row.try_get("seat_until")?, now).await
+    renew(transaction, request, &record, &row, now).await
 }
 
 async fn grant(
@@ -190,18 +203,18 @@ async fn grant(
         .execute(transaction.sql())
         .await?;
     let entry = append(transaction, AuditKind::LeaseGranted, &audit_body(request, &json!({})), now).await?;
-    held(transaction, lease(record, &request.id, expires_at, now), entry).await
+    held(transaction, request, lease(record, &request.id, expires_at, now), entry).await
 }
 
 async fn renew(
     transaction: &mut Write,
     request: &LeaseRequest,
     record: &LicenseRecord,
-    seat_until: i64,
+    row: &AnyRow,
     now: Timestamp,
 ) -> Result<LeaseOutcome, StoreError> {
     // A lease that has lapsed gave its seat back: it must find a free one.
-    if seat_until <= millis(now)
+    if row.try_get::<i64, _>("seat_until")? <= millis(now)
         && let Some(full) = exhausted(transaction, request, record, now).await?
     {
         return Ok(full);
@@ -215,19 +228,56 @@ async fn renew(
         .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
         .execute(transaction.sql())
         .await?;
-    let entry = append(transaction, AuditKind::LeaseRenewed, &audit_body(request, &json!({})), now).await?;
-    held(transaction, lease(record, &request.id, expires_at, now), entry).await
+    let previous: Option<i64> = row.try_get("last_entry")?;
+    let body = audit_body(request, &json!({"previous": previous}));
+    let entry = append(transaction, AuditKind::LeaseRenewed, &body, now).await?;
+    held(transaction, request, lease(record, &request.id, expires_at, now), entry).await
 }
 
-/// Notes the entry with its lease, so that a repeated request gets the same receipt.
-async fn held(transaction: &mut Write, lease: Lease, entry: u64) -> Result<LeaseOutcome, StoreError> {
-    let number = i64::try_from(entry).map_err(|_| StoreError::Value("audit sequence"))?;
-    sqlx::query("UPDATE lease SET entry = $2 WHERE id = $1")
+/// Notes the entry with its lease, so that a repeated request gets the same receipt, and what the decision rests on.
+async fn held(
+    transaction: &mut Write,
+    request: &LeaseRequest,
+    lease: Lease,
+    entry: u64,
+) -> Result<LeaseOutcome, StoreError> {
+    sqlx::query("UPDATE lease SET entry = $2, last_entry = $2 WHERE id = $1")
         .bind(&lease.id.0)
-        .bind(number)
+        .bind(place(entry)?)
         .execute(transaction.sql())
         .await?;
+    keep(transaction, &lease.id, entry, &request.basis).await?;
     Ok(LeaseOutcome::Held { lease, entry: Some(entry) })
+}
+
+/// Makes an entry the newest one of its lease.
+async fn link(transaction: &mut Write, id: &LeaseId, entry: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE lease SET last_entry = $2 WHERE id = $1")
+        .bind(&id.0)
+        .bind(place(entry)?)
+        .execute(transaction.sql())
+        .await?;
+    Ok(())
+}
+
+/// Records that a key is released under a lease that lives.
+pub(super) async fn release(
+    transaction: &mut Write,
+    id: &LeaseId,
+    mut body: Value,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT last_entry FROM lease WHERE id = $1 AND ended_at IS NULL")
+        .bind(&id.0)
+        .fetch_optional(transaction.sql())
+        .await?
+        .ok_or_else(|| StoreError::Conflict("the lease has ended".to_owned()))?;
+    if let Some(members) = body.as_object_mut() {
+        members.insert("previous".to_owned(), row.try_get::<Option<i64>, _>(0)?.into());
+    }
+    let entry = append(transaction, AuditKind::KeyReleased, &body, now).await?;
+    link(transaction, id, entry).await?;
+    Ok(entry)
 }
 
 async fn exhausted(

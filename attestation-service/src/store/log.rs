@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use transparency_log::{
     CompactRange, ConsistencyProof, HASH_BYTES, Hash, InclusionProof, LeafIndex, NodeId, ProofError, TreeSize,
-    consistency_nodes, hash_leaf, inclusion_nodes,
+    consistency_nodes, hash_leaf, inclusion_nodes, root_nodes,
 };
 
 use super::audit::entry;
@@ -73,6 +73,23 @@ impl Store {
         Ok(())
     }
 
+    /// Hashes every entry again and holds the tree that they make against the one that is kept.
+    pub(crate) async fn verify_log(&self) -> Result<CompactRange, StoreError> {
+        let kept = self.log_range().await?;
+        let mut range = CompactRange::default();
+        while range.size() < kept.size() {
+            let first = LeafIndex::try_from(range.size().get()).map_err(|_| StoreError::Value("audit sequence"))?;
+            let leaves = self.log_entries(first, u16::MAX >> 6).await?;
+            if leaves.is_empty() {
+                return Err(StoreError::Value("audit sequence"));
+            }
+            for leaf in leaves {
+                range.append(hash_leaf(&leaf)).map_err(ProofError::from)?;
+            }
+        }
+        if range == kept { Ok(range) } else { Err(StoreError::Value("audit entry")) }
+    }
+
     /// The tree as it is: its size and what its root is made of.
     pub(crate) async fn log_range(&self) -> Result<CompactRange, StoreError> {
         read_range(&sqlx::query("SELECT size, edge FROM log_edge").fetch_one(&self.pool).await?)
@@ -110,6 +127,12 @@ impl Store {
     pub(crate) async fn consistency_proof(&self, old: TreeSize, new: TreeSize) -> Result<ConsistencyProof, StoreError> {
         let nodes = self.log_nodes(&consistency_nodes(old, new)?).await?;
         Ok(ConsistencyProof::new(&nodes, old, new)?)
+    }
+
+    /// The root of the tree as it was at this size.
+    pub(crate) async fn log_root(&self, size: TreeSize) -> Result<Hash, StoreError> {
+        let nodes = self.log_nodes(&root_nodes(size)).await?;
+        Ok(transparency_log::root(&nodes, size).map_err(ProofError::from)?)
     }
 
     async fn log_nodes(&self, nodes: &[NodeId]) -> Result<HashMap<NodeId, Hash>, StoreError> {

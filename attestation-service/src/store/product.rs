@@ -102,6 +102,13 @@ impl Store {
         if changed.rows_affected() == 0 {
             return Err(StoreError::Unknown { kind: "product", name: name.to_string() });
         }
+        if let Some(source) = source {
+            sqlx::query("INSERT INTO policy_source (digest, source) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(policy_digest(source))
+                .bind(source)
+                .execute(transaction.sql())
+                .await?;
+        }
         let body = json!({"product": name, "policy": source.map_or_else(|| "default".to_owned(), policy_digest)});
         append(&mut transaction, AuditKind::PolicyChanged, &body, now).await?;
         transaction.commit().await?;

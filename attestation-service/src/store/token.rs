@@ -23,6 +23,17 @@ impl Store {
         insert(&self.pool, &new, now).await
     }
 
+    /// Keeps an administrator's token that was made before the database, if the database knows of none.
+    pub async fn adopt_api_token(&self, name: &str, token: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let known = sqlx::query("SELECT 1 FROM api_token LIMIT 1").fetch_optional(transaction.sql()).await?;
+        if known.is_none() {
+            let new = NewToken { name: name.to_owned(), role: Role::Admin, expires_at: None };
+            keep(transaction.sql(), token, &new, now).await?;
+        }
+        transaction.commit().await
+    }
+
     /// Makes a token that somebody asked for.
     pub(crate) async fn issue_api_token(
         &self,
@@ -100,6 +111,17 @@ async fn insert<'e>(
     let mut random = Zeroizing::new([0; 32]);
     rand::fill(random.as_mut_slice()).map_err(|_| StoreError::Value("random source"))?;
     let token = Zeroizing::new(format!("sealift_{}", URL_SAFE_NO_PAD.encode(random.as_slice())));
+    keep(executor, &token, new, now).await?;
+    Ok(token)
+}
+
+/// Keeps a token's hash.
+async fn keep<'e>(
+    executor: impl Executor<'e, Database = Any>,
+    token: &str,
+    new: &NewToken,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO api_token (id, hash, name, role, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(uuid::Uuid::now_v7().to_string())
         .bind(Sha256::digest(token.as_bytes()).as_slice())
@@ -116,7 +138,7 @@ async fn insert<'e>(
                 error.into()
             }
         })?;
-    Ok(token)
+    Ok(())
 }
 
 fn role(row: &AnyRow) -> Result<Role, StoreError> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod binding;
+mod bundle;
 pub mod guest;
 mod lease;
 mod license;
@@ -14,6 +15,9 @@ mod obligation;
 mod problem;
 
 pub use binding::{BindingError, host_data, report_data};
+pub use bundle::{
+    BundledAttestation, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, MAX_EVIDENCE_BUNDLE_BYTES,
+};
 pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
 pub use lease::{Lease, LeaseId, LeaseNews, LeaseState};
 pub use license::{LICENSE_TYP, License, LicenseError, LicenseFile, LicenseId, ServiceAddress};

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use attestation_service::{Service, ServiceOptions, serve};
+use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, StoreError, serve};
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jiff::Timestamp;
 use launch_evidence::simulated::SimulatedPlatform;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
 use crate::home::VendorHome;
@@ -23,9 +24,8 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     let simulated_roots = simulated_roots(home, &args)?;
     let files = home.service();
     let options = ServiceOptions { settings: settings.clone(), simulated_roots, clock: Timestamp::now };
-    let service = Service::open(&files, options)
-        .await
-        .or_fail(ExitCode::Other, || format!("cannot open the service's files in `{}`", home.directory().display()))?;
+    let service = Service::open(&files, options).await.map_err(|error| cannot_open(home, &error))?;
+    adopt_admin_token(home, &service).await?;
     let listen = args.listen.unwrap_or(settings.listen);
     let server = serve(&files, Arc::new(service), listen)
         .await
@@ -42,6 +42,29 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     console.say("stopping");
     server.stop().await;
     Ok(())
+}
+
+fn cannot_open(home: &VendorHome, error: &ServiceError) -> Failure {
+    let failure = Failure::other(format!("cannot open the service's files in `{}`", home.directory().display()));
+    let hint = match error {
+        ServiceError::LogHead(LogHeadError::Shrunk { .. } | LogHeadError::Forked { .. }) => {
+            "put the newest database back (`sealift restore`); customers hold receipts of what this one lacks"
+        }
+        ServiceError::Store(StoreError::InUse) => "stop the other one; several services need PostgreSQL (`--database`)",
+        _ => return failure.caused_by(error),
+    };
+    failure.caused_by(error).hint(hint)
+}
+
+/// A database that knows of no token yet learns of the home's own: it was made apart from the home.
+async fn adopt_admin_token(home: &VendorHome, service: &Service) -> Result<(), Failure> {
+    let path = home.admin_token_path();
+    let Ok(token) = std::fs::read_to_string(&path).map(Zeroizing::new) else { return Ok(()) };
+    service
+        .store()
+        .adopt_api_token("first-admin", token.trim_end(), Timestamp::now())
+        .await
+        .or_fail(ExitCode::Other, || format!("cannot keep the admin token `{}`", path.display()))
 }
 
 fn simulated_roots(home: &VendorHome, args: &ServeArgs) -> Result<Vec<Vec<u8>>, Failure> {

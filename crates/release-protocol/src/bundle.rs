@@ -1,0 +1,59 @@
+//! Evidence bundles: everything that one lease rests on in one file, for whoever has to be shown it later. Types only: the
+//! service makes them, `sealift audit verify` judges them offline.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use transparency_log::{ConsistencyProof, Receipt, SignedCheckpoint, VerifierKey};
+
+use crate::lease::LeaseId;
+use crate::message::Attestation;
+
+/// What [`EvidenceBundle::format`] says.
+pub const EVIDENCE_BUNDLE_FORMAT: &str = "sealift-evidence-bundle/1";
+/// The longest bundle that is read, in bytes of JSON.
+pub const MAX_EVIDENCE_BUNDLE_BYTES: u64 = 64 << 20;
+
+/// What one lease rests on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceBundle {
+    /// [`EVIDENCE_BUNDLE_FORMAT`].
+    pub format: String,
+    /// Whose evidence it is.
+    pub lease: LeaseId,
+    /// The log's key as the service names it; whoever judges brings its own.
+    pub log_key: VerifierKey,
+    /// The key that licences are signed with (SPKI, PEM), likewise.
+    pub license_key: String,
+    /// The log as it was when the lease was granted.
+    pub granted: SignedCheckpoint,
+    /// That the log of `entries` extends that one.
+    pub consistency: ConsistencyProof,
+    /// Every entry of the lease, oldest first, each proven against the same, newest checkpoint. Each names the one before it
+    /// as `previous`.
+    pub entries: Vec<Receipt>,
+    /// What the guest showed when the lease was granted, and when it was last renewed.
+    pub attestations: Vec<BundledAttestation>,
+    /// The sources of the policies that decided.
+    pub policies: Vec<String>,
+}
+
+/// What a guest showed for one decision.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundledAttestation {
+    /// The number of the decision's entry.
+    pub entry: u64,
+    /// What the decision rested on.
+    #[serde(flatten)]
+    pub basis: DecisionBasis,
+}
+
+/// What one decision rested on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct DecisionBasis {
+    /// As the guest sent it, with the endorsement that the service added where it lacked one.
+    pub attestation: Attestation,
+    /// What the policy was asked. Its entry has the digest of this as `input`.
+    pub policy_input: Value,
+}
