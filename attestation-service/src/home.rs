@@ -21,6 +21,7 @@ use launch_evidence::Requirements;
 use crate::custody::{CustodyError, MasterKey};
 use crate::endorsement::EndorsementSettings;
 use crate::limits::LimitSettings;
+use crate::witness::LogSettings;
 
 /// Why a home cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +83,22 @@ pub struct ServiceSettings {
     /// How much anybody may ask.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitSettings,
+    /// Who witnesses the audit log.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub log: LogSettings,
 }
 
 impl ServiceSettings {
     /// The settings of a service that listens at `listen` and is reached at `url`; everything else as by default.
     pub fn new(listen: SocketAddr, url: Url) -> Self {
-        Self { listen, url, admin_url: None, evidence: EvidenceSettings::default(), limits: LimitSettings::default() }
+        Self {
+            listen,
+            url,
+            admin_url: None,
+            evidence: EvidenceSettings::default(),
+            limits: LimitSettings::default(),
+            log: LogSettings::default(),
+        }
     }
 }
 

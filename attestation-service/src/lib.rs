@@ -27,6 +27,7 @@ mod store;
 mod token;
 mod verification;
 mod watch;
+mod witness;
 
 pub use custody::{CustodyError, MasterKey};
 pub use finding::{Finding, Stage};
@@ -37,3 +38,4 @@ pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRu
 pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy};
 pub use service::{Service, ServiceError, ServiceOptions};
 pub use store::{AuditEntry, Store, StoreError};
+pub use witness::{LogSettings, WitnessSettings};

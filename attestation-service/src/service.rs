@@ -21,6 +21,7 @@ use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
 use crate::verification::Verification;
 use crate::watch::Changes;
+use crate::witness::Witnessing;
 
 /// What the service could not do for a reason that is not the caller's.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,12 @@ pub enum ServiceError {
     /// The base64 of a key that is not 32 bytes, or a name that is none.
     #[error("{0}")]
     BadRequest(String),
+    /// The cosignatures of witnesses do not go into one note.
+    #[error("the witnesses' cosignatures could not be put together")]
+    Cosignatures(#[source] transparency_log::WitnessAnswerError),
+    /// The client of the audit log's witnesses cannot be set up.
+    #[error("witnesses of the audit log cannot be asked")]
+    WitnessClient(#[source] reqwest::Error),
     /// A task of the runtime was lost.
     #[error("a background task failed")]
     Task(#[from] tokio::task::JoinError),
@@ -85,6 +92,7 @@ pub struct Service {
     pub(crate) tokens: TokenIssuer,
     pub(crate) license_key: SigningKey,
     pub(crate) log_signer: transparency_log::NoteSigner,
+    pub(crate) witnessing: Witnessing,
     pub(crate) key_sealer: Sealer,
     pub(crate) verification: Verification,
     pub(crate) address: ServiceAddress,
@@ -104,6 +112,7 @@ impl Service {
         let allows_simulated = !options.simulated_roots.is_empty();
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         let log_signer = home.log_signer(&options.settings.url)?;
+        let witnessing = Witnessing::new(home, &options.settings.log, &log_signer.verifier_key())?;
         Ok(Self {
             store,
             challenger: Challenger::new(&master)?,
@@ -115,6 +124,7 @@ impl Service {
                 log_key: Some(log_signer.verifier_key()),
             },
             log_signer,
+            witnessing,
             key_sealer: master.sealer("image keys")?,
             verification,
             allows_simulated,

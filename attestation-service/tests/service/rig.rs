@@ -11,7 +11,8 @@ use attestation_service::api::{
     IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Reference, ReferenceValue, SealedManifest,
 };
 use attestation_service::{
-    AuditEntry, EvidenceSettings, Home, LimitSettings, Server, Service, ServiceOptions, ServiceSettings, serve,
+    AuditEntry, EvidenceSettings, Home, LimitSettings, LogSettings, Server, Service, ServiceOptions, ServiceSettings,
+    serve,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -167,8 +168,13 @@ impl Rig {
 
     /// Stops the service and starts it again from its files.
     pub(crate) async fn restart(&mut self) {
+        self.restart_witnessed(LogSettings::default()).await;
+    }
+
+    /// The same, with these witnesses of its log.
+    pub(crate) async fn restart_witnessed(&mut self, log: LogSettings) {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = settings(listen, offline());
+        let settings = ServiceSettings { log, ..settings(listen, offline()) };
         let options = ServiceOptions { settings, simulated_roots: vec![platform().ark_der().to_vec()], clock };
         self.service.store().close().await;
         self.service = Arc::new(Service::open(&self.home, options).await.unwrap());
