@@ -12,10 +12,10 @@ use transparency_log::{
 };
 
 /// When it says that it saw a checkpoint, in seconds of Unix time.
-pub const WITNESSED_AT: u64 = 1_790_000_000;
+pub(crate) const WITNESSED_AT: u64 = 1_790_000_000;
 
 /// A witness that runs.
-pub struct TestWitness {
+pub(crate) struct TestWitness {
     key: VerifierKey,
     port: u16,
     state: Arc<Mutex<State>>,
@@ -33,7 +33,7 @@ struct State {
 
 impl TestWitness {
     /// A witness of the log with this key.
-    pub fn start(name: &str, log: VerifierKey) -> Self {
+    pub(crate) fn start(name: &str, log: VerifierKey) -> Self {
         let cosigner = Cosigner::generate(name.parse().expect("name")).expect("key");
         let key = cosigner.verifier_key();
         let state =
@@ -45,38 +45,38 @@ impl TestWitness {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 // A client that goes away in the middle is none of its business.
-                let _ = serve(stream, &shared);
+                let _ = serve(&stream, &shared);
             }
         });
         Self { key, port, state }
     }
 
-    pub fn key(&self) -> &VerifierKey {
+    pub(crate) fn key(&self) -> &VerifierKey {
         &self.key
     }
 
     /// The submission prefix.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/w/1", self.port)
     }
 
     /// The size that it cosigned last.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.state.lock().expect("state").size.get()
     }
 
     /// The statuses that it answered with, in order.
-    pub fn answers(&self) -> Vec<u16> {
+    pub(crate) fn answers(&self) -> Vec<u16> {
         self.state.lock().expect("state").answers.clone()
     }
 
     /// From now on it fails, or works again.
-    pub fn set_away(&self, is_away: bool) {
+    pub(crate) fn set_away(&self, is_away: bool) {
         self.state.lock().expect("state").is_away = is_away;
     }
 }
 
-fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -103,8 +103,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     state.answers.push(status);
     let media_type = if status == 409 { "text/x.tlog.size" } else { "text/plain" };
     let length = answer.len();
-    let head = format!("HTTP/1.1 {status} -\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-    (&stream).write_all(format!("{head}{answer}").as_bytes())
+    let head = format!(
+        "HTTP/1.1 {status} -\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(format!("{head}{answer}").as_bytes())
 }
 
 /// The parts of a request: the old size, the proof, the checkpoint.
