@@ -112,7 +112,9 @@ impl Service {
         let allows_simulated = !options.simulated_roots.is_empty();
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         let log_signer = home.log_signer(&options.settings.url)?;
+        let metrics = Metrics::default();
         let witnessing = Witnessing::new(home, &options.settings.log, &log_signer.verifier_key())?;
+        metrics.cosigned(witnessing.newest().map_or(0, |newest| newest.unverified().size.get()));
         Ok(Self {
             store,
             challenger: Challenger::new(&master)?,
@@ -130,7 +132,7 @@ impl Service {
             allows_simulated,
             changes: Changes::new(),
             limits: options.settings.limits,
-            metrics: Metrics::default(),
+            metrics,
             policies: Mutex::new(HashMap::new()),
             clock: options.clock,
         })

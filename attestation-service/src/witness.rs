@@ -249,6 +249,7 @@ impl Service {
         }
         if answers.len() >= self.witnessing.known.quorum() {
             self.witnessing.keep(cosigned)?;
+            self.metrics.cosigned(size.get());
         }
         Ok(answers.len())
     }

@@ -59,8 +59,9 @@ pub(crate) enum ReceiptCommand {
         #[command(flatten)]
         witnesses: WitnessArgs,
     },
-    /// Put a receipt under the newest checkpoint that witnesses cosigned, which the service is asked for. What comes with a
-    /// lease is too new to be cosigned.
+    /// Put a receipt under the newest checkpoint that witnesses cosigned.
+    ///
+    /// The service is asked for it. A receipt that comes with a lease is too new to be cosigned.
     Refresh {
         /// The receipt; it is replaced.
         file: PathBuf,

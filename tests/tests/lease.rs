@@ -60,6 +60,31 @@ async fn a_guest_whose_clock_is_slowed_by_its_host_stops_at_its_next_renewal() {
     vendor.assert_nothing_left();
 }
 
+/// As licences were before there was a log: nothing is refused, and the shim says what that costs.
+#[tokio::test]
+async fn under_a_licence_without_a_log_key_a_jump_goes_unseen_and_the_shim_says_so() {
+    let Scene { mut vendor, sealed, scratch, .. } = Scene::set().await;
+    let (_, license) = vendor.license(PRODUCT, &["--lease", "3s", "--grace", "10m"]);
+    let typ = "sealift-license+jwt";
+    let token = fs::read_to_string(license).unwrap();
+    let mut claims: Value = jose::jws::decode_unverified(token.trim(), typ).unwrap().claims().unwrap();
+    assert!(claims["service"].as_object_mut().unwrap().remove("log_key").is_some());
+    let key = fs::read_to_string(vendor.home().join("service/license.key")).unwrap();
+    let key = jose::signing::SigningKey::from_pkcs8_pem(&key).unwrap();
+    let old = scratch.path().join("old.jwt");
+    fs::write(&old, jose::jws::sign(typ, &claims, &key).unwrap()).unwrap();
+
+    let (mut child, stdout) = start_waiting(&vendor, &sealed, &old.display().to_string(), "embedded");
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    wait_for_words(&mut stderr, "the licence names no log key: nothing but this machine's own clock bounds the lease");
+    vendor.stop_service();
+    wait_for_words(&mut stderr, "the workload can go on for");
+    vendor.serve_ahead(3);
+    wait_for_words(&mut stderr, "the lease is renewed");
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(finish(child, stdout).0, 0);
+}
+
 #[tokio::test]
 async fn a_workload_that_does_not_listen_is_killed_and_leaves_nothing() {
     let Scene { vendor, sealed, scratch: _scratch, .. } = Scene::set().await;

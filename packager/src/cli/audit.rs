@@ -32,8 +32,9 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         witnesses: WitnessArgs,
     },
-    /// Write the whole log, checked, to a new directory that C2SP tools read (tlog-tiles). The newest checkpoint that
-    /// witnesses cosigned goes beside it, as `checkpoint.cosigned`.
+    /// Write the whole log, checked, to a new directory that C2SP tools read (tlog-tiles).
+    ///
+    /// The newest checkpoint that witnesses cosigned goes beside it, as `checkpoint.cosigned`.
     Export {
         /// The directory.
         #[arg(value_name = "DIR")]
