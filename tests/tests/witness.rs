@@ -37,12 +37,16 @@ fn serve_with(vendor: &mut Vendor, witnesses: &[TestWitness]) {
     vendor.serve();
 }
 
-fn wait_until_all_have_seen(size: u64, witnesses: &[TestWitness]) {
+fn wait_for(condition: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_mins(1);
-    while witnesses.iter().any(|witness| witness.size() < size) {
+    while !condition() {
         assert!(Instant::now() < until, "waited for a minute");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+fn wait_until_all_have_seen(size: u64, witnesses: &[TestWitness]) {
+    wait_for(|| witnesses.iter().all(|witness| witness.size() >= size));
 }
 
 fn log_size(vendor: &Vendor) -> u64 {
@@ -70,11 +74,7 @@ async fn a_receipt_of_a_witnessed_log_is_held_against_its_witnesses_on_both_side
     // What comes with a lease is too new.
     shim("verify", &["--witness", &one]).failed(4, "0 of the witnesses signed; 1 have to");
     wait_until_all_have_seen(log_size(&scene.vendor), &witnesses);
-    let refreshed = || shim("refresh", &[]).code == 0;
-    let until = Instant::now() + Duration::from_mins(1);
-    while !refreshed() {
-        assert!(Instant::now() < until, "waited for a minute");
-    }
+    wait_for(|| shim("refresh", &[]).code == 0);
     let said = shim("verify", &["--witness", &one, "--witness", &two]).succeeded();
     assert!(said.stdout.contains("cosigned by two.example/w"), "{}", said.stdout);
     assert!(said.stdout.contains("lease_granted"), "{}", said.stdout);
@@ -124,4 +124,38 @@ async fn a_log_without_witnesses_says_so() {
     let export = scene.scratch.path().join("export");
     scene.vendor.sealift(["audit", "export", &export.display().to_string()]).succeeded();
     assert!(!export.join("checkpoint.cosigned").exists());
+}
+
+#[test]
+fn an_old_copy_of_the_database_is_found_out_by_what_witnesses_have_seen() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut vendor = Vendor::start(scratch.path(), &["recipe"]);
+    let witnesses = witnesses(&vendor);
+    vendor.stop_service();
+    let files = ["sealift.db", "sealift.db-wal", "sealift.db-shm"].map(|name| vendor.home().join("service").join(name));
+    let saved: Vec<Option<Vec<u8>>> = files.iter().map(|file| fs::read(file).ok()).collect();
+    serve_with(&mut vendor, &witnesses);
+    vendor.license("recipe", &[]);
+    wait_until_all_have_seen(log_size(&vendor), &witnesses);
+    // The answers of the witnesses are out; the service keeps them before it asks again.
+    let kept = vendor.home().join("service/log.cosigned");
+    let size = log_size(&vendor).to_string();
+    wait_for(|| fs::read_to_string(&kept).is_ok_and(|note| note.lines().nth(1) == Some(&size)));
+
+    vendor.stop_service();
+    for (file, saved) in files.iter().zip(saved) {
+        match saved {
+            Some(bytes) => fs::write(file, bytes).unwrap(),
+            None => drop(fs::remove_file(file)),
+        }
+    }
+    vendor.serve();
+    wait_for(|| vendor.service_log().contains("an old copy of the database is being served"));
+    let export = scratch.path().join("export").display().to_string();
+    vendor.sealift(["audit", "export", &export]).failed(4, "it is not the one that witnesses cosigned");
+    // Receipts hold as ever, under what is there.
+    let receipt = scratch.path().join("receipt.json").display().to_string();
+    vendor.sealift(["audit", "prove", "1", "--file", &receipt]).succeeded();
+    let witness = witnesses[0].key().to_string();
+    vendor.sealift(["audit", "verify", &receipt, "--witness", &witness]).failed(4, "proves nothing");
 }

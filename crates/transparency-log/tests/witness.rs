@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
 use transparency_log::{
     Checkpoint, CheckpointError, Cosigner, MemoryTree, NoteError, NoteSigner, Receipt, ReceiptError, SignedCheckpoint,
     TreeSize, VerifierKey, WitnessAnswerError, Witnesses, add_checkpoint_request, witness_size,
@@ -204,4 +205,17 @@ fn a_receipt_says_who_witnessed_it_and_is_refused_without_those_that_are_asked_f
     receipt.checkpoint.cosign(&witness, 9).unwrap();
     assert_eq!(receipt.verify_witnessed(&key, &asked).unwrap().cosignatures[0].at_seconds, 9);
     assert!(receipt.verify(&key).unwrap().cosignatures.is_empty(), "nobody was asked for");
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_answers_are_no_panic_and_no_cosignature(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "(\u{2014} [a-z.]{1,9} [A-Za-z0-9+/]{0,99}={0,2}\n){0,3}",
+    ) {
+        let mut checkpoint: SignedCheckpoint = COSIGNED.parse().unwrap();
+        for answer in [bytes.as_slice(), text.as_bytes()] {
+            prop_assert!(checkpoint.add_cosignature(answer, &key(WITNESS)).is_err());
+        }
+        let _ = witness_size(&bytes);
+    }
 }
