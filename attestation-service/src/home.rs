@@ -22,6 +22,7 @@ use crate::custody::{CustodyError, MasterKey};
 use crate::endorsement::EndorsementSettings;
 use crate::limits::LimitSettings;
 use crate::store::{Database, DatabaseUrl};
+use crate::witness::LogSettings;
 
 /// Why a home cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,9 @@ pub struct ServiceSettings {
     /// How much anybody may ask.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitSettings,
+    /// Who witnesses the audit log.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub log: LogSettings,
 }
 
 impl ServiceSettings {
@@ -98,6 +102,7 @@ impl ServiceSettings {
             database: None,
             evidence: EvidenceSettings::default(),
             limits: LimitSettings::default(),
+            log: LogSettings::default(),
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    refresh: JoinHandle<()>,
+    refresh: JoinHandle<((), ())>,
     service: SharedService,
 }
 
@@ -68,8 +68,9 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address: listen, source })?;
     let (stop, stopped) = watch::channel(false);
     let fresh = Arc::clone(&service);
-    let refresh = tokio::spawn(async move { fresh.keep_endorsements_fresh().await });
     tokio::spawn(Arc::clone(&service).hear_of_replicas());
+    let witnessed = Arc::clone(&service).keep_witnessed();
+    let refresh = tokio::spawn(async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed) });
     let connections = service.limits.connections;
     let router = router(Arc::clone(&service));
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));

@@ -30,6 +30,7 @@ mod store;
 mod token;
 mod verification;
 mod watch;
+mod witness;
 
 pub use backup::{BackupError, Copied, back_up, restore};
 pub use custody::{CustodyError, MasterKey};
@@ -42,3 +43,4 @@ pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRu
 pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy};
 pub use service::{Service, ServiceError, ServiceOptions};
 pub use store::{AuditEntry, Database, DatabaseUrl, DatabaseUrlError, Store, StoreError};
+pub use witness::{LogSettings, WitnessSettings};

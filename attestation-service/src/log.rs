@@ -30,7 +30,13 @@ impl Service {
         Ok(checkpoint)
     }
 
-    /// The receipt of the entry with this number.
+    /// The newest checkpoint that enough witnesses cosigned.
+    pub fn cosigned_checkpoint(&self) -> Result<SignedCheckpoint, ServiceError> {
+        let unknown = || StoreError::Unknown { kind: "checkpoint", name: "cosigned".to_owned() };
+        Ok(self.witnessing.newest().ok_or_else(unknown)?)
+    }
+
+    /// The receipt of the entry with this number; under the checkpoint that witnesses cosigned, where the entry is in that.
     pub async fn receipt(&self, entry: u64) -> Result<Receipt, ServiceError> {
         let unknown = || StoreError::Unknown { kind: "audit entry", name: entry.to_string() };
         // Entries are counted from 1, leaves from 0.
@@ -42,10 +48,28 @@ impl Service {
             return Err(unknown().into());
         }
         let bytes = self.store.log_entries(index, 1).await?.pop().ok_or_else(unknown)?;
+        if let Some(cosigned) =
+            self.witnessing.newest().filter(|cosigned| index.get() < cosigned.unverified().size.get())
+        {
+            match self.receipt_under(bytes.clone(), index, cosigned).await {
+                Ok(receipt) => return Ok(receipt),
+                Err(error) => tracing::error!(%error, entry, "the log is not the one that witnesses cosigned"),
+            }
+        }
+        self.receipt_under(bytes, index, checkpoint).await
+    }
+
+    async fn receipt_under(
+        &self,
+        entry: Vec<u8>,
+        index: LeafIndex,
+        checkpoint: SignedCheckpoint,
+    ) -> Result<Receipt, ServiceError> {
+        let head = checkpoint.unverified();
         let proof = self.store.inclusion_proof(index, head.size).await?;
         // An entry that somebody changed in the database proves nothing, and must not look as if it did.
-        proof.verify(hash_leaf(&bytes), index, head.size, &head.root).map_err(StoreError::from)?;
-        Ok(Receipt { entry: bytes, index, proof, checkpoint })
+        proof.verify(hash_leaf(&entry), index, head.size, &head.root).map_err(StoreError::from)?;
+        Ok(Receipt { entry, index, proof, checkpoint })
     }
 
     /// The proof that the log of `new` entries extends that of `old`.

@@ -15,6 +15,11 @@ impl Home {
         self.service_directory().join("log.pub")
     }
 
+    /// The newest checkpoint that witnesses cosigned.
+    pub(crate) fn cosigned_checkpoint_path(&self) -> PathBuf {
+        self.service_directory().join("log.cosigned")
+    }
+
     /// The audit log's verifier key.
     pub fn log_verifier_key(&self) -> Result<VerifierKey, HomeError> {
         let path = self.log_verifier_path();

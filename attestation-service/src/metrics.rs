@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     pub(crate) rate_limited: Counter,
     /// Requests that were refused since too many were being answered.
     pub(crate) overloaded: Counter,
+    /// The size of the newest checkpoint that witnesses cosigned.
+    cosigned_entries: AtomicU64,
 }
 
 /// One counter.
@@ -87,6 +89,10 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn cosigned(&self, entries: u64) {
+        self.cosigned_entries.store(entries, Ordering::Relaxed);
+    }
+
     pub(crate) fn attested(&self, outcome: Outcome) {
         let position = OUTCOMES.iter().position(|(known, _)| *known == outcome);
         if let Some(counter) = position.and_then(|position| self.attestations.get(position)) {
@@ -117,12 +123,14 @@ impl Metrics {
         for ((_, outcome), counter) in OUTCOMES.iter().zip(&self.attestations) {
             writeln!(text, "{ATTESTATIONS}{{outcome=\"{outcome}\"}} {}", counter.load(Ordering::Relaxed))?;
         }
+        let cosigned = self.cosigned_entries.load(Ordering::Relaxed);
         for (name, kind, help, value) in [
             ("sealift_key_releases_total", "counter", "Keys released.", self.key_releases.get()),
             ("sealift_rate_limited_total", "counter", "Requests refused by address.", self.rate_limited.get()),
             ("sealift_overloaded_total", "counter", "Requests refused under load.", self.overloaded.get()),
             ("sealift_leases_live", "gauge", "Leases that live.", gauges.leases_live),
             ("sealift_audit_entries", "gauge", "Entries of the audit log.", gauges.audit_entries),
+            ("sealift_audit_entries_cosigned", "gauge", "Entries that witnesses cosigned.", cosigned),
         ] {
             head(&mut text, name, kind, help)?;
             writeln!(text, "{name} {value}")?;
@@ -149,6 +157,7 @@ mod tests {
         metrics.answered("/\"evil\"\n", 404);
         metrics.answered("/", 999);
         metrics.attested(Outcome::SeatsExhausted);
+        metrics.cosigned(5);
         let text = metrics.text(gauges).unwrap();
         assert_eq!(text.lines().count(), lines);
         for line in [
@@ -158,6 +167,7 @@ mod tests {
             "sealift_attestations_total{outcome=\"seats_exhausted\"} 1",
             "sealift_leases_live 3",
             "sealift_audit_entries 9",
+            "sealift_audit_entries_cosigned 5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -22,6 +22,7 @@ use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
 use crate::verification::Verification;
 use crate::watch::Stopping;
+use crate::witness::Witnessing;
 
 /// What the service could not do for a reason that is not the caller's.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,12 @@ pub enum ServiceError {
     /// The base64 of a key that is not 32 bytes, or a name that is none.
     #[error("{0}")]
     BadRequest(String),
+    /// The cosignatures of witnesses do not go into one note.
+    #[error("the witnesses' cosignatures could not be put together")]
+    Cosignatures(#[source] transparency_log::WitnessAnswerError),
+    /// The client of the audit log's witnesses cannot be set up.
+    #[error("witnesses of the audit log cannot be asked")]
+    WitnessClient(#[source] reqwest::Error),
     /// A task of the runtime was lost.
     #[error("a background task failed")]
     Task(#[from] tokio::task::JoinError),
@@ -90,6 +97,7 @@ pub struct Service {
     pub(crate) license_key: SigningKey,
     pub(crate) log_signer: transparency_log::NoteSigner,
     pub(crate) log_head: LogHead,
+    pub(crate) witnessing: Witnessing,
     pub(crate) key_sealer: Sealer,
     pub(crate) evidence_sealer: Sealer,
     pub(crate) verification: Verification,
@@ -110,6 +118,9 @@ impl Service {
         let allows_simulated = !options.simulated_roots.is_empty();
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         let log_signer = home.log_signer(&options.settings.url)?;
+        let metrics = Metrics::default();
+        let witnessing = Witnessing::new(home, &options.settings.log, &log_signer.verifier_key())?;
+        metrics.cosigned(witnessing.newest().map_or(0, |newest| newest.unverified().size.get()));
         Ok(Self {
             challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),
@@ -122,13 +133,14 @@ impl Service {
             log_head: LogHead::open(home, &log_signer.verifier_key(), &store).await?,
             log_signer,
             store,
+            witnessing,
             key_sealer: master.sealer("image keys")?,
             evidence_sealer: master.sealer("evidence")?,
             verification,
             allows_simulated,
             stopping: Stopping::new(),
             limits: options.settings.limits,
-            metrics: Metrics::default(),
+            metrics,
             policies: Mutex::new(HashMap::new()),
             clock: options.clock,
         })

@@ -101,6 +101,7 @@ mod tests {
         let requirements = &settings.service.evidence.requirements;
         assert_eq!(requirements.revocation, launch_evidence::Revocation::Require);
         let genoa = &requirements.minimum_tcb[&launch_evidence::snp::Product::Genoa];
+        assert_eq!(settings.service.log.witnesses.len(), 1);
         assert_eq!((genoa.snp, genoa.microcode_by_model[&160]), (22, 27));
     }
 }

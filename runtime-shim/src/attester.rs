@@ -1,6 +1,7 @@
 //! Which attester this guest has: the kernel's, or in evaluation a simulated platform's, which is always said.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use command_line::{Console, ExitCode, Failure};
 use launch_evidence::configfs::ConfigfsAttester;
@@ -15,21 +16,21 @@ pub(crate) const SIMULATED_PLATFORM: &str = "SEALIFT_SIMULATED_PLATFORM";
 pub(crate) const CONFIGFS: &str = "/sys/kernel/config/tsm/report";
 
 /// Opens this guest's attester.
-pub(crate) fn open(console: &Console) -> Result<Box<dyn Attester>, Failure> {
+pub(crate) fn open(console: &Console) -> Result<Arc<dyn Attester>, Failure> {
     if let Some(socket) = std::env::var_os(SIMULATED_PLATFORM) {
         let attester = SimulatedAttester::connect(Path::new(&socket)).map_err(|error| failure(&error))?;
         console.say("note: the platform is SIMULATED; it protects nothing");
-        return Ok(Box::new(attester));
+        return Ok(Arc::new(attester));
     }
     kernels(Path::new(CONFIGFS)).map_err(|error| failure(&error))
 }
 
 /// The kernel's interface: `configfs-tsm`, which also brings the host's certificates, else the guest driver's device.
-fn kernels(base: &Path) -> Result<Box<dyn Attester>, AttesterError> {
+fn kernels(base: &Path) -> Result<Arc<dyn Attester>, AttesterError> {
     match ConfigfsAttester::new(base) {
-        Ok(attester) => Ok(Box::new(attester)),
+        Ok(attester) => Ok(Arc::new(attester)),
         Err(missing) => match SevGuestAttester::new() {
-            Ok(attester) => Ok(Box::new(attester)),
+            Ok(attester) => Ok(Arc::new(attester)),
             // The newer interface is the one to get.
             Err(_) => Err(missing),
         },

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use command_line::{CommonArgs, RegistryArgs};
+use command_line::{CommonArgs, RegistryArgs, WitnessArgs};
 use image_store::ImageReference;
 
 /// Runs sealed images: attests first, then fetches, verifies, unpacks and runs them, while the licence lives.
@@ -56,6 +56,18 @@ pub(crate) enum ReceiptCommand {
         /// The key of the log, as the vendor's `log.pub` has it.
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        #[command(flatten)]
+        witnesses: WitnessArgs,
+    },
+    /// Put a receipt under the newest checkpoint that witnesses cosigned.
+    ///
+    /// The service is asked for it. A receipt that comes with a lease is too new to be cosigned.
+    Refresh {
+        /// The receipt; it is replaced.
+        file: PathBuf,
+        /// A licence of the service.
+        #[arg(long, value_name = "FILE")]
+        license: PathBuf,
     },
 }
 
@@ -101,8 +113,8 @@ pub(crate) struct RunArgs {
     /// The container's network.
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub(crate) network: NetworkMode,
-    /// How long the workload has between SIGTERM and SIGKILL when its lease is gone.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    /// How long the workload has between SIGTERM and SIGKILL when its lease is gone; five minutes at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=300))]
     pub(crate) stop_timeout: u64,
     /// What to run instead of the image's own command.
     #[arg(last = true, value_name = "ARGS")]

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
@@ -11,13 +12,15 @@ use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
 use release_protocol::{
     AttestAnswer, Attestation, Challenge, Evidence, InitData, KBS_PREFIX, KBS_VERSION, LeaseId, LeaseNews, LicenseFile,
-    Problem, Request, ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
+    LogPlace, Problem, Request, ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
 };
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use transparency_log::ConsistencyProof;
 use url::Url;
+
+use crate::clock::BootTime;
 
 /// The largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
@@ -32,6 +35,14 @@ pub(crate) struct ServiceClient {
     license: LicenseFile,
     init_data: Option<InitData>,
     key: EphemeralKey,
+}
+
+/// The answer to an attestation, and when it was asked for and had.
+pub(crate) struct Attested {
+    pub(crate) answer: AttestAnswer,
+    /// When the evidence was sent.
+    pub(crate) asked: BootTime,
+    pub(crate) answered: BootTime,
 }
 
 /// What went wrong in a conversation.
@@ -98,10 +109,10 @@ impl ServiceClient {
     /// Attests, stating `workload`; `lease` renews one.
     pub(crate) async fn attest(
         &self,
-        attester: &dyn Attester,
+        attester: &Arc<dyn Attester>,
         workload: Option<&Workload>,
         lease: Option<&LeaseId>,
-    ) -> Result<AttestAnswer, Refused> {
+    ) -> Result<Attested, Refused> {
         let tee: Tee = attester
             .tee()
             .parse()
@@ -119,13 +130,21 @@ impl ServiceClient {
         .or_fail(ExitCode::Other, || "cannot write the runtime data".to_owned())?;
         let bound =
             report_data(&runtime_data, "").or_fail(ExitCode::Other, || "cannot bind the runtime data".to_owned())?;
-        let primary_evidence = attester.evidence(&bound).map_err(|error| crate::attester::failure(&error))?;
+        let attester = Arc::clone(attester);
+        // The host may let the platform's answer wait: that must not hold up whoever watches the lease's end.
+        let evidence = tokio::task::spawn_blocking(move || attester.evidence(&bound));
+        let primary_evidence = evidence
+            .await
+            .or_fail(ExitCode::Other, || "cannot get launch evidence".to_owned())?
+            .map_err(|error| crate::attester::failure(&error))?;
         let attestation = Attestation {
             init_data: self.init_data.clone(),
             runtime_data,
             tee_evidence: Evidence { primary_evidence, additional_evidence: String::new() },
         };
-        self.post("attest", &attestation).await
+        let asked = BootTime::now();
+        let answer = self.post("attest", &attestation).await?;
+        Ok(Attested { answer, asked, answered: BootTime::now() })
     }
 
     /// Fetches one key under the attestation's token.
@@ -169,6 +188,22 @@ impl ServiceClient {
         let mut url = self.url("log/consistency")?;
         url.query_pairs_mut().append_pair("old", &old.to_string()).append_pair("new", &new.to_string());
         let answer = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.body(answer).await?;
+        Ok(serde_json::from_slice(&bytes)
+            .or_fail(ExitCode::VerificationFailed, || "the service's proof of its log cannot be read".to_owned())?)
+    }
+
+    /// Where a leaf stands in the newest checkpoint that witnesses cosigned.
+    pub(crate) async fn witnessed_place(&self, index: u64) -> Result<LogPlace, Refused> {
+        let mut url = self.url("log/witnessed")?;
+        url.query_pairs_mut().append_pair("index", &index.to_string());
+        let answer = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            let failure = Failure::unavailable("no witness has cosigned the service's log that far yet")
+                .from_answerer(Answerer::Service)
+                .hint("try again later; if it stays so, ask the vendor whether its log has witnesses");
+            return Err(Refused::Final(failure));
+        }
         let bytes = self.body(answer).await?;
         Ok(serde_json::from_slice(&bytes)
             .or_fail(ExitCode::VerificationFailed, || "the service's proof of its log cannot be read".to_owned())?)

@@ -4,6 +4,7 @@
 mod attest;
 mod attester;
 mod cli;
+mod clock;
 mod doctor;
 mod guest;
 mod image;
@@ -56,7 +57,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::KeyProvider(args) => keyprovider::run(args, console).await?,
         Command::Attest(args) => attest::run(args, console).await?,
         Command::Doctor(args) => doctor::run(args, console).await?,
-        Command::Receipt(command) => receipt::run(command, console)?,
+        Command::Receipt(command) => receipt::run(command, console).await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sealift-shim", &mut std::io::stdout());
         }

@@ -1,18 +1,21 @@
 //! The service's receipts: each is verified, held against what was seen of the service's audit log before, and kept where
 //! the customer wants that. A service whose log has shrunk or forked is refused.
 
+mod command;
+
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
+use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
+use jiff::Timestamp;
 use release_protocol::LeaseId;
-use serde_json::Value;
-use transparency_log::{MAX_RECEIPT_BYTES, Receipt, SeenError, SeenLog, VerifierKey};
+use serde::Deserialize;
+use transparency_log::{Receipt, SeenError, SeenLog, VerifierKey};
 
-use crate::cli::ReceiptCommand;
+pub(crate) use command::run;
+
 use crate::kbs::{Refused, ServiceClient};
-use crate::license;
 
 /// What is remembered of one service's log.
 pub(crate) struct ReceiptBook {
@@ -33,21 +36,19 @@ impl ReceiptBook {
         Ok(book)
     }
 
-    /// Accepts the receipt of a grant or renewal of `lease`, or refuses the service.
+    /// Accepts the receipt of a grant or renewal of `lease`, and gives the time at which it was decided; or refuses the
+    /// service.
     pub(crate) async fn accept(
         &mut self,
         client: &ServiceClient,
         receipt: Option<Receipt>,
         lease: &LeaseId,
-    ) -> Result<(), Refused> {
+    ) -> Result<Timestamp, Refused> {
         let receipt = receipt.ok_or_else(|| refused("the service gave no receipt for what it granted"))?;
         let verified = receipt
             .verify(self.seen.key())
             .map_err(|error| refused("the service's receipt proves nothing").caused_by(&error))?;
-        let entry: Value = serde_json::from_slice(verified.entry).unwrap_or_default();
-        if entry["body"]["lease"] != lease.0.as_str() {
-            return Err(refused("the service's receipt is of another lease").into());
-        }
+        let decided = decision(verified.entry, lease)?;
         // Another shim of this machine may have seen more meanwhile.
         self.reload()?;
         let (seen, offered) = (self.seen.size(), verified.checkpoint.size);
@@ -72,7 +73,7 @@ impl ReceiptBook {
             self.seen.advance(&receipt.checkpoint, proof.as_ref()).map_err(|error| history(&error))?;
         }
         self.keep(&receipt)?;
-        Ok(())
+        Ok(decided)
     }
 
     fn log_file(&self) -> Option<PathBuf> {
@@ -103,6 +104,34 @@ impl ReceiptBook {
         let file = directory.join(format!("{stem}.{}.receipt.json", receipt.index));
         write(&file, &serde_json::to_vec_pretty(receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?)?;
         write(&log, &serde_json::to_vec_pretty(&self.seen).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?)
+    }
+}
+
+/// The members that count of the entry of a grant or renewal.
+#[derive(Deserialize)]
+struct Decision {
+    at: Timestamp,
+    kind: String,
+    body: DecisionBody,
+}
+
+#[derive(Deserialize)]
+struct DecisionBody {
+    lease: LeaseId,
+}
+
+/// When the service decided, by the entry that proves that it did.
+fn decision(entry: &[u8], lease: &LeaseId) -> Result<Timestamp, Failure> {
+    let entry: Decision = serde_json::from_slice(entry)
+        .map_err(|error| refused("the service's receipt is of no lease").caused_by(&error))?;
+    if entry.body.lease != *lease {
+        return Err(refused("the service's receipt is of another lease"));
+    }
+    match entry.kind.as_str() {
+        "lease_granted" | "lease_renewed" => Ok(entry.at),
+        other => {
+            Err(refused("the service's receipt is of no grant").cause(format!("its entry is of the kind `{other}`")))
+        }
     }
 }
 
@@ -139,37 +168,37 @@ fn history(error: &SeenError) -> Failure {
     .hint("keep the receipts, they are the evidence, and ask the vendor")
 }
 
-/// `receipt verify`: offline, by the key in the licence or in a file.
-pub(crate) fn run(command: ReceiptCommand, console: &Console) -> Result<(), Failure> {
-    let ReceiptCommand::Verify { file, license: license_file, key } = command;
-    let key = match (&license_file, &key) {
-        (Some(path), _) => license::read(path)?.unverified().service.log_key.clone().ok_or_else(|| {
-            Failure::bad_input(format!("the licence `{}` names no log key", path.display()))
-                .hint("ask the vendor for `log.pub`, and name it by `--key`")
-        })?,
-        (None, Some(path)) => fs::read_to_string(path)
-            .or_fail(ExitCode::BadInput, || format!("cannot read the key `{}`", path.display()))?
-            .trim()
-            .parse()
-            .or_fail(ExitCode::BadInput, || format!("`{}` is no verifier key", path.display()))?,
-        (None, None) => return Err(Failure::usage("name the log's key by `--license` or `--key`")),
-    };
-    let name = format!("`{}`", file.display());
-    let mut bytes = Vec::new();
-    fs::File::open(&file)
-        .and_then(|file| file.take(MAX_RECEIPT_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .or_fail(ExitCode::BadInput, || format!("cannot read {name}"))?;
-    let receipt = Receipt::from_json(&bytes).or_fail(ExitCode::BadInput, || format!("{name} is no receipt"))?;
-    let verified = receipt.verify(&key).or_fail(ExitCode::VerificationFailed, || format!("{name} proves nothing"))?;
-    let entry: Value = serde_json::from_slice(verified.entry)
-        .or_fail(ExitCode::BadInput, || format!("{name} proves an entry that is no JSON"))?;
-    let document = serde_json::json!({
-        "log": verified.checkpoint.origin.as_str(), "size": verified.checkpoint.size, "index": verified.index,
-        "entry": entry,
-    });
-    console.result(&document, || {
-        let entry = serde_json::to_string_pretty(&entry).unwrap_or_default();
-        format!("leaf {} of the {} in {}:\n{entry}", verified.index, verified.checkpoint.size, key.name())
-    });
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn decided(change: impl FnOnce(&mut Value)) -> Result<Timestamp, Failure> {
+        let mut entry = json!({
+            "at": "2026-10-01T08:09:10.123Z", "kind": "lease_renewed", "body": {"lease": "own"}, "salt": "00", "sequence": 7,
+        });
+        change(&mut entry);
+        decision(entry.to_string().as_bytes(), &LeaseId("own".to_owned()))
+    }
+
+    #[test]
+    fn the_time_of_a_renewal_is_that_of_its_own_entry() {
+        assert_eq!(decided(|_| {}).unwrap().to_string(), "2026-10-01T08:09:10.123Z");
+        decided(|entry| entry["kind"] = "lease_granted".into()).unwrap();
+    }
+
+    #[test]
+    fn a_receipt_of_another_lease_or_of_something_else_is_no_grant() {
+        for (change, said) in [
+            ((|entry| entry["body"]["lease"] = "other".into()) as fn(&mut Value), "another lease"),
+            (|entry| entry["kind"] = "denied".into(), "of no grant"),
+            (|entry| entry["kind"] = "lease_ended".into(), "of no grant"),
+            (|entry| entry["body"] = json!({}), "of no lease"),
+            (|entry| drop(entry.as_object_mut().unwrap().remove("at")), "of no lease"),
+        ] {
+            let failure = decided(change).unwrap_err();
+            assert!(failure.message.contains(said), "{failure}");
+        }
+    }
 }

@@ -15,9 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
+use crate::clock::BootTime;
 use crate::materialize;
-use crate::session::{self, Released, Session};
-use crate::supervise::{BootTime, Deadlines, keep_lease};
+use crate::session::{self, LeaseHolder, Released, Session};
+use crate::supervise::{Deadlines, keep_lease, wait_until};
 
 /// Unpacks an image to an OCI bundle.
 pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Failure> {
@@ -66,22 +67,26 @@ async fn run_leased(
     };
     let deadlines = Deadlines::of(&session.holder, asked_at);
     let Session { released, holder } = session;
+    say_how_long(holder, &deadlines, console);
     let lease = keep_lease(holder, deadlines, console);
     tokio::pin!(lease);
     let stop = Arc::new(AtomicBool::new(false));
-    {
-        // A large image takes longer than a lease lives.
+    // A large image takes longer than a lease lives.
+    let lost = {
         let making = make_bundle(released, &instance, network, &stop, console);
         tokio::pin!(making);
         tokio::select! {
-            made = &mut making => made.map(drop)?,
+            made = &mut making => made.map(|_| None)?,
             lost = &mut lease => {
                 stop.store(true, Ordering::Relaxed);
                 // Its own error is a consequence of ours; what it made goes with it.
                 let _ = making.await;
-                return Err(lease_lost(lost));
+                Some(lost)
             }
         }
+    };
+    if let Some(lost) = lost {
+        return Err(lease_lost(lost, instance.remove()));
     }
     let choice = match args.runtime {
         RuntimeKind::Auto => RuntimeChoice::Auto,
@@ -106,8 +111,18 @@ async fn run_leased(
             lost = &mut lease => break lost,
         }
     };
-    stop_workload(&mut running, Duration::from_secs(args.stop_timeout)).await;
-    Err(lease_lost(lost))
+    let stopped = stop_workload(&mut running, Duration::from_secs(args.stop_timeout)).await;
+    let removed = instance.remove();
+    Err(lease_lost(lost, stopped.and(removed)))
+}
+
+fn say_how_long(holder: &LeaseHolder, deadlines: &Deadlines, console: &Console) {
+    let (every, left) = (holder.lease.renew_after_seconds(), deadlines.left().as_secs());
+    console
+        .say(format!("the lease is renewed every {every} s; without the service the workload can go on for {left} s"));
+    if !holder.has_signed_time() {
+        console.say("note: the licence names no log key: nothing but this machine's own clock bounds the lease");
+    }
 }
 
 async fn make_bundle(
@@ -122,14 +137,14 @@ async fn make_bundle(
     Ok(report)
 }
 
-/// SIGTERM, then SIGKILL when the time is over.
-async fn stop_workload(running: &mut Running, timeout: Duration) {
+/// SIGTERM, then SIGKILL when the time is over, by the clock that bounds the lease.
+async fn stop_workload(running: &mut Running, timeout: Duration) -> Result<(), Failure> {
     pass_on(running, Signal::TERM).await;
-    if tokio::time::timeout(timeout, running.wait()).await.is_err()
-        && let Err(error) = running.kill().await
-    {
-        tracing::error!(%error, "the workload could not be killed");
+    tokio::select! {
+        ended = running.wait() => if ended.is_ok() { return Ok(()) },
+        () = wait_until(BootTime::now().plus(timeout)) => {}
     }
+    running.kill().await.or_fail(ExitCode::Other, || "the workload could not be killed".to_owned())
 }
 
 async fn pass_on(running: &Running, signal: Signal) {
@@ -138,12 +153,15 @@ async fn pass_on(running: &Running, signal: Signal) {
     }
 }
 
-fn lease_lost(cause: Failure) -> Failure {
-    let mut failure =
-        Failure::new(ExitCode::LeaseLost, "the lease was lost: the workload was stopped and its files removed")
-            .cause(cause.message)
-            .from_answerer(cause.answerer);
+/// What ended the lease, and whether everything ended with it.
+fn lease_lost(cause: Failure, stopped: Result<(), Failure>) -> Failure {
+    let message = match &stopped {
+        Ok(()) => "the lease was lost: the workload was stopped and its files removed".to_owned(),
+        Err(failure) => format!("the lease was lost, and {}", failure.message),
+    };
+    let mut failure = Failure::new(ExitCode::LeaseLost, message).cause(cause.message).from_answerer(cause.answerer);
     failure.causes.extend(cause.causes);
+    failure.causes.extend(stopped.err().into_iter().flat_map(|failure| failure.causes));
     failure.hint = cause.hint;
     failure
 }
@@ -195,6 +213,13 @@ impl Instance {
 
     fn path(&self) -> &Path {
         &self.directory
+    }
+
+    /// Removes it now, and says so where that fails.
+    fn remove(mut self) -> Result<(), Failure> {
+        self.is_kept = true;
+        let failed = || format!("the workload's files in `{}` could not be removed", self.directory.display());
+        remove_tree(&self.directory).or_fail(ExitCode::Other, failed)
     }
 
     fn keep(mut self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! The road from a reference and a licence to the layers' keys: verify, attest, receive. Shared by `run` and `unpack`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{Console, Failure, store_failure};
@@ -10,8 +11,9 @@ use ocicrypt::options::PrivateOptions;
 use release_protocol::{Lease, LeaseState, Obligations, Workload};
 
 use crate::cli::ImageArgs;
+use crate::clock::{ClockCheck, Diverged, Exchange};
 use crate::image::{Layer, SignedImage};
-use crate::kbs::{Refused, ServiceClient};
+use crate::kbs::{Attested, Refused, ServiceClient};
 use crate::receipt::ReceiptBook;
 use crate::{attester, license};
 
@@ -35,26 +37,41 @@ pub(crate) struct Released {
 pub(crate) struct LeaseHolder {
     pub(crate) lease: Lease,
     client: ServiceClient,
-    attester: Box<dyn Attester>,
+    attester: Arc<dyn Attester>,
     workload: Workload,
     token: String,
     /// What the service wants to hear with the next request for news.
     since: Option<u64>,
     /// Its receipts; none for a service without a log.
     receipts: Option<ReceiptBook>,
+    /// What its signed times say of this guest's clock.
+    clock: ClockCheck,
 }
 
 impl LeaseHolder {
     /// Attests afresh and renews the lease.
     pub(crate) async fn renew(&mut self) -> Result<(), Refused> {
-        let answer = self.client.attest(self.attester.as_ref(), Some(&self.workload), Some(&self.lease.id)).await?;
-        if let Some(receipts) = &mut self.receipts {
-            receipts.accept(&self.client, answer.receipt, &self.lease.id).await?;
-        }
+        let mut attested = self.client.attest(&self.attester, Some(&self.workload), Some(&self.lease.id)).await?;
+        self.accept_receipt(&mut attested).await?;
+        let answer = attested.answer;
         self.token = answer.token;
         self.since = answer.news_since;
         self.lease = answer.lease.ok_or_else(no_lease)?;
         Ok(())
+    }
+
+    /// Believes a grant or renewal by its receipt: that it is in the log, and that it was decided now.
+    async fn accept_receipt(&mut self, attested: &mut Attested) -> Result<(), Refused> {
+        let Some(receipts) = &mut self.receipts else { return Ok(()) };
+        let receipt = attested.answer.receipt.take();
+        let service = receipts.accept(&self.client, receipt, &self.lease.id).await?;
+        let exchange = Exchange { service, asked: attested.asked, answered: attested.answered };
+        Ok(self.clock.accept(exchange).map_err(|diverged| clocks_parted(&diverged))?)
+    }
+
+    /// Whether each renewal brings the service's time signed.
+    pub(crate) fn has_signed_time(&self) -> bool {
+        self.receipts.is_some()
     }
 
     /// Waits until the service says something else than that the lease lives. Trouble on the way is slept over: the
@@ -112,16 +129,21 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     let log_key = license.unverified().service.log_key.as_ref();
     let receipts = log_key.map(|key| ReceiptBook::open(key, args.opening.receipts.as_deref())).transpose()?;
     let client = ServiceClient::new(license)?.with_init_data(args.opening.init_data.as_deref())?;
-    let answer = client.attest(attester.as_ref(), Some(&workload), None).await.map_err(Refused::into_failure)?;
-    let lease = answer.lease.ok_or_else(no_lease)?;
-    let mut holder =
-        LeaseHolder { lease, client, attester, workload, token: answer.token, since: answer.news_since, receipts };
+    let mut attested = client.attest(&attester, Some(&workload), None).await.map_err(Refused::into_failure)?;
+    let answer = &mut attested.answer;
+    let mut holder = LeaseHolder {
+        lease: answer.lease.take().ok_or_else(no_lease)?,
+        client,
+        attester,
+        workload,
+        token: std::mem::take(&mut answer.token),
+        since: answer.news_since,
+        receipts,
+        clock: ClockCheck::default(),
+    };
     let received = async {
-        if let Some(receipts) = &mut holder.receipts {
-            let accepted = receipts.accept(&holder.client, answer.receipt, &holder.lease.id).await;
-            accepted.map_err(Refused::into_failure)?;
-        }
-        let obligations = answer.obligations.unwrap_or_default();
+        holder.accept_receipt(&mut attested).await.map_err(Refused::into_failure)?;
+        let obligations = attested.answer.obligations.take().unwrap_or_default();
         check_obligations(&obligations, &image, &command, &keys)?;
         let mut keks = Vec::with_capacity(key_paths.len());
         for path in &key_paths {
@@ -146,6 +168,15 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
             Err(failure)
         }
     }
+}
+
+fn clocks_parted(diverged: &Diverged) -> Failure {
+    Failure::verification("the clocks of the service and of this machine have parted: the renewal is not believed")
+        .caused_by(diverged)
+        .hint(
+            "start the workload again; if it comes again, have the vendor look at the service's clock and the operator of \
+             this machine at its own (guests with Secure TSC have one that their host cannot slow)",
+        )
 }
 
 fn no_lease() -> Failure {

@@ -6,32 +6,10 @@ use std::time::Duration;
 
 use command_line::{Answerer, Console, Failure};
 use release_protocol::LeaseState;
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::clock::BootTime;
 use crate::kbs::Refused;
 use crate::session::LeaseHolder;
-
-/// Time since the guest started, suspended time included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct BootTime(Duration);
-
-impl BootTime {
-    /// Now.
-    pub(crate) fn now() -> Self {
-        let time = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-        let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-        Self(Duration::new(seconds, nanoseconds))
-    }
-
-    fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration))
-    }
-
-    fn until(self) -> Duration {
-        self.0.saturating_sub(Self::now().0)
-    }
-}
 
 /// When to renew and when to stop, from the last renewal on.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +19,11 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
+    /// How long the workload can go on without the service.
+    pub(crate) fn left(&self) -> Duration {
+        self.stop_at.until()
+    }
+
     /// Counted from when the renewal was ASKED for: the answer's way back must not lengthen the lease.
     pub(crate) fn of(holder: &LeaseHolder, asked_at: BootTime) -> Self {
         let lease = &holder.lease;
@@ -67,17 +50,22 @@ pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadline
             }
         }
         asked_at = BootTime::now();
-        let renewal = tokio::time::timeout(deadlines.stop_at.until(), holder.renew()).await;
+        let renewal = tokio::select! {
+            renewal = holder.renew() => renewal,
+            () = wait_until(deadlines.stop_at) => {
+                return Failure::unavailable("the service did not answer before the lease and its grace ended");
+            }
+        };
         match renewal {
-            Ok(Ok(())) => {
+            Ok(()) => {
                 deadlines = Deadlines::of(holder, asked_at);
                 if std::mem::take(&mut warned) {
                     console.say("the service is back; the lease is renewed");
                 }
             }
-            Ok(Err(Refused::Final(failure))) => return failure,
-            Ok(Err(Refused::Unavailable(failure))) => {
-                let left = deadlines.stop_at.until();
+            Err(Refused::Final(failure)) => return failure,
+            Err(Refused::Unavailable(failure)) => {
+                let left = deadlines.left();
                 if left.is_zero() {
                     return failure;
                 }
@@ -91,7 +79,6 @@ pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadline
                 let pause = Duration::from_secs(holder.lease.renew_after_seconds()).min(RETRY_MAX);
                 deadlines.renew_at = BootTime::now().plus(pause.min(left));
             }
-            Err(_) => return Failure::unavailable("the service did not answer before the lease and its grace ended"),
         }
     }
 }
@@ -108,7 +95,8 @@ const NEWS_RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two tries to renew.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-async fn wait_until(time: BootTime) {
+/// Waits by the guest's boot clock.
+pub(crate) async fn wait_until(time: BootTime) {
     // Tokio's clock stops while the guest sleeps; short naps let the boot clock decide.
     loop {
         let left = time.until();

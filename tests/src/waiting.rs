@@ -1,7 +1,7 @@
 //! A workload that waits to be stopped: started, seen to run, and seen to end.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 
 use crate::vendor::Vendor;
 
@@ -10,7 +10,19 @@ use crate::vendor::Vendor;
 /// # Panics
 /// When it ends early.
 pub fn start_waiting(vendor: &Vendor, sealed: &str, license: &str, runtime: &str) -> (Child, BufReader<ChildStdout>) {
-    let args = ["run", sealed, "--license", license, "--runtime", runtime, "--stop-timeout", "5", "--", "wait"];
+    start(vendor, sealed, license, &["--runtime", runtime, "--stop-timeout", "5", "--", "wait"])
+}
+
+/// The same for one that does not listen to SIGTERM.
+///
+/// # Panics
+/// When it ends early.
+pub fn start_stubborn(vendor: &Vendor, sealed: &str, license: &str, runtime: &str) -> (Child, BufReader<ChildStdout>) {
+    start(vendor, sealed, license, &["--runtime", runtime, "--stop-timeout", "1", "--", "stubborn"])
+}
+
+fn start(vendor: &Vendor, sealed: &str, license: &str, more: &[&str]) -> (Child, BufReader<ChildStdout>) {
+    let args = ["run", sealed, "--license", license].into_iter().chain(more.iter().copied());
     let mut command = vendor.guest_command(&vendor.shim(), args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("guest");
     let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
@@ -31,4 +43,16 @@ pub fn finish(child: Child, mut stdout: BufReader<ChildStdout>) -> (i32, String,
     stdout.read_to_string(&mut rest).expect("stdout");
     let output = child.wait_with_output().expect("guest");
     (output.status.code().expect("exit code"), rest, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Reads on until a line has these words; gives what was read.
+///
+/// # Panics
+/// When the program ends without them.
+pub fn wait_for_words(stderr: &mut BufReader<ChildStderr>, words: &str) -> String {
+    let mut said = String::new();
+    while !said.contains(words) {
+        assert_ne!(stderr.read_line(&mut said).expect("stderr"), 0, "it ended without `{words}`: {said}");
+    }
+    said
 }

@@ -88,7 +88,7 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &[],
         &["run"],
         &["unpack"],
@@ -96,6 +96,7 @@ fn help_of_every_command_of_the_shim() {
         &["attest"],
         &["doctor"],
         &["receipt", "verify"],
+        &["receipt", "refresh"],
         &["completions"],
     ];
     let text: Vec<String> = commands

@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<SharedService> {
         .route("/lease/end", post(end_lease))
         .route("/lease/watch", get(watch_lease))
         .route("/log/consistency", get(super::log::consistency))
+        .route("/log/witnessed", get(super::log::witnessed))
 }
 
 async fn auth(State(service): State<SharedService>, bytes: Bytes) -> Result<Response, ApiError> {

@@ -6,7 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use release_protocol::{EvidenceBundle, LeaseId};
+use release_protocol::{EvidenceBundle, LeaseId, LogPlace};
 use serde::Deserialize;
 use transparency_log::{ConsistencyProof, Receipt};
 
@@ -16,6 +16,7 @@ use crate::service::SharedService;
 pub(super) fn routes() -> Router<SharedService> {
     Router::new()
         .route("/checkpoint", get(checkpoint))
+        .route("/checkpoint/cosigned", get(cosigned))
         .route("/consistency", get(consistency))
         .route("/key", get(key))
         .route("/leases/{lease}", get(lease))
@@ -32,6 +33,23 @@ pub(super) struct Sizes {
 
 async fn checkpoint(State(service): State<SharedService>) -> Result<impl IntoResponse, ApiError> {
     Ok(text(service.log_checkpoint().await?.to_string()))
+}
+
+async fn cosigned(State(service): State<SharedService>) -> Result<impl IntoResponse, ApiError> {
+    Ok(text(service.cosigned_checkpoint()?.to_string()))
+}
+
+/// Which leaf is looked for.
+#[derive(Deserialize)]
+pub(super) struct Leaf {
+    index: u64,
+}
+
+pub(super) async fn witnessed(
+    State(service): State<SharedService>,
+    Query(leaf): Query<Leaf>,
+) -> Result<Json<LogPlace>, ApiError> {
+    Ok(Json(service.witnessed_place(leaf.index).await?))
 }
 
 pub(super) async fn consistency(

@@ -20,3 +20,4 @@ mod role;
 mod seats;
 mod stock_client;
 mod watch;
+mod witness;

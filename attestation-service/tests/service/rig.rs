@@ -11,8 +11,8 @@ use attestation_service::api::{
     IssuedLicense, NewImageKey, NewLicense, NewProduct, NewReference, Reference, ReferenceValue, SealedManifest,
 };
 use attestation_service::{
-    AuditEntry, DatabaseUrl, EvidenceSettings, Home, LimitSettings, Server, Service, ServiceOptions, ServiceSettings,
-    serve,
+    AuditEntry, DatabaseUrl, EvidenceSettings, Home, LimitSettings, LogSettings, Server, Service, ServiceOptions,
+    ServiceSettings, serve,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -185,6 +185,12 @@ impl Rig {
 
     /// Stops the service and starts it again from its files.
     pub(crate) async fn restart(&mut self) {
+        self.restart_witnessed(LogSettings::default()).await;
+    }
+
+    /// The same, with these witnesses of its log.
+    pub(crate) async fn restart_witnessed(&mut self, log: LogSettings) {
+        self.settings.log = log;
         self.service.store().close().await;
         let (service, server) = self.serve_again().await;
         self.service = service;
@@ -226,7 +232,8 @@ impl Rig {
 
     async fn serve_again(&self) -> (Arc<Service>, Server) {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let settings = ServiceSettings { database: self.settings.database.clone(), ..settings(listen, offline()) };
+        let (database, log) = (self.settings.database.clone(), self.settings.log.clone());
+        let settings = ServiceSettings { database, log, ..settings(listen, offline()) };
         let options = ServiceOptions { settings, simulated_roots: vec![platform().ark_der().to_vec()], clock };
         let service = Arc::new(Service::open(&self.home, options).await.unwrap());
         let server = serve(&self.home, service.clone(), listen).await.unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 /// A source of launch evidence inside a guest, one implementation a TEE or transport.
-pub trait Attester: Send {
+pub trait Attester: Send + Sync {
     /// The TEE's name as the key broker protocol spells it, for example `snp`.
     fn tee(&self) -> &'static str;
 

@@ -1,10 +1,11 @@
-//! The two symmetric keys and the nonce: fixed sizes, wiped on drop, never printed.
+//! The two symmetric keys and the nonce: fixed sizes, wiped on drop, never printed. Each lies in one place of the heap: a value
+//! that is moved leaves its bytes behind where it was, and nobody wipes those.
 
 use std::fmt;
 
 use aws_lc_rs::rand;
 use subtle::{Choice, ConstantTimeEq};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The system's random generator failed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct KeyLengthError {
 macro_rules! secret {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        pub struct $name(Zeroizing<[u8; $len]>);
+        pub struct $name(Box<Zeroizing<[u8; $len]>>);
 
         impl $name {
             /// The length, in bytes.
@@ -39,7 +40,7 @@ macro_rules! secret {
             pub fn try_init<E>(
                 fill: impl FnOnce(&mut [u8; $len]) -> Result<(), E>,
             ) -> Result<Self, E> {
-                let mut bytes = Zeroizing::new([0; $len]);
+                let mut bytes = Box::new(Zeroizing::new([0; $len]));
                 fill(&mut bytes)?;
                 Ok(Self(bytes))
             }
@@ -69,7 +70,7 @@ macro_rules! secret {
 
         impl ConstantTimeEq for $name {
             fn ct_eq(&self, other: &Self) -> Choice {
-                self.0.ct_eq(&other.0[..])
+                self.0[..].ct_eq(&other.0[..])
             }
         }
 
@@ -96,6 +97,17 @@ secret! {
     /// of the private options, so it is treated as they are.
     Nonce, 16
 }
+
+/// Overwrites what functions that have returned left on the stack: key schedules that were moved on their way to the heap.
+#[inline(never)]
+pub(crate) fn scrub_stack() {
+    let mut area = [0_u8; SCRUBBED_BYTES];
+    area.zeroize();
+    std::hint::black_box(&area);
+}
+
+/// Well above what setting up a cipher takes of the stack, in debug builds too; a thread has 2 MiB.
+const SCRUBBED_BYTES: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use kbs_types::TeePubKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use transparency_log::Receipt;
+use transparency_log::{InclusionProof, Receipt, SignedCheckpoint};
 
 use crate::lease::{Lease, LeaseId};
 use crate::obligation::Obligations;
@@ -83,6 +83,15 @@ pub struct Attestation {
     pub runtime_data: Map<String, Value>,
     /// The evidence.
     pub tee_evidence: Evidence,
+}
+
+/// Where a leaf stands in the newest checkpoint that witnesses cosigned (`GET /kbs/v0/log/witnessed?index=`).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogPlace {
+    /// The proof that the leaf is in the checkpoint's tree.
+    pub inclusion_proof: InclusionProof,
+    /// The checkpoint with its cosignatures.
+    pub checkpoint: SignedCheckpoint,
 }
 
 /// The answer to an attestation. Stock clients read only the token.

@@ -120,7 +120,7 @@ impl FromStr for Checkpoint {
 }
 
 /// A decimal number without sign or leading zeros.
-fn parse_size(text: &str) -> Option<TreeSize> {
+pub(crate) fn parse_size(text: &str) -> Option<TreeSize> {
     let size = TreeSize::try_from(text.parse::<u64>().ok()?).ok()?;
     (size.to_string() == text).then_some(size)
 }
@@ -146,15 +146,27 @@ impl Witnesses {
         }
         Ok(Self { keys, quorum })
     }
+
+    /// How many have to sign.
+    pub fn quorum(&self) -> usize {
+        self.quorum
+    }
 }
 
 /// A witness's word that it saw the log grow to this checkpoint and never otherwise.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Cosignature {
     /// Whose.
     pub witness: KeyName,
     /// When it says that it saw it, in seconds of Unix time.
     pub at_seconds: u64,
+}
+
+/// `cosigned by NAME at SECONDS`.
+impl fmt::Display for Cosignature {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "cosigned by {} at {} s of Unix time", self.witness, self.at_seconds)
+    }
 }
 
 /// A checkpoint that was verified.
@@ -218,6 +230,15 @@ impl SignedCheckpoint {
             return Err(CheckpointError::Quorum { quorum: witnesses.quorum, found: cosignatures.len() });
         }
         Ok(VerifiedCheckpoint { checkpoint: self.checkpoint.clone(), cosignatures })
+    }
+
+    pub(crate) fn note(&self) -> &SignedNote {
+        &self.note
+    }
+
+    /// Puts another note of the same text in the place of this one.
+    pub(crate) fn replace_note(&mut self, note: SignedNote) {
+        self.note = note;
     }
 
     /// Adds a witness's signature. The witness has checked before that the tree extends the last one that it signed.

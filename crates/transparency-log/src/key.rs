@@ -60,6 +60,12 @@ impl fmt::Display for KeyName {
     }
 }
 
+impl Serialize for KeyName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl FromStr for KeyName {
     type Err = KeyError;
 

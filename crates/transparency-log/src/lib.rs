@@ -1,5 +1,5 @@
 //! A Merkle log that both sides can prove: trees and proofs of RFC 6962, and the C2SP forms tlog-tiles, tlog-checkpoint,
-//! tlog-cosignature and signed-note. Types, codecs and checks only: where entries, hashes and keys are kept, and what an
+//! tlog-cosignature, tlog-witness and signed-note. Types, codecs and checks only: where entries, hashes and keys are kept, and what an
 //! entry says, is the caller's matter.
 //!
 //! ```
@@ -34,6 +34,7 @@ mod seen;
 mod signer;
 mod tile;
 mod tree;
+mod witness;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Cosignature, SignedCheckpoint, VerifiedCheckpoint, Witnesses};
 pub use hash::{EMPTY_ROOT, HASH_BYTES, Hash, hash_leaf, hash_node};
@@ -48,3 +49,4 @@ pub use tile::{
     encode_bundle, tile_paths,
 };
 pub use tree::{CompactRange, HashSource, LeafIndex, MemoryTree, NodeId, TreeError, TreeSize, root, root_nodes};
+pub use witness::{WitnessAnswerError, add_checkpoint_request, witness_size};

@@ -168,7 +168,7 @@ impl FromStr for SignedNote {
 }
 
 impl NoteSignature {
-    fn parse(line: &str) -> Result<Self, NoteError> {
+    pub(crate) fn parse(line: &str) -> Result<Self, NoteError> {
         let (name, bytes) = line
             .strip_prefix(MARK)
             .and_then(|rest| rest.split_once(' '))

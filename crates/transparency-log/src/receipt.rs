@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base64_text;
-use crate::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint, Witnesses};
+use crate::checkpoint::{Checkpoint, CheckpointError, Cosignature, SignedCheckpoint, VerifiedCheckpoint, Witnesses};
 use crate::hash::hash_leaf;
 use crate::key::VerifierKey;
 use crate::proof::{InclusionProof, ProofError};
@@ -57,6 +57,8 @@ pub struct VerifiedReceipt<'r> {
     pub index: LeafIndex,
     /// The tree that it is in.
     pub checkpoint: Checkpoint,
+    /// Which of the known witnesses signed that.
+    pub cosignatures: Vec<Cosignature>,
 }
 
 impl Receipt {
@@ -80,8 +82,8 @@ impl Receipt {
         log: &VerifierKey,
         witnesses: &Witnesses,
     ) -> Result<VerifiedReceipt<'_>, ReceiptError> {
-        let checkpoint = self.checkpoint.verify_witnessed(log, witnesses)?.checkpoint;
+        let VerifiedCheckpoint { checkpoint, cosignatures } = self.checkpoint.verify_witnessed(log, witnesses)?;
         self.proof.verify(hash_leaf(&self.entry), self.index, checkpoint.size, &checkpoint.root)?;
-        Ok(VerifiedReceipt { entry: &self.entry, index: self.index, checkpoint })
+        Ok(VerifiedReceipt { entry: &self.entry, index: self.index, checkpoint, cosignatures })
     }
 }

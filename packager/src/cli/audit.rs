@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use command_line::WitnessArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -28,8 +29,12 @@ pub(crate) enum AuditCommand {
         /// The log's verifier key; the home's `service/log.pub` by default.
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        #[command(flatten)]
+        witnesses: WitnessArgs,
     },
     /// Write the whole log, checked, to a new directory that C2SP tools read (tlog-tiles).
+    ///
+    /// The newest checkpoint that witnesses cosigned goes beside it, as `checkpoint.cosigned`.
     Export {
         /// The directory.
         #[arg(value_name = "DIR")]

@@ -5,11 +5,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use attestation_service::AuditEntry;
-use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, WitnessArgs};
 use serde_json::{Value, json};
 use transparency_log::{
-    Checkpoint, Hash, HashSource as _, MAX_RECEIPT_BYTES, NodeId, Receipt, ReceiptError, SignedCheckpoint, TileError,
-    TileKind, TilePath, TileSet, VerifierKey, decode_bundle, hash_leaf, tile_paths,
+    Checkpoint, CompactRange, Hash, HashSource as _, MAX_RECEIPT_BYTES, NodeId, Receipt, ReceiptError,
+    SignedCheckpoint, TileError, TileKind, TilePath, TileSet, VerifierKey, decode_bundle, hash_leaf, tile_paths,
 };
 
 use super::table;
@@ -21,7 +21,7 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
     match command {
         AuditCommand::List { limit } => list(home, limit, console).await,
         AuditCommand::Prove { entry, file } => prove(home, entry, file.as_deref(), console).await,
-        AuditCommand::Verify { receipt, key } => verify(home, &receipt, key, console),
+        AuditCommand::Verify { receipt, key, witnesses } => verify(home, &receipt, key, witnesses, console),
         AuditCommand::Export { directory } => export(home, &directory, console).await,
     }
 }
@@ -49,29 +49,45 @@ async fn prove(home: &VendorHome, entry: u64, file: Option<&Path>, console: &Con
     Ok(())
 }
 
-fn verify(home: &VendorHome, path: &Path, key: Option<PathBuf>, console: &Console) -> Result<(), Failure> {
+fn verify(
+    home: &VendorHome,
+    path: &Path,
+    key: Option<PathBuf>,
+    witnesses: WitnessArgs,
+    console: &Console,
+) -> Result<(), Failure> {
+    let witnesses = witnesses.witnesses()?;
     let name = format!("`{}`", path.display());
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_RECEIPT_BYTES as u64 + 1).read_to_end(&mut bytes))
         .or_fail(ExitCode::BadInput, || format!("cannot read {name}"))?;
     let receipt = Receipt::from_json(&bytes).or_fail(ExitCode::BadInput, || format!("{name} is no receipt"))?;
-    let verified = receipt.verify(&log_key(home, key)?).map_err(|error| refused(&name, &error))?;
+    let verified =
+        receipt.verify_witnessed(&log_key(home, key)?, &witnesses).map_err(|error| refused(&name, &error))?;
     let entry: Value = serde_json::from_slice(verified.entry)
         .or_fail(ExitCode::BadInput, || format!("{name} proves an entry that is no JSON"))?;
     let Checkpoint { origin, size, root, .. } = &verified.checkpoint;
     let document = json!({
         "log": origin.as_str(), "size": size, "root": root, "index": verified.index, "entry": entry,
+        "cosignatures": verified.cosignatures,
     });
     console.result(&document, || {
         let entry = serde_json::to_string_pretty(&entry).unwrap_or_default();
-        format!("leaf {} of the {size} in {origin}:\n{entry}", verified.index)
+        let mut lines = vec![format!("leaf {} of the {size} in {origin}:", verified.index)];
+        lines.extend(verified.cosignatures.iter().map(ToString::to_string).chain([entry]));
+        lines.join("\n")
     });
     Ok(())
 }
 
 async fn export(home: &VendorHome, directory: &Path, console: &Console) -> Result<(), Failure> {
     let (client, key) = (AdminClient::new(home)?, log_key(home, None)?);
+    // First: what witnesses have seen is no more than what is there.
+    let cosigned = match client.get_bytes("/log/checkpoint/cosigned").await {
+        Err(failure) if failure.code == ExitCode::BadInput => None,
+        answer => Some(answer?),
+    };
     let note = client.get_bytes("/log/checkpoint").await?;
     let checkpoint = SignedCheckpoint::from_bytes(&note)
         .and_then(|checkpoint| checkpoint.verify(&key))
@@ -90,6 +106,10 @@ async fn export(home: &VendorHome, directory: &Path, console: &Console) -> Resul
         }
     }
     check_tiles(&checkpoint, &tiles, &leaves)?;
+    if let Some(note) = cosigned {
+        check_cosigned(&note, &key, &leaves)?;
+        write_new(&directory.join("checkpoint.cosigned"), &note, 0o644)?;
+    }
     // Last: a directory without a checkpoint is one that was not finished.
     write_new(&directory.join("checkpoint"), &note, 0o644)?;
     let Checkpoint { origin, size, root, .. } = &checkpoint;
@@ -105,6 +125,22 @@ fn check_tiles(checkpoint: &Checkpoint, tiles: &TileSet, leaves: &[Hash]) -> Res
     let is_hashed = |(index, leaf): (u64, &Hash)| tiles.hash(NodeId { level: 0, index }) == Some(*leaf);
     if root != checkpoint.root || !(0..).zip(leaves).all(is_hashed) {
         return Err(altered("an entry or a hash was altered"));
+    }
+    Ok(())
+}
+
+/// Checks that what witnesses cosigned is the beginning of this log.
+fn check_cosigned(note: &[u8], key: &VerifierKey, leaves: &[Hash]) -> Result<(), Failure> {
+    let cosigned = SignedCheckpoint::from_bytes(note)
+        .and_then(|checkpoint| checkpoint.verify(key))
+        .map_err(|error| altered("the cosigned checkpoint is refused").caused_by(&error))?;
+    let mut range = CompactRange::default();
+    let count = usize::try_from(cosigned.size.get()).unwrap_or(usize::MAX);
+    for leaf in leaves.iter().take(count) {
+        range.append(*leaf).map_err(|error| altered("it has too many entries").caused_by(&error))?;
+    }
+    if range.size() != cosigned.size || range.root() != cosigned.root {
+        return Err(altered("it is not the one that witnesses cosigned"));
     }
     Ok(())
 }

@@ -8,11 +8,11 @@ use aws_lc_rs::iv::FixedLength;
 use zeroize::Zeroizing;
 
 use super::CipherError;
-use crate::secret::{LayerKey, Nonce};
+use crate::secret::{LayerKey, Nonce, scrub_stack};
 
 /// The key stream of one layer. Applying it encrypts and decrypts alike.
 pub struct CtrStream {
-    key: EncryptingKey,
+    key: Box<EncryptingKey>,
     first: u128,
     /// Bytes since the start of the layer.
     position: u64,
@@ -23,9 +23,9 @@ pub struct CtrStream {
 impl CtrStream {
     /// Starts at the beginning of a layer.
     pub fn new(key: &LayerKey, nonce: &Nonce) -> Result<Self, CipherError> {
-        let key = UnboundCipherKey::new(&AES_256, key.expose())
-            .and_then(EncryptingKey::ctr)
-            .map_err(|_| CipherError::Internal)?;
+        let key = schedule(key);
+        scrub_stack();
+        let key = key?;
         Ok(Self { key, first: u128::from_be_bytes(*nonce.expose()), position: 0, block: Zeroizing::new([0; BLOCK]) })
     }
 
@@ -93,6 +93,13 @@ impl CtrStream {
     fn advance(&mut self, len: usize) {
         self.position = self.position.wrapping_add(len as u64);
     }
+}
+
+/// The key's schedule, which begins with the key itself, in its place on the heap.
+#[inline(never)]
+fn schedule(key: &LayerKey) -> Result<Box<EncryptingKey>, CipherError> {
+    let key = UnboundCipherKey::new(&AES_256, key.expose()).and_then(EncryptingKey::ctr);
+    key.map(Box::new).map_err(|_| CipherError::Internal)
 }
 
 impl fmt::Debug for CtrStream {
