@@ -102,12 +102,12 @@ impl Service {
             return Err(No::Denied { stage: Stage::Platform, findings: denied });
         }
         let policy_input = self.policy_input(asked, &license, &manifest).await?;
-        let input = digest_of(&policy_input)?;
         let (decision, policy) = self.ask_policy(&manifest.product, policy_input.clone()).await?;
         let basis = DecisionBasis { attestation: asked.attestation.clone(), policy_input };
+        let digest = digest_of(&basis)?;
         let audit = json!({
             "customer": license.customer, "measurement": asked.evidence.measurement().to_string(),
-            "evidence": asked.evidence.evidence_digest(), "claims": platform, "policy": policy, "input": input,
+            "evidence": asked.evidence.evidence_digest(), "claims": platform, "policy": policy, "basis": digest,
         });
         let request = LeaseRequest {
             id: asked.lease.clone(),
@@ -246,8 +246,8 @@ impl Service {
 }
 
 /// SHA-256 of the canonical JSON (RFC 8785), hexadecimal.
-fn digest_of(input: &Value) -> Result<String, Refusal> {
-    Ok(hex::encode(Sha256::digest(serde_json_canonicalizer::to_vec(input).map_err(StoreError::from)?)))
+fn digest_of(basis: &DecisionBasis) -> Result<String, Refusal> {
+    Ok(hex::encode(Sha256::digest(serde_json_canonicalizer::to_vec(basis).map_err(StoreError::from)?)))
 }
 
 /// The names of the checks and how each ended; what they found stands in the claims.

@@ -143,9 +143,10 @@ impl Home {
         create_private_directory(&service)?;
         let master = MasterKey::generate().map_err(HomeError::MasterKey)?;
         write_secret(&self.master_key_path(), master.to_text().as_bytes())?;
-        for (secret, public) in
-            [(self.license_key_path(), service.join("license.pub")), (self.token_key_path(), service.join("token.pub"))]
-        {
+        for (secret, public) in [
+            (self.license_key_path(), self.license_public_key_path()),
+            (self.token_key_path(), service.join("token.pub")),
+        ] {
             let key = SigningKey::generate().map_err(HomeError::SigningKey)?;
             write_secret(&secret, key.to_pkcs8_pem().map_err(HomeError::SigningKey)?.as_bytes())?;
             let pem = key.verifying_key().to_spki_pem().map_err(HomeError::SigningKey)?;
@@ -222,6 +223,11 @@ impl Home {
 
     fn master_key_path(&self) -> PathBuf {
         self.service_directory().join("master.key")
+    }
+
+    /// The key that verifies licences, PEM.
+    pub fn license_public_key_path(&self) -> PathBuf {
+        self.service_directory().join("license.pub")
     }
 
     fn license_key_path(&self) -> PathBuf {

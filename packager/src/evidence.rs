@@ -1,6 +1,7 @@
 //! Use cases of saved evidence: reading it in all its forms, judging it, answering batches. No network, no home.
 
 pub(crate) mod batch;
+pub(crate) mod bundle;
 pub(crate) mod expect;
 pub(crate) mod input;
 pub(crate) mod tcb;

@@ -49,11 +49,11 @@ pub struct BundledAttestation {
     pub basis: DecisionBasis,
 }
 
-/// What one decision rested on.
+/// What one decision rested on. Its entry has the SHA-256 of this in canonical JSON (RFC 8785) as `basis`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct DecisionBasis {
     /// As the guest sent it, with the endorsement that the service added where it lacked one.
     pub attestation: Attestation,
-    /// What the policy was asked. Its entry has the digest of this as `input`.
+    /// What the policy was asked.
     pub policy_input: Value,
 }

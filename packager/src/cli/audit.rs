@@ -21,23 +21,34 @@ pub(crate) enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Check a receipt offline and print its entry.
+    /// Check a receipt or an evidence bundle offline, and print what it proves.
     Verify {
-        /// The receipt.
+        /// The receipt, or the bundle.
         #[arg(value_name = "FILE")]
-        receipt: PathBuf,
+        file: PathBuf,
         /// The log's verifier key; the home's `service/log.pub` by default.
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
         #[command(flatten)]
         witnesses: WitnessArgs,
+        /// Of a bundle: the key that licences are signed with (PEM); the home's `service/license.pub` by default.
+        #[arg(long, value_name = "FILE")]
+        license_key: Option<PathBuf>,
+        /// Of a bundle: believe these certificates (PEM or DER) instead of AMD's, for simulated platforms. The output says
+        /// so.
+        #[arg(long, value_name = "FILE")]
+        roots: Vec<PathBuf>,
     },
     /// Write the whole log, checked, to a new directory that C2SP tools read (tlog-tiles).
     ///
-    /// The newest checkpoint that witnesses cosigned goes beside it, as `checkpoint.cosigned`.
+    /// The newest checkpoint that witnesses cosigned goes beside it, as `checkpoint.cosigned`. With `--lease`, write instead
+    /// all that one lease rests on to one new file: entries and their proofs, evidence, licence and policies.
     Export {
-        /// The directory.
+        /// The directory; with `--lease`, the file.
         #[arg(value_name = "DIR")]
-        directory: PathBuf,
+        to: PathBuf,
+        /// This lease's evidence only.
+        #[arg(long, value_name = "LEASE")]
+        lease: Option<String>,
     },
 }

@@ -5,13 +5,18 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use attestation_service::AuditEntry;
-use command_line::{Console, ExitCode, Failure, FailureContext as _, WitnessArgs};
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use jose::signing::VerifyingKey;
+use release_protocol::MAX_EVIDENCE_BUNDLE_BYTES;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use transparency_log::{
-    Checkpoint, CompactRange, Hash, HashSource as _, MAX_RECEIPT_BYTES, NodeId, Receipt, ReceiptError,
-    SignedCheckpoint, TileError, TileKind, TilePath, TileSet, VerifierKey, decode_bundle, hash_leaf, tile_paths,
+    Checkpoint, CompactRange, Hash, HashSource as _, NodeId, Receipt, ReceiptError, SignedCheckpoint, TileError,
+    TileKind, TilePath, TileSet, VerifierKey, Witnesses, decode_bundle, hash_leaf, tile_paths,
 };
 
+use super::bundle::{self, Keys};
 use super::table;
 use crate::cli::AuditCommand;
 use crate::client::AdminClient;
@@ -21,8 +26,24 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
     match command {
         AuditCommand::List { limit } => list(home, limit, console).await,
         AuditCommand::Prove { entry, file } => prove(home, entry, file.as_deref(), console).await,
-        AuditCommand::Verify { receipt, key, witnesses } => verify(home, &receipt, key, witnesses, console),
-        AuditCommand::Export { directory } => export(home, &directory, console).await,
+        AuditCommand::Verify { file, key, witnesses, license_key, roots } => {
+            let witnesses = witnesses.witnesses()?;
+            let name = format!("`{}`", file.display());
+            let json = read(&file)?;
+            if !is_bundle(&json) {
+                return verify(&name, &json, &log_key(home, key)?, &witnesses, console);
+            }
+            let roots = roots.iter().map(|path| crate::evidence::input::read(path)).collect::<Result<Vec<_>, _>>();
+            let keys = Keys {
+                log: log_key(home, key)?,
+                license: license_public_key(home, license_key)?,
+                witnesses: &witnesses,
+                roots: &roots.map_err(Failure::bad_input)?,
+            };
+            bundle::check(&name, &json, &keys, console)
+        }
+        AuditCommand::Export { to, lease: Some(lease) } => bundle::export(home, &lease, &to, console).await,
+        AuditCommand::Export { to, lease: None } => export(home, &to, console).await,
     }
 }
 
@@ -49,22 +70,40 @@ async fn prove(home: &VendorHome, entry: u64, file: Option<&Path>, console: &Con
     Ok(())
 }
 
-fn verify(
-    home: &VendorHome,
-    path: &Path,
-    key: Option<PathBuf>,
-    witnesses: WitnessArgs,
-    console: &Console,
-) -> Result<(), Failure> {
-    let witnesses = witnesses.witnesses()?;
-    let name = format!("`{}`", path.display());
+/// Reads what is to be verified, no more than a bundle may have.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAX_RECEIPT_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .or_fail(ExitCode::BadInput, || format!("cannot read {name}"))?;
-    let receipt = Receipt::from_json(&bytes).or_fail(ExitCode::BadInput, || format!("{name} is no receipt"))?;
-    let verified =
-        receipt.verify_witnessed(&log_key(home, key)?, &witnesses).map_err(|error| refused(&name, &error))?;
+        .and_then(|file| file.take(MAX_EVIDENCE_BUNDLE_BYTES + 1).read_to_end(&mut bytes))
+        .or_fail(ExitCode::BadInput, || format!("cannot read `{}`", path.display()))?;
+    if bytes.len() as u64 > MAX_EVIDENCE_BUNDLE_BYTES {
+        let limit = MAX_EVIDENCE_BUNDLE_BYTES;
+        return Err(Failure::bad_input(format!("`{}` has more than {limit} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Whether it says so of itself; what is malformed is judged as a receipt.
+fn is_bundle(json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Form {
+        #[serde(rename = "format")]
+        _format: IgnoredAny,
+    }
+    serde_json::from_slice::<Form>(json).is_ok()
+}
+
+fn license_public_key(home: &VendorHome, path: Option<PathBuf>) -> Result<VerifyingKey, Failure> {
+    let path = path.unwrap_or_else(|| home.service().license_public_key_path());
+    let pem = fs::read_to_string(&path)
+        .or_fail(ExitCode::BadInput, || format!("cannot read the licence key `{}`", path.display()))?;
+    VerifyingKey::from_spki_pem(&pem)
+        .or_fail(ExitCode::BadInput, || format!("`{}` is no public key in PEM", path.display()))
+}
+
+fn verify(name: &str, json: &[u8], key: &VerifierKey, witnesses: &Witnesses, console: &Console) -> Result<(), Failure> {
+    let receipt = Receipt::from_json(json).or_fail(ExitCode::BadInput, || format!("{name} is no receipt"))?;
+    let verified = receipt.verify_witnessed(key, witnesses).map_err(|error| refused(name, &error))?;
     let entry: Value = serde_json::from_slice(verified.entry)
         .or_fail(ExitCode::BadInput, || format!("{name} proves an entry that is no JSON"))?;
     let Checkpoint { origin, size, root, .. } = &verified.checkpoint;

@@ -1,0 +1,83 @@
+//! `audit export --lease` and `audit verify` of what it made: all that one lease rests on, in one file.
+
+use std::path::Path;
+
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use jose::signing::VerifyingKey;
+use release_protocol::EvidenceBundle;
+use serde_json::json;
+use transparency_log::{VerifierKey, Witnesses};
+
+use crate::client::AdminClient;
+use crate::evidence::bundle::{Believed, BundleError, Proven, moment, verify};
+use crate::evidence::trust::Trust;
+use crate::home::{VendorHome, write_new};
+
+/// Writes the bundle of a lease to a new file.
+pub(crate) async fn export(home: &VendorHome, lease: &str, to: &Path, console: &Console) -> Result<(), Failure> {
+    let bundle: EvidenceBundle = AdminClient::new(home)?.get(&format!("/log/leases/{lease}")).await?;
+    let text = serde_json::to_string_pretty(&bundle).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
+    // Licences are in it.
+    write_new(to, format!("{text}\n").as_bytes(), 0o600)?;
+    let document = json!({"lease": lease, "file": to, "entries": bundle.entries.len()});
+    console.result(&document, || format!("{}: {} entries of {lease}", to.display(), bundle.entries.len()));
+    Ok(())
+}
+
+/// By what a bundle is judged, from the command line or the home.
+pub(crate) struct Keys<'a> {
+    pub(crate) log: VerifierKey,
+    pub(crate) license: VerifyingKey,
+    pub(crate) witnesses: &'a Witnesses,
+    /// Contents of files with roots; AMD's where there are none.
+    pub(crate) roots: &'a [Vec<u8>],
+}
+
+/// Judges a bundle offline and says what it proves.
+pub(crate) fn check(name: &str, json: &[u8], keys: &Keys<'_>, console: &Console) -> Result<(), Failure> {
+    let bundle: EvidenceBundle =
+        serde_json::from_slice(json).or_fail(ExitCode::BadInput, || format!("{name} is no evidence bundle"))?;
+    let trust = Trust::new(keys.roots, None).map_err(Failure::bad_input)?;
+    let believed = Believed { log: &keys.log, license: &keys.license, witnesses: keys.witnesses, trust: &trust };
+    let proven = verify(&bundle, &believed).map_err(|error| refused(name, &error))?;
+    say(&bundle, &proven, trust.untrusted, console);
+    Ok(())
+}
+
+fn refused(name: &str, error: &BundleError) -> Failure {
+    let failure = Failure::verification(format!("{name} proves nothing")).caused_by(error);
+    match error {
+        BundleError::Key(_) => failure.hint("name the vendor's keys by `--key` and `--license-key`"),
+        BundleError::Evidence { .. } => failure.hint("evidence of a simulated platform needs its root: `--roots FILE`"),
+        _ => failure,
+    }
+}
+
+fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Console) {
+    let Proven { checkpoint, entries, decisions, simulated } = proven;
+    let grant = entries.first().map(|entry| &entry.body);
+    let of = |name: &str| grant.and_then(|body| body[name].as_str()).unwrap_or("?").to_owned();
+    let document = json!({
+        "lease": bundle.lease, "license": of("license"), "customer": of("customer"), "product": of("product"),
+        "manifest_digest": of("manifest_digest"), "measurement": of("measurement"), "log": checkpoint.origin.as_str(),
+        "size": checkpoint.size, "root": checkpoint.root, "decisions_judged_again": decisions, "simulated": simulated,
+        "roots_given": untrusted, "entries": entries,
+    });
+    console.result(&document, || {
+        let mut lines = vec![
+            format!("lease {} of licence {} ({})", bundle.lease, of("license"), of("customer")),
+            format!("product {}, image {}", of("product"), of("manifest_digest")),
+            format!("guest   {}", of("measurement")),
+        ];
+        if *simulated {
+            lines.push("SIMULATED: the evidence proves nothing about hardware".to_owned());
+        } else if untrusted {
+            lines.push("UNTRUSTED: the evidence was judged by the roots that were given".to_owned());
+        }
+        lines
+            .extend(entries.iter().map(|entry| format!("{:>8}  {}  {}", entry.sequence, moment(entry.at), entry.kind)));
+        lines.push(format!("{} entries in the {} of {}", entries.len(), checkpoint.size, checkpoint.origin));
+        lines.push(format!("{decisions} decisions judged again: evidence, licence and policy hold"));
+        lines.join("\n")
+    });
+}

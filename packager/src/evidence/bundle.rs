@@ -1,0 +1,233 @@
+//! Judging an evidence bundle, offline: the log, the chain of the lease's entries, and for each decision in it the evidence,
+//! the licence and the policy. Everything that is believed comes from the log's key, the licence key and the trust roots.
+
+use jiff::Timestamp;
+use jose::jwk::Jwk;
+use jose::signing::VerifyingKey;
+use launch_evidence::saved::{Question, judge};
+use launch_evidence::{HostData, Requirements};
+use release_protocol::{
+    BundledAttestation, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LicenseFile, RuntimeData, host_data,
+    report_data,
+};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use transparency_log::{Checkpoint, VerifierKey, Witnesses};
+
+use super::trust::Trust;
+use attestation_service::{AuditEntry, ReleasePolicy};
+
+/// Why a bundle proves nothing. Each names the entry that it is about, where it is about one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BundleError {
+    #[error("the bundle is of the form `{0}`, only `{EVIDENCE_BUNDLE_FORMAT}` is known")]
+    Format(String),
+    #[error("the bundle names another {0} key than the one that it is judged by")]
+    Key(&'static str),
+    #[error("the bundle has no entries")]
+    Empty,
+    #[error("an entry of the bundle is not in the log")]
+    Receipt(#[from] transparency_log::ReceiptError),
+    #[error("the bundle's entries are proven against different checkpoints")]
+    Checkpoints,
+    #[error("the log of the grant is not believed")]
+    Granted(#[from] transparency_log::CheckpointError),
+    #[error("the log does not extend the one that the lease was granted by: it was forked")]
+    Forked(#[from] transparency_log::ProofError),
+    #[error("entry {0} is malformed")]
+    Entry(u64),
+    #[error("entry {found} does not follow entry {expected}: one was dropped, or belongs to another lease")]
+    Chain { found: u64, expected: u64 },
+    #[error("what entry {0} rests on is missing")]
+    Missing(u64),
+    #[error("what entry {0} rests on was altered")]
+    Altered(u64),
+    #[error("the evidence of entry {entry} fails: {why}")]
+    Evidence { entry: u64, why: String },
+    #[error("the licence of entry {entry} fails: {why}")]
+    License { entry: u64, why: String },
+    #[error("the policy of entry {entry} fails: {why}")]
+    Policy { entry: u64, why: String },
+}
+
+/// What a bundle is judged by.
+pub(crate) struct Believed<'a> {
+    pub(crate) log: &'a VerifierKey,
+    pub(crate) license: &'a VerifyingKey,
+    pub(crate) witnesses: &'a Witnesses,
+    pub(crate) trust: &'a Trust,
+}
+
+/// What a bundle proves.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) entries: Vec<AuditEntry>,
+    /// How many decisions were judged again.
+    pub(crate) decisions: usize,
+    /// Whether any evidence is of a simulated platform.
+    pub(crate) simulated: bool,
+}
+
+/// Judges everything in a bundle.
+pub(crate) fn verify(bundle: &EvidenceBundle, believed: &Believed<'_>) -> Result<Proven, BundleError> {
+    if bundle.format != EVIDENCE_BUNDLE_FORMAT {
+        return Err(BundleError::Format(bundle.format.chars().take(40).collect()));
+    }
+    if bundle.log_key != *believed.log {
+        return Err(BundleError::Key("log"));
+    }
+    let license_key = VerifyingKey::from_spki_pem(&bundle.license_key).map_err(|_| BundleError::Key("licence"))?;
+    if license_key.thumbprint() != believed.license.thumbprint() {
+        return Err(BundleError::Key("licence"));
+    }
+    let (checkpoint, entries) = entries(bundle, believed)?;
+    let decisions: Vec<&AuditEntry> =
+        entries.iter().filter(|entry| matches!(entry.kind.as_str(), "lease_granted" | "lease_renewed")).collect();
+    for needed in [decisions.first(), decisions.last()].into_iter().flatten() {
+        if !bundle.attestations.iter().any(|attestation| attestation.entry == needed.sequence) {
+            return Err(BundleError::Missing(needed.sequence));
+        }
+    }
+    let mut simulated = false;
+    for attestation in &bundle.attestations {
+        let entry = decisions.iter().find(|entry| entry.sequence == attestation.entry);
+        let entry = entry.ok_or(BundleError::Entry(attestation.entry))?;
+        simulated |= decision(bundle, attestation, entry, believed)?;
+    }
+    Ok(Proven { checkpoint, entries, decisions: bundle.attestations.len(), simulated })
+}
+
+/// The log, and the lease's entries in it: each in place, none between them left out.
+fn entries(bundle: &EvidenceBundle, believed: &Believed<'_>) -> Result<(Checkpoint, Vec<AuditEntry>), BundleError> {
+    let first = bundle.entries.first().ok_or(BundleError::Empty)?;
+    let newest = first.checkpoint.verify_witnessed(believed.log, believed.witnesses)?.checkpoint;
+    let granted = bundle.granted.verify(believed.log)?;
+    bundle.consistency.verify(granted.size, &granted.root, newest.size, &newest.root)?;
+    let mut entries = Vec::with_capacity(bundle.entries.len());
+    let mut previous = None;
+    for receipt in &bundle.entries {
+        if receipt.checkpoint != first.checkpoint {
+            return Err(BundleError::Checkpoints);
+        }
+        let verified = receipt.verify(believed.log)?;
+        let number = verified.index.get().saturating_add(1);
+        let entry: AuditEntry = serde_json::from_slice(verified.entry).map_err(|_| BundleError::Entry(number))?;
+        let names = entry.body.get("previous").and_then(Value::as_u64);
+        if entry.sequence != number || entry.body["lease"] != bundle.lease.0.as_str() {
+            return Err(BundleError::Entry(number));
+        }
+        if names != previous {
+            return Err(BundleError::Chain { found: number, expected: names.unwrap_or_default() });
+        }
+        previous = Some(number);
+        entries.push(entry);
+    }
+    let is_grant = entries.first().is_some_and(|entry| entry.kind == "lease_granted");
+    if !is_grant || granted.size.get() != entries.first().map_or(0, |entry| entry.sequence) {
+        return Err(BundleError::Entry(granted.size.get()));
+    }
+    Ok((newest, entries))
+}
+
+/// One decision, judged again; gives whether its platform is simulated.
+fn decision(
+    bundle: &EvidenceBundle,
+    attestation: &BundledAttestation,
+    entry: &AuditEntry,
+    believed: &Believed<'_>,
+) -> Result<bool, BundleError> {
+    let number = entry.sequence;
+    let basis = &attestation.basis;
+    let canonical = serde_json_canonicalizer::to_vec(basis).map_err(|_| BundleError::Altered(number))?;
+    if entry.body["basis"] != hex::encode(Sha256::digest(canonical)) {
+        return Err(BundleError::Altered(number));
+    }
+    let simulated = evidence(basis, entry, believed)?;
+    license(bundle, basis, entry, believed)?;
+    policy(bundle, basis, entry)?;
+    Ok(simulated)
+}
+
+fn evidence(basis: &DecisionBasis, entry: &AuditEntry, believed: &Believed<'_>) -> Result<bool, BundleError> {
+    let failed = |why: String| BundleError::Evidence { entry: entry.sequence, why };
+    let sent = &basis.attestation;
+    let bound = report_data(&sent.runtime_data, &sent.tee_evidence.additional_evidence)
+        .map_err(|error| failed(error.to_string()))?;
+    let host = sent.init_data.as_ref().map_or(HostData::Zero, |data| HostData::Sha256(host_data(data.body.as_bytes())));
+    let primary = &sent.tee_evidence.primary_evidence;
+    let verifier = believed.trust.verifier(primary).ok_or_else(|| failed("no verifier knows it".to_owned()))?;
+    let question = Question {
+        report_data: Some(bound),
+        host_data: Some(host),
+        requirements: Requirements::default(),
+        at: entry.at,
+    };
+    let answer = judge(verifier, primary, &question);
+    let Some(evidence) = &answer.evidence else {
+        let why = answer.failures().next().map_or_else(|| "it cannot be read".to_owned(), ToString::to_string);
+        return Err(failed(why));
+    };
+    if entry.body["evidence"] != evidence.evidence_digest()
+        || entry.body["measurement"] != evidence.measurement().to_string()
+    {
+        return Err(failed("its entry is about other evidence".to_owned()));
+    }
+    if basis.policy_input["tee"]["measurement"]
+        != serde_json::to_value(evidence.claims()).unwrap_or_default()["measurement"]
+    {
+        return Err(failed("the policy was asked about another measurement".to_owned()));
+    }
+    Ok(evidence.is_simulated() || entry.body["simulated"] == true)
+}
+
+/// The guest's own words: that it is the lease's guest, what it ran, and under which licence.
+fn license(
+    bundle: &EvidenceBundle,
+    basis: &DecisionBasis,
+    entry: &AuditEntry,
+    believed: &Believed<'_>,
+) -> Result<(), BundleError> {
+    let failed = |why: &str| BundleError::License { entry: entry.sequence, why: why.to_owned() };
+    let said = RuntimeData::read(&basis.attestation.runtime_data)
+        .map_err(|_| failed("the guest's runtime data are malformed"))?;
+    let key: Jwk = serde_json::to_value(&said.tee_pubkey)
+        .and_then(serde_json::from_value)
+        .map_err(|_| failed("the guest's key is malformed"))?;
+    if key.key.thumbprint() != bundle.lease.0 {
+        return Err(failed("the lease belongs to another guest key"));
+    }
+    if said.workload.is_none_or(|workload| entry.body["manifest_digest"] != workload.manifest_digest) {
+        return Err(failed("the lease was granted for another image"));
+    }
+    let file: LicenseFile = said
+        .license
+        .as_deref()
+        .ok_or_else(|| failed("none was presented"))?
+        .parse()
+        .map_err(|_| failed("it is malformed"))?;
+    let license = file
+        .verify(std::slice::from_ref(believed.license))
+        .map_err(|_| failed("it is not signed by the vendor's licence key"))?;
+    if entry.body["license"] == license.id.0.as_str() { Ok(()) } else { Err(failed("its entry is about another one")) }
+}
+
+fn policy(bundle: &EvidenceBundle, basis: &DecisionBasis, entry: &AuditEntry) -> Result<(), BundleError> {
+    let failed = |why: String| BundleError::Policy { entry: entry.sequence, why };
+    let named = entry.body["policy"].as_str().unwrap_or_default();
+    let digest = |source: &str| format!("sha256:{}", hex::encode(Sha256::digest(source)));
+    let source = bundle
+        .policies
+        .iter()
+        .find(|source| digest(source) == named)
+        .ok_or_else(|| failed(format!("the bundle has no policy with the digest {named}")))?;
+    let decision = ReleasePolicy::compile(source)
+        .and_then(|policy| policy.evaluate(&basis.policy_input))
+        .map_err(|error| failed(error.to_string()))?;
+    if decision.allow { Ok(()) } else { Err(failed("it does not allow what was granted".to_owned())) }
+}
+
+/// A moment as people read it.
+pub(crate) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
