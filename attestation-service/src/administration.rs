@@ -66,7 +66,7 @@ impl Service {
     /// Gives a product a policy of its own once it compiles; `None` is the default again.
     pub(crate) async fn set_policy(&self, product: &ProductName, source: Option<String>) -> Result<(), ServiceError> {
         if let Some(source) = source.clone() {
-            tokio::task::spawn_blocking(move || ReleasePolicy::compile(&source)).await??;
+            ReleasePolicy::compile_in_turn(source).await??;
         }
         Ok(self.store.set_policy(product, source.as_deref(), self.now()).await?)
     }

@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::finding::{Finding, Stage};
 use crate::platform::Platform;
-use crate::policy::PolicyDecision;
+use crate::policy::{PolicyDecision, PolicyError};
 use crate::release::{Refusal, chain};
-use crate::service::Service;
+use crate::service::{Service, ServiceError};
 use crate::store::{AuditKind, LeaseOutcome, LeaseRequest, StoreError};
 
 /// What one attested guest asks for.
@@ -183,9 +183,15 @@ impl Service {
     async fn ask_policy(&self, product: &ProductName, input: Value) -> Result<(PolicyDecision, String), No> {
         let policy = self.policy(product).await?;
         let digest = policy.digest().to_owned();
-        let decision = policy.evaluate_in_turn(input).await?.map_err(|error| {
-            No::because(Stage::Policy, format!("the release policy of product {product} gave no decision: {error}"))
-        })?;
+        let decision = match policy.evaluate_in_turn(input).await? {
+            Ok(decision) => decision,
+            // The service's own failure is no verdict.
+            Err(error @ PolicyError::Process(_)) => return Err(ServiceError::from(error).into()),
+            Err(error) => {
+                let reason = format!("the release policy of product {product} gave no decision: {error}");
+                return Err(No::because(Stage::Policy, reason));
+            }
+        };
         if decision.allow {
             return Ok((decision, digest));
         }

@@ -1,7 +1,7 @@
 //! Verifies launch evidence, decides on release, keeps licences, leases and the audit log.
 //!
 //! [`Home`] holds the service's files, [`Service`] decides, [`serve`] speaks HTTP. The packager runs it by
-//! `sealift serve` and talks to it through [`api`].
+//! `sealift serve` and talks to it through [`api`]. Policies run in processes of their own, see [`policy_worker`].
 #![forbid(unsafe_code)]
 
 mod access;
@@ -40,7 +40,7 @@ pub use http::{ServeError, Server, serve};
 pub use limits::LimitSettings;
 pub use log_head::LogHeadError;
 pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRule, TcbComponent, TcbLevels};
-pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy};
+pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy, policy_worker};
 pub use service::{Service, ServiceError, ServiceOptions};
 pub use store::{AuditEntry, Database, DatabaseUrl, DatabaseUrlError, Store, StoreError};
 pub use witness::{LogSettings, WitnessSettings};

@@ -1,13 +1,15 @@
-//! Release policies in Rego: compiled once, evaluated with limits. The input's schema is documented in policies/README.md.
+//! Release policies in Rego: compiled and evaluated with limits, in processes of their own. The input's schema is
+//! documented in policies/README.md.
 
 mod case;
+mod engine;
+mod process;
+mod worker;
 
-use std::num::NonZeroU32;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regorus::utils::limits::ExecutionTimerConfig;
-use regorus::{Engine, Value};
 use release_protocol::Obligations;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -16,9 +18,10 @@ use tokio::task::{JoinError, spawn_blocking};
 use crate::finding::Finding;
 
 pub use case::PolicyCase;
+pub use worker::policy_worker;
 
-/// How many evaluations run at once. The engine can bound memory of the whole process only, and only under an allocator of
-/// its own; what one evaluation can take within its time is what bounds it here, times this.
+/// How many policies the service compiles or evaluates at once: this times [`ReleasePolicy::MEMORY_LIMIT`] is what they
+/// take at most.
 const AT_ONCE: usize = 4;
 
 static EVALUATIONS: Semaphore = Semaphore::const_new(AT_ONCE);
@@ -27,7 +30,7 @@ static EVALUATIONS: Semaphore = Semaphore::const_new(AT_ONCE);
 pub const DEFAULT_POLICY: &str = include_str!("../../policies/release.rego");
 
 /// Why a policy cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Deserialize, Serialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// The text is not Rego, or too long.
@@ -46,10 +49,20 @@ pub enum PolicyError {
     #[error("the policy's `{rule}` is not of the documented form: {problem}")]
     Output {
         /// Which rule.
-        rule: &'static str,
+        rule: String,
         /// What is wrong.
         problem: String,
     },
+    /// It took more than [`ReleasePolicy::MEMORY_LIMIT`], or its calls nest deeper than a stack.
+    #[error("the policy was stopped: it takes more memory than the {} MiB that one may", ReleasePolicy::MEMORY_LIMIT >> 20)]
+    Memory,
+    /// It was in a built-in function when [`ReleasePolicy::TIME_LIMIT`] was over.
+    #[error("the policy was stopped: it takes more time than the {} ms that one may", ReleasePolicy::TIME_LIMIT.as_millis())]
+    Time,
+    /// There is no process to evaluate it in; the policy is not to blame.
+    #[serde(skip)]
+    #[error("no process can be started to evaluate the policy")]
+    Process(#[source] io::Error),
 }
 
 /// What a policy answered.
@@ -64,34 +77,30 @@ pub struct PolicyDecision {
     pub obligations: Obligations,
 }
 
-/// A compiled policy.
+/// A policy that compiles. Each evaluation happens in another process, whose memory is bounded by the kernel.
 #[derive(Clone, Debug)]
 pub struct ReleasePolicy {
-    engine: Arc<Engine>,
+    source: Arc<str>,
     digest: Arc<str>,
 }
 
 impl ReleasePolicy {
     /// The longest time that one evaluation may take.
     pub const TIME_LIMIT: Duration = Duration::from_millis(250);
-    const PACKAGE: &str = "data.sealift.release";
+    /// The most memory that one policy may take, compiled and while it is evaluated, in bytes.
+    pub const MEMORY_LIMIT: u64 = 64 * 1024 * 1024;
 
     /// Compiles Rego source.
     pub fn compile(source: &str) -> Result<Self, PolicyError> {
-        let mut engine = Engine::new();
-        let package = engine
-            .add_policy("policy.rego".to_owned(), source.to_owned())
-            .map_err(|error| PolicyError::Compile(error.to_string()))?;
-        if package != Self::PACKAGE {
-            return Err(PolicyError::Package { found: vec![package] });
-        }
-        engine.set_execution_timer_config(ExecutionTimerConfig {
-            limit: Self::TIME_LIMIT,
-            check_interval: NonZeroU32::MIN,
-        });
-        let policy = Self { engine: Arc::new(engine), digest: crate::store::policy_digest(source).into() };
+        let policy = Self { source: source.into(), digest: crate::store::policy_digest(source).into() };
+        process::compile(&policy)?;
         // Names that nothing defines show only when it runs.
         policy.evaluate(&serde_json::json!({})).map(|_| policy)
+    }
+
+    /// Compiles Rego source off the runtime's threads, once it is its turn.
+    pub(crate) async fn compile_in_turn(source: String) -> Result<Result<Self, PolicyError>, JoinError> {
+        in_turn(move || Self::compile(&source)).await
     }
 
     /// SHA-256 of its source, `sha256:…`.
@@ -99,54 +108,30 @@ impl ReleasePolicy {
         &self.digest
     }
 
-    /// Evaluates it for one request, off the runtime's threads, once it is its turn: only so many run at once.
+    /// Evaluates it for one request, off the runtime's threads, once it is its turn.
     pub(crate) async fn evaluate_in_turn(
         self,
         input: serde_json::Value,
     ) -> Result<Result<PolicyDecision, PolicyError>, JoinError> {
-        // It is never closed.
-        let turn = EVALUATIONS.acquire().await.ok();
-        spawn_blocking(move || {
-            // A request that is given up does not stop its evaluation, which keeps its turn.
-            let _turn = turn;
-            self.evaluate(&input)
-        })
-        .await
+        in_turn(move || self.evaluate(&input)).await
     }
 
-    /// Evaluates it for one request. Nothing but an `allow` that is true and an empty `deny` allows.
+    /// Evaluates it for one request. Blocks until its process has answered.
     pub fn evaluate(&self, input: &serde_json::Value) -> Result<PolicyDecision, PolicyError> {
-        let mut engine = Engine::clone(&self.engine);
-        let input: Value =
-            serde_json::from_value(input.clone()).map_err(|error| PolicyError::Evaluate(error.to_string()))?;
-        engine.set_input(input);
-        let results = engine
-            .eval_query(Self::PACKAGE.to_owned(), false)
-            .map_err(|error| PolicyError::Evaluate(error.to_string()))?;
-        let package = results.result.first().and_then(|result| result.expressions.first()).map(|found| &found.value);
-        // A rule that the policy does not have, or that is undefined for this input, is absent.
-        let rule = |name: &'static str| -> Result<Option<serde_json::Value>, PolicyError> {
-            match package.map(|package| &package[name]) {
-                None | Some(Value::Undefined) => Ok(None),
-                Some(value) => serde_json::to_value(value)
-                    .map(Some)
-                    .map_err(|error| PolicyError::Output { rule: name, problem: error.to_string() }),
-            }
-        };
-        let allow = rule("allow")? == Some(serde_json::Value::Bool(true));
-        let deny: Vec<Finding> = match rule("deny")? {
-            None => Vec::new(),
-            Some(value) => serde_json::from_value(value)
-                .map(Finding::bounded)
-                .map_err(|error| PolicyError::Output { rule: "deny", problem: error.to_string() })?,
-        };
-        let obligations = match rule("obligations")? {
-            None => Obligations::default(),
-            Some(value) => serde_json::from_value(value)
-                .map_err(|error| PolicyError::Output { rule: "obligations", problem: error.to_string() })?,
-        };
-        Ok(PolicyDecision { allow: allow && deny.is_empty(), deny, obligations })
+        process::evaluate(self, input.to_string().as_bytes())
     }
+}
+
+/// Runs what blocks once it is its turn: only so many run at once.
+async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    // It is never closed.
+    let turn = EVALUATIONS.acquire().await.ok();
+    spawn_blocking(move || {
+        // A request that is given up does not stop its evaluation, which keeps its turn.
+        let _turn = turn;
+        work()
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -154,6 +139,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// What this program does when an evaluation of these tests starts it; by itself it is no worker.
+    #[test]
+    fn policy_worker() {
+        assert!(matches!(super::policy_worker(), None | Some(std::process::ExitCode::SUCCESS)));
+    }
 
     #[tokio::test]
     async fn an_evaluation_waits_until_few_enough_run() {

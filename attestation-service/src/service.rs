@@ -172,7 +172,7 @@ impl Service {
         if let Some(policy) = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(policy.clone());
         }
-        let policy = tokio::task::spawn_blocking(move || ReleasePolicy::compile(&source)).await??;
+        let policy = ReleasePolicy::compile_in_turn(source).await??;
         self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(key, policy.clone());
         Ok(policy)
     }

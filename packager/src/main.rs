@@ -17,6 +17,10 @@ use crate::cli::{Cli, Command};
 use crate::home::VendorHome;
 
 fn main() -> std::process::ExitCode {
+    // Policies are evaluated in processes of their own, which are this program.
+    if let Some(code) = attestation_service::policy_worker() {
+        return code;
+    }
     let cli: Cli = parse_command_line(|_| 0);
     let default_filter = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     start_logging(cli.common.verbose, default_filter);

@@ -76,6 +76,32 @@ async fn a_policy_is_tried_on_claims_and_on_nothing_malformed() {
     sealift(&write("bad.rego", "package elsewhere"), &claims).failed(3, "must be `package sealift.release`");
 }
 
+/// A policy that asks for gigabytes at once when it is asked about a guest.
+const GREEDY: &str = "package sealift.release\nimport rego.v1\ndefault allow := false\n\
+    allow if { input.tee; count(numbers.range(1, 1000000000)) > 0 }\n";
+
+#[test]
+fn a_policy_tried_here_is_stopped_by_the_same_bound_as_in_the_service() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (policy, claims) = (scratch.path().join("greedy.rego"), scratch.path().join("claims.json"));
+    std::fs::write(&policy, GREEDY).unwrap();
+    std::fs::write(&claims, r#"{"tee": {"tee": "snp"}}"#).unwrap();
+    let test = |switch: &str, path: &Path| {
+        let mut command = std::process::Command::new(end_to_end::peer::program("sealift"));
+        run(command.args(["policy", "test"]).arg(&policy).arg(switch).arg(path))
+    };
+    test("--evidence", &claims).failed(3, "it takes more memory than the 64 MiB that one may");
+    let cases = scratch.path().join("cases");
+    std::fs::create_dir(&cases).unwrap();
+    let case = json!({"input": {"tee": {}}, "decision": {"allow": false}});
+    std::fs::write(cases.join("greedy.json"), case.to_string()).unwrap();
+    std::fs::write(cases.join("modest.json"), json!({"input": {}, "decision": {"allow": false}}).to_string()).unwrap();
+    let said = test("--cases", &cases);
+    assert_eq!(said.code, 4, "{}", said.stdout);
+    assert!(said.stdout.starts_with("cases that differ: 1 of 2\n"), "{}", said.stdout);
+    assert!(said.stdout.contains("greedy.json\n  the policy was stopped: it takes more memory"), "{}", said.stdout);
+}
+
 #[test]
 fn a_case_that_differs_is_named_with_its_difference() {
     let scratch = tempfile::tempdir().unwrap();
@@ -132,6 +158,11 @@ async fn each_kind_of_denial_is_explained_with_what_to_do() {
     vendor.sealift(["license", "revoke", &id, "--reason", "contract ended"]).succeeded();
     scene.run_with(&license.display().to_string()).failed(125, "contract ended");
     explain(["denied by    license", "contract ended", "sealift license issue"]);
+
+    let greedy = file(&scene, "greedy.rego", GREEDY);
+    vendor.sealift(["policy", "set", "--product", PRODUCT, &greedy]).succeeded();
+    scene.run_with(&vendor.license(PRODUCT, &[]).1.display().to_string()).failed(125, "takes more memory");
+    explain(["denied by    policy", "gave no decision", "takes more memory than the 64 MiB"]);
 
     vendor.sealift(["policy", "explain", "1"]).failed(3, "no denial");
     vendor.sealift(["policy", "explain", "99999"]).failed(3, "there is no audit entry");

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use release_protocol::Problem;
 use serde::de::DeserializeOwned;
 
+use crate::policy::PolicyError;
 use crate::release::Refusal;
 use crate::service::ServiceError;
 use crate::store::StoreError;
@@ -150,6 +151,11 @@ fn parts(refusal: Refusal, request_id: &str) -> Parts {
 fn internal(error: &ServiceError, request_id: &str) -> Parts {
     let text = error.to_string();
     match error {
+        ServiceError::Policy(PolicyError::Process(_)) => {
+            tracing::error!(request_id, error = error as &dyn Error, "no policy can be evaluated");
+            let detail = "the service cannot evaluate policies now".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
+        }
         ServiceError::BadRequest(_) | ServiceError::Policy(_) => {
             (StatusCode::BAD_REQUEST, "malformed", "The request is malformed", text, Vec::new(), None)
         }

@@ -21,3 +21,9 @@ mod seats;
 mod stock_client;
 mod watch;
 mod witness;
+
+/// What this program does when the service under test starts it to evaluate a policy; by itself it is no worker.
+#[test]
+fn policy_worker() {
+    assert!(matches!(attestation_service::policy_worker(), None | Some(std::process::ExitCode::SUCCESS)));
+}

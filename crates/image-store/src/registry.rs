@@ -3,8 +3,8 @@
 //! [distribution-spec v1.1]: <https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md>
 //!
 //! `oci-client` (see [`authentication`]) gets tokens. The requests are our own over the same TLS settings, because they
-//! need what it does not offer: bounded bodies, `Retry-After`, reads that go on after a break, and uploads whose digest is
-//! known at their end.
+//! need what it does not offer: systems without root certificates, bounded bodies, statuses and `Retry-After`, reads that
+//! go on after a break, and uploads whose digest is known at their end. ARCHITECTURE.md says it for each.
 
 mod authentication;
 mod challenge;
