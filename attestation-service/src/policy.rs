@@ -89,9 +89,10 @@ impl ReleasePolicy {
             limit: Self::TIME_LIMIT,
             check_interval: NonZeroU32::MIN,
         });
-        let policy = Self { engine: Arc::new(engine), digest: crate::store::policy_digest(source).into() };
-        // Names that nothing defines show only when it runs.
-        policy.evaluate(&serde_json::json!({})).map(|_| policy)
+        // Names that nothing defines show only when it runs. The engine itself runs, so that each evaluation's copy of it has
+        // the analysis of the policy.
+        decide(&mut engine, &serde_json::json!({}))?;
+        Ok(Self { engine: Arc::new(engine), digest: crate::store::policy_digest(source).into() })
     }
 
     /// SHA-256 of its source, `sha256:…`.
@@ -116,37 +117,39 @@ impl ReleasePolicy {
 
     /// Evaluates it for one request. Nothing but an `allow` that is true and an empty `deny` allows.
     pub fn evaluate(&self, input: &serde_json::Value) -> Result<PolicyDecision, PolicyError> {
-        let mut engine = Engine::clone(&self.engine);
-        let input: Value =
-            serde_json::from_value(input.clone()).map_err(|error| PolicyError::Evaluate(error.to_string()))?;
-        engine.set_input(input);
-        let results = engine
-            .eval_query(Self::PACKAGE.to_owned(), false)
-            .map_err(|error| PolicyError::Evaluate(error.to_string()))?;
-        let package = results.result.first().and_then(|result| result.expressions.first()).map(|found| &found.value);
-        // A rule that the policy does not have, or that is undefined for this input, is absent.
-        let rule = |name: &'static str| -> Result<Option<serde_json::Value>, PolicyError> {
-            match package.map(|package| &package[name]) {
-                None | Some(Value::Undefined) => Ok(None),
-                Some(value) => serde_json::to_value(value)
-                    .map(Some)
-                    .map_err(|error| PolicyError::Output { rule: name, problem: error.to_string() }),
-            }
-        };
-        let allow = rule("allow")? == Some(serde_json::Value::Bool(true));
-        let deny: Vec<Finding> = match rule("deny")? {
-            None => Vec::new(),
-            Some(value) => serde_json::from_value(value)
-                .map(Finding::bounded)
-                .map_err(|error| PolicyError::Output { rule: "deny", problem: error.to_string() })?,
-        };
-        let obligations = match rule("obligations")? {
-            None => Obligations::default(),
-            Some(value) => serde_json::from_value(value)
-                .map_err(|error| PolicyError::Output { rule: "obligations", problem: error.to_string() })?,
-        };
-        Ok(PolicyDecision { allow: allow && deny.is_empty(), deny, obligations })
+        decide(&mut Engine::clone(&self.engine), input)
     }
+}
+
+fn decide(engine: &mut Engine, input: &serde_json::Value) -> Result<PolicyDecision, PolicyError> {
+    let input = Value::deserialize(input).map_err(|error| PolicyError::Evaluate(error.to_string()))?;
+    engine.set_input(input);
+    let results = engine
+        .eval_query(ReleasePolicy::PACKAGE.to_owned(), false)
+        .map_err(|error| PolicyError::Evaluate(error.to_string()))?;
+    let package = results.result.first().and_then(|result| result.expressions.first()).map(|found| &found.value);
+    // A rule that the policy does not have, or that is undefined for this input, is absent.
+    let rule = |name: &'static str| -> Result<Option<serde_json::Value>, PolicyError> {
+        match package.map(|package| &package[name]) {
+            None | Some(Value::Undefined) => Ok(None),
+            Some(value) => serde_json::to_value(value)
+                .map(Some)
+                .map_err(|error| PolicyError::Output { rule: name, problem: error.to_string() }),
+        }
+    };
+    let allow = rule("allow")? == Some(serde_json::Value::Bool(true));
+    let deny: Vec<Finding> = match rule("deny")? {
+        None => Vec::new(),
+        Some(value) => serde_json::from_value(value)
+            .map(Finding::bounded)
+            .map_err(|error| PolicyError::Output { rule: "deny", problem: error.to_string() })?,
+    };
+    let obligations = match rule("obligations")? {
+        None => Obligations::default(),
+        Some(value) => serde_json::from_value(value)
+            .map_err(|error| PolicyError::Output { rule: "obligations", problem: error.to_string() })?,
+    };
+    Ok(PolicyDecision { allow: allow && deny.is_empty(), deny, obligations })
 }
 
 #[cfg(test)]
