@@ -31,7 +31,7 @@ mod watch;
 pub use custody::{CustodyError, MasterKey};
 pub use finding::{Finding, Stage};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};
-pub use http::{ServeError, Server, serve};
+pub use http::{ServeError, Server, openapi, serve};
 pub use limits::LimitSettings;
 pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRule, TcbComponent, TcbLevels};
 pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy};

@@ -11,6 +11,7 @@ mod license;
 mod license_states;
 mod limits;
 mod log;
+mod openapi;
 mod platform;
 mod policy;
 mod reference;
