@@ -8,6 +8,7 @@ mod license;
 mod log;
 mod platform;
 mod problem;
+mod quiet;
 mod role;
 mod tls;
 mod token;

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::guard::Peer;
 use super::problem::ApiError;
 use crate::api::Health;
 use crate::release::Refusal;
@@ -79,8 +80,9 @@ async fn metrics(State(service): State<SharedService>) -> Result<impl IntoRespon
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
-/// Counts every answer.
+/// Counts every request while it is answered, and every answer.
 pub(super) async fn count(State(service): State<SharedService>, request: Request, next: Next) -> Response {
+    let _open = request.extensions().get::<Peer>().map(|peer| peer.requests.begin());
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     service.metrics.answered(&path, response.status().as_u16());

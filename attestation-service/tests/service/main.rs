@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 mod administration;
+mod connections;
 mod denial;
 mod endorsement;
 mod evidence;
