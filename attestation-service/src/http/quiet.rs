@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection is kept that was used before. Longer than clients keep theirs, so that it is they who close it and
 /// no request is lost.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How many requests of one connection are being answered.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! The OpenAPI document: served, valid by a validator of others, and about routes that are there.
 
 #[path = "../../../crates/transparency-log/tests/support/python.rs"]
+#[expect(clippy::expect_used, reason = "a peer that cannot be set up is a failed test")]
 mod python;
 
 use std::process::Command;
