@@ -10,6 +10,7 @@ use launch_evidence::{KeyDigest, Measurement};
 use release_protocol::ProductName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::platform::{Platform, PlatformRule};
@@ -21,7 +22,7 @@ pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Rev
 pub const API_PREFIX: &str = "/api/v1";
 
 /// A vendor's image signing key.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct Signer {
     /// RFC 7638 thumbprint.
     pub thumbprint: String,
@@ -30,18 +31,20 @@ pub struct Signer {
 }
 
 /// What a guest is recognised by.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ReferenceValue {
     /// The launch digest.
     Measurement {
         /// 96 lower-case hexadecimal digits.
+        #[schema(value_type = String, pattern = "^[0-9a-f]{96}$")]
         measurement: Measurement,
     },
     /// The key that signed the guest's ID block.
     IdKey {
         /// SHA-384 of the key as the firmware lays it out, 96 lower-case hexadecimal digits.
+        #[schema(value_type = String, pattern = "^[0-9a-f]{96}$")]
         id_key_digest: KeyDigest,
         /// The lowest guest SVN that counts.
         min_svn: u32,
@@ -58,7 +61,7 @@ impl fmt::Display for ReferenceValue {
 }
 
 /// Asks for a new reference value.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct NewReference {
     /// What guests are recognised by.
     #[serde(flatten)]
@@ -72,7 +75,7 @@ pub struct NewReference {
 }
 
 /// A reference value as the service knows it: guests that it recognises may open a product's images.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct Reference {
     /// Its identity, in all products.
     pub id: String,
@@ -86,9 +89,11 @@ pub struct Reference {
     #[serde(default)]
     pub source: Value,
     /// When it was added.
+    #[schema(value_type = String, format = DateTime)]
     pub added_at: Timestamp,
     /// From when on it does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub retired_at: Option<Timestamp>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,17 +108,18 @@ impl Reference {
 }
 
 /// Asks that a reference value should not count any more.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Retirement {
     /// From when on; absent: now.
     #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub at: Option<Timestamp>,
     /// Why; kept with the reference value and in the audit log.
     pub reason: String,
 }
 
 /// A product as the service knows it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Product {
     /// Its name.
     pub name: ProductName,
@@ -128,11 +134,12 @@ pub struct Product {
     pub policy: String,
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub created_at: Option<Timestamp>,
 }
 
 /// Asks for a new product.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct NewProduct {
     /// Its name.
     pub name: ProductName,
@@ -141,7 +148,7 @@ pub struct NewProduct {
 }
 
 /// One platform's manifest that a key may open.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct SealedManifest {
     /// `sha256:…`.
     pub digest: String,
@@ -150,11 +157,12 @@ pub struct SealedManifest {
 }
 
 /// Registers an image key together with the manifests that it may open.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 pub struct NewImageKey {
     /// The last part of its `kbs://` path.
     pub id: String,
     /// Base64 of the 32-byte key-encryption key.
+    #[schema(value_type = String)]
     pub kek: Zeroizing<String>,
     /// What people call the image.
     pub image: String,
@@ -163,7 +171,7 @@ pub struct NewImageKey {
 }
 
 /// Binds a pending key to its manifests, once.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct KeyManifests {
     /// What people call the image.
     pub image: String,
@@ -183,7 +191,7 @@ impl fmt::Debug for NewImageKey {
 }
 
 /// A registered image key, without the key.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct ImageKey {
     /// The last part of its `kbs://` path.
     pub id: String,
@@ -192,11 +200,12 @@ pub struct ImageKey {
     /// What it may open; nothing while it is pending.
     pub manifests: Vec<SealedManifest>,
     /// When it was registered.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
 }
 
 /// A lease as the service knows it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct LeaseStatus {
     /// Its identity.
     pub id: String,
@@ -216,8 +225,10 @@ pub struct LeaseStatus {
     /// `live`, `ended` or `lapsed`.
     pub state: String,
     /// When it began.
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     /// When it ends unless renewed.
+    #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,9 +236,10 @@ pub struct LeaseStatus {
 }
 
 /// Asks that platforms should get nothing any more.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct NewPlatformDenial {
     /// Which.
+    #[schema(value_type = String, example = "Genoa:snp<23")]
     pub rule: PlatformRule,
     /// Why; told to guests that are denied, and kept in the audit log.
     pub reason: String,
@@ -237,9 +249,10 @@ pub struct NewPlatformDenial {
 }
 
 /// What a denial did, or would do.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct PlatformDenied {
     /// Which platforms.
+    #[schema(value_type = String, example = "Genoa:snp<23")]
     pub rule: PlatformRule,
     /// Whether nothing was denied.
     pub dry_run: bool,
@@ -248,27 +261,30 @@ pub struct PlatformDenied {
 }
 
 /// Lifts a denial, which must be spelt as it is listed or in another order of components.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct PlatformAllowance {
     /// Which.
+    #[schema(value_type = String, example = "Genoa:snp<23")]
     pub rule: PlatformRule,
     /// Why; kept in the audit log.
     pub reason: String,
 }
 
 /// A denial of platforms that holds.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct PlatformDenial {
     /// Which.
+    #[schema(value_type = String, example = "Genoa:snp<23")]
     pub rule: PlatformRule,
     /// Why.
     pub reason: String,
     /// Since when.
+    #[schema(value_type = String, format = DateTime)]
     pub denied_at: Timestamp,
 }
 
 /// The answer of `/healthz`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Health {
     /// `ok`.
     pub status: String,

@@ -1,12 +1,14 @@
 //! HTTP: routes, limits, TLS. Turns requests into calls of the service and its refusals into problem documents.
 
 mod admin;
+mod document;
 mod guard;
 mod kbs;
 mod license;
 mod log;
 mod platform;
 mod problem;
+mod quiet;
 mod role;
 mod tls;
 mod token;
@@ -23,7 +25,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
 
+pub use document::text as openapi;
 pub use tls::ServeError;
 
 use crate::api::API_PREFIX;
@@ -77,12 +81,26 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     Ok(Server { address, stop, task, refresh, service })
 }
 
+/// All routes, with what stands around those of the key broker and those that need a token. What is registered here is what
+/// the OpenAPI document lists.
+fn routes(limited: impl FnOnce(Routes) -> Routes, authenticated: impl Fn(Routes) -> Routes) -> Routes {
+    Routes::new()
+        .merge(watchers::routes())
+        .merge(authenticated(watchers::metrics_routes()))
+        .nest(release_protocol::KBS_PREFIX, limited(kbs::routes()))
+        .nest(API_PREFIX, authenticated(admin::routes()))
+}
+
+type Routes = OpenApiRouter<SharedService>;
+
 fn router(service: SharedService) -> Router {
-    let guarded = kbs::routes().layer(from_fn_with_state(guard::Guard::new(service.clone()), guard::limit));
-    Router::new()
-        .merge(watchers::routes(service.clone()))
-        .nest(release_protocol::KBS_PREFIX, guarded)
-        .nest(API_PREFIX, admin::routes(service.clone()))
+    let guard = guard::Guard::new(service.clone());
+    let (routes, _) = routes(
+        |routes| routes.layer(from_fn_with_state(guard, guard::limit)),
+        |routes| routes.layer(from_fn_with_state(service.clone(), admin::authenticate)),
+    )
+    .split_for_parts();
+    routes
         .fallback(problem::no_such_route)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))

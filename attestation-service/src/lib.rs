@@ -36,7 +36,7 @@ pub use backup::{BackupError, Copied, back_up, restore};
 pub use custody::{CustodyError, MasterKey};
 pub use finding::{Finding, Stage};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};
-pub use http::{ServeError, Server, serve};
+pub use http::{ServeError, Server, openapi, serve};
 pub use limits::LimitSettings;
 pub use log_head::LogHeadError;
 pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRule, TcbComponent, TcbLevels};

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use launch_evidence::{ChipId, Claims, ParseHexError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::finding::Finding;
 
@@ -52,7 +53,7 @@ pub enum ParsePlatformRuleError {
 }
 
 /// A processor generation.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
 #[non_exhaustive]
 pub enum PlatformProduct {
     /// EPYC 7003.
@@ -134,12 +135,13 @@ impl fmt::Display for TcbComponent {
 pub type TcbLevels = BTreeMap<TcbComponent, u8>;
 
 /// What is known of a platform that a lease runs on, beside its chip.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct Platform {
     /// The processor generation.
     pub product: PlatformProduct,
     /// The TCB that the evidence reported; a TD's does not have these components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, u8>>)]
     pub reported_tcb: Option<TcbLevels>,
     /// The cloud provider whose key signed (`CSP_ID` of a VLEK).
     #[serde(default, skip_serializing_if = "Option::is_none")]

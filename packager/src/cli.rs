@@ -114,6 +114,9 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Write manual pages, one a command.
     Man(ManArgs),
+    /// Print the OpenAPI document of the service's HTTP interface, as the service itself gives it at /openapi.json.
+    #[command(name = "openapi")]
+    OpenApi,
 }
 
 #[derive(Debug, Args)]

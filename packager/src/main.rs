@@ -65,6 +65,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Simulate(command) => return commands::simulate::run(&home, command, console).await,
         Command::Completions(args) => commands::documentation::completions(&args),
         Command::Man(args) => commands::documentation::man(&args),
+        Command::OpenApi => commands::documentation::openapi(),
     }
     .map(|()| 0)
 }

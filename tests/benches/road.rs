@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use end_to_end::image::create;
 use end_to_end::peer::{fixture, program, run};
+use end_to_end::process::{cpu_seconds, memory, stat};
 use end_to_end::vendor::Vendor;
 use image_store::{Descriptor, Manifest, media_type};
 
@@ -156,26 +157,9 @@ fn has_ended(child: &Child) -> bool {
     stat(child.id()).is_none_or(|fields| fields[0] == "Z")
 }
 
-/// The fields of /proc/PID/stat behind the command's name.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = text.rsplit_once(") ")?;
-    Some(fields.split(' ').map(str::to_owned).collect())
-}
-
-/// User and system time of a process and of the children it has waited for.
-fn cpu_seconds(pid: u32) -> f64 {
-    let fields = stat(pid).expect("stat");
-    let ticks: u32 = fields[11..15].iter().map(|ticks| ticks.parse::<u32>().expect("ticks")).sum();
-    // USER_HZ is 100 on Linux.
-    f64::from(ticks) / 100.0
-}
-
 /// The largest peak of the process and its children.
 fn tree_peak_kib(pid: u32) -> u64 {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let own = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let own = own.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
     let of_children = children.split_whitespace().filter_map(|child| child.parse().ok()).map(tree_peak_kib).max();
-    own.unwrap_or(0).max(of_children.unwrap_or(0))
+    memory(pid).peak_kib.max(of_children.unwrap_or(0))
 }

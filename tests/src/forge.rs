@@ -83,15 +83,9 @@ async fn register(scene: &Scene, manifest: &Manifest, key: &[u8; 32]) {
         "id": "forged", "kek": base64(key), "image": NAME,
         "manifests": [{"digest": digest, "platform": "linux/amd64"}],
     });
-    let home = scene.vendor.home();
-    let token = std::fs::read_to_string(home.join("admin.token")).expect("token");
-    let authority = std::fs::read(home.join("service/ca.pem")).expect("authority");
-    let authority = reqwest::Certificate::from_pem(&authority).expect("authority");
-    // Another test of this process may have been first.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = reqwest::Client::builder().tls_certs_only([authority]).build().expect("client");
+    let client = scene.vendor.client();
     let url = format!("{}/api/v1/products/{PRODUCT}/keys", scene.vendor.service_url().trim_end_matches('/'));
-    let answer = client.post(url).bearer_auth(token.trim()).json(&body).send().await.expect("service");
+    let answer = client.post(url).bearer_auth(scene.vendor.admin_token()).json(&body).send().await.expect("service");
     let status = answer.status();
     assert!(status.is_success(), "{status}: {}", answer.text().await.unwrap_or_default());
 }

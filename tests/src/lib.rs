@@ -9,6 +9,7 @@ pub mod forge;
 pub mod guest;
 pub mod image;
 pub mod peer;
+pub mod process;
 pub mod registry;
 pub mod scene;
 pub mod tree;

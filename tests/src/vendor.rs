@@ -69,23 +69,74 @@ impl Vendor {
         Self { home: directory.join("home"), listen: String::new(), host, user, service: None }
     }
 
+    /// Makes a home in `directory` and a simulated platform in it; no service runs yet.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn prepare(directory: &Path) -> Self {
+        let mut vendor = Self::new(directory, None, None);
+        vendor.make_home();
+        vendor
+    }
+
     fn set_up(self, products: &[&str]) -> Self {
         let mut vendor = self;
-        vendor.listen = format!("127.0.0.1:{}", free_port());
-        let mut init = vendor.command(["init", "--listen", &vendor.listen]);
-        if let Some(host) = &vendor.host {
-            init.args(["--admin-url", &vendor.service_url(), "--url"])
-                .arg(vendor.service_url().replace("127.0.0.1", host));
+        vendor.make_home();
+        vendor.serve();
+        vendor.create_products(products);
+        vendor
+    }
+
+    fn make_home(&mut self) {
+        self.listen = format!("127.0.0.1:{}", free_port());
+        let mut init = self.command(["init", "--listen", &self.listen]);
+        if let Some(host) = &self.host {
+            init.args(["--admin-url", &self.service_url(), "--url"]).arg(self.service_url().replace("127.0.0.1", host));
         }
         run(&mut init).succeeded();
-        vendor.sealift(["simulate", "platform"]).succeeded();
-        vendor.serve();
-        let measurement = vendor.measurement(&vendor.shim());
+        self.sealift(["simulate", "platform"]).succeeded();
+    }
+
+    /// Makes products whose images this build's shim may open.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn create_products(&self, products: &[&str]) {
+        let measurement = self.measurement(&self.shim());
         for product in products {
-            vendor.sealift(["product", "create", product]).succeeded();
-            vendor.sealift(["reference", "add", "--product", product, "--digest", &measurement]).succeeded();
+            self.sealift(["product", "create", product]).succeeded();
+            self.sealift(["reference", "add", "--product", product, "--digest", &measurement]).succeeded();
         }
-        vendor
+    }
+
+    /// Adds a section to the settings; a service that runs does not see it.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn add_settings(&self, section: &str) {
+        use std::io::Write as _;
+        let file = std::fs::OpenOptions::new().append(true).open(self.home.join("sealift.toml"));
+        file.and_then(|mut file| write!(file, "\n{section}\n")).expect("settings");
+    }
+
+    /// A client that knows the service's certificate authority; it bears no token.
+    ///
+    /// # Panics
+    /// When the home lacks a file.
+    pub fn client(&self) -> reqwest::Client {
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = std::fs::read(self.home.join("service/ca.pem")).expect("authority");
+        let authority = reqwest::Certificate::from_pem(&authority).expect("authority");
+        reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build().expect("client")
+    }
+
+    /// The token of the home's administrator.
+    ///
+    /// # Panics
+    /// When the home has none.
+    pub fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.home.join("admin.token")).expect("token").trim().to_owned()
     }
 
     /// Starts the service (again).
@@ -121,7 +172,11 @@ impl Vendor {
         self.serve_by(command);
     }
 
-    fn serve_by(&mut self, mut command: Command) {
+    /// Starts the service (again) by `command`, which says on stdout when it serves.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn serve_by(&mut self, mut command: Command) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.with_file_name("service.log"));
         // A group of its own: what stands between us and the service must not outlive it, nor the service that.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("log")).process_group(0);
@@ -157,6 +212,14 @@ impl Vendor {
             }
             let _ = service.wait();
         }
+    }
+
+    /// The running service's process, or what was put before it.
+    ///
+    /// # Panics
+    /// When none runs.
+    pub fn service_pid(&self) -> u32 {
+        self.service.as_ref().expect("a service runs").id()
     }
 
     /// What the service logged.

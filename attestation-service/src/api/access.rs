@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 /// What a token is for.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Role {
@@ -57,7 +58,7 @@ impl FromStr for Role {
 }
 
 /// Asks for a token.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct NewToken {
     /// By what it is listed, audited and revoked: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`.
     pub name: String,
@@ -65,11 +66,12 @@ pub struct NewToken {
     pub role: Role,
     /// Until when it is good; absent: until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
 }
 
 /// A token that was made. It is shown this once.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 pub struct CreatedToken {
     /// By what it is listed, audited and revoked.
     pub name: String,
@@ -77,8 +79,10 @@ pub struct CreatedToken {
     pub role: Role,
     /// Until when it is good; absent: until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// The token itself.
+    #[schema(value_type = String)]
     pub token: Zeroizing<String>,
 }
 
@@ -94,7 +98,7 @@ impl fmt::Debug for CreatedToken {
 }
 
 /// A token as the service knows it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct TokenStatus {
     /// Its name.
     pub name: String,
@@ -103,12 +107,15 @@ pub struct TokenStatus {
     /// `live`, `expired` or `revoked`.
     pub state: String,
     /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// Until when it is good; absent: until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
     /// Why it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +123,7 @@ pub struct TokenStatus {
 }
 
 /// Ends a token.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct TokenRevocation {
     /// Its name.
     pub name: String,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use release_protocol::ProductName;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Asks for a licence.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct NewLicense {
     /// What may run.
     pub products: Vec<ProductName>,
@@ -17,8 +18,10 @@ pub struct NewLicense {
     pub seats: u32,
     /// From when; absent: now.
     #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub valid_from: Option<Timestamp>,
     /// Until when.
+    #[schema(value_type = String, format = DateTime)]
     pub valid_until: Timestamp,
     /// How long a lease lives, in seconds.
     pub lease_seconds: u64,
@@ -33,7 +36,7 @@ pub struct NewLicense {
 }
 
 /// The answer to [`NewLicense`].
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
 pub struct IssuedLicense {
     /// Its identity.
     pub id: String,
@@ -42,7 +45,7 @@ pub struct IssuedLicense {
 }
 
 /// A licence as the service knows it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct LicenseStatus {
     /// Its identity.
     pub id: String,
@@ -61,22 +64,28 @@ pub struct LicenseStatus {
     /// The grace, in seconds.
     pub grace_seconds: u64,
     /// From when it holds.
+    #[schema(value_type = String, format = DateTime)]
     pub valid_from: Timestamp,
     /// Until when it holds.
+    #[schema(value_type = String, format = DateTime)]
     pub valid_until: Timestamp,
     /// When it was issued.
+    #[schema(value_type = String, format = DateTime)]
     pub issued_at: Timestamp,
     /// The chips that it is bound to; empty: any.
     #[serde(default)]
     pub platforms: Vec<String>,
     /// Since when it is suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub suspended_at: Option<Timestamp>,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
     /// Until when what ran at its revocation may go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub drain_until: Option<Timestamp>,
     /// Why it is suspended or revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,7 +93,7 @@ pub struct LicenseStatus {
 }
 
 /// Asks for a revocation.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Revocation {
     /// Why; kept with the licence and in the audit log.
     pub reason: String,
@@ -94,17 +103,18 @@ pub struct Revocation {
 }
 
 /// Asks for a suspension or its end.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Reason {
     /// Why; kept in the audit log.
     pub reason: String,
 }
 
 /// Asks for another end or number of seats.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Renewal {
     /// Until when it holds; absent: as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub valid_until: Option<Timestamp>,
     /// How many instances at once; absent: as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,7 +124,7 @@ pub struct Renewal {
 }
 
 /// Asks for another customer or other chips.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Transfer {
     /// Who is licensed; absent: as before. The files that the customer before has open nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,7 +137,7 @@ pub struct Transfer {
 }
 
 /// What a revocation did.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Revoked {
     /// Which licence.
     pub id: String,
@@ -135,5 +145,6 @@ pub struct Revoked {
     pub running: u32,
     /// By when the last of them has stopped, at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub stopped_by: Option<Timestamp>,
 }

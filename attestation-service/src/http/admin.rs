@@ -1,16 +1,18 @@
 //! The admin API below `/api/v1`: JSON in and out, bearer tokens.
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::{delete, get, post, put};
-use axum::{Json, Router};
 use release_protocol::{LeaseId, ProductName};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::problem::{ApiError, bearer, body};
 use crate::api::{
@@ -20,24 +22,23 @@ use crate::release::Refusal;
 use crate::service::SharedService;
 use crate::store::{ACTOR, AuditEntry, AuditKind};
 
-pub(super) fn routes(service: SharedService) -> Router<SharedService> {
-    Router::new()
-        .route("/products", get(products).post(create_product))
-        .route("/products/{product}", get(product))
-        .route("/products/{product}/policy", put(set_policy).get(policy))
-        .route("/products/{product}/references", get(references).post(add_reference))
-        .route("/products/{product}/references/{reference}", delete(remove_reference))
-        .route("/references/{reference}/retire", post(retire_reference))
-        .route("/products/{product}/keys", get(keys).post(register_key))
-        .route("/products/{product}/keys/{key}/manifests", post(bind_key))
-        .route("/leases", get(leases))
-        .route("/leases/{lease}/end", post(end_lease))
-        .route("/audit", get(audit))
+pub(super) fn routes() -> OpenApiRouter<SharedService> {
+    OpenApiRouter::new()
+        .routes(routes!(products, create_product))
+        .routes(routes!(product))
+        .routes(routes!(set_policy, policy))
+        .routes(routes!(references, add_reference))
+        .routes(routes!(remove_reference))
+        .routes(routes!(retire_reference))
+        .routes(routes!(keys, register_key))
+        .routes(routes!(bind_key))
+        .routes(routes!(leases))
+        .routes(routes!(end_lease))
+        .routes(routes!(audit))
         .merge(super::license::routes())
         .merge(super::platform::routes())
         .merge(super::token::routes())
         .nest("/log", super::log::routes())
-        .layer(from_fn_with_state(service, authenticate))
 }
 
 /// Lets a request through whose token is good and whose role may, and keeps in mind whose it is.
@@ -67,8 +68,10 @@ pub(super) async fn authenticate(
 /// How much of a path that was refused is kept, in characters.
 const PATH_SHOWN: usize = 256;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Limit {
+    /// How many at the most.
     #[serde(default = "Limit::default_limit")]
     limit: u32,
 }
@@ -83,24 +86,51 @@ fn product_name(text: &str) -> Result<ProductName, Refusal> {
     text.parse().map_err(|error| Refusal::Malformed(format!("`{text}`: {error}")))
 }
 
+/// Lists the products.
+#[utoipa::path(
+    get, path = "/products", tag = "products", operation_id = "listProducts",
+    responses((status = 200, body = Vec<Product>))
+)]
 async fn products(State(service): State<SharedService>) -> Result<Json<Vec<Product>>, ApiError> {
     Ok(Json(service.store.products().await?))
 }
 
+/// Makes a product.
+#[utoipa::path(
+    post, path = "/products", tag = "products", operation_id = "createProduct",
+    request_body = NewProduct,
+    responses((status = 200, body = Product))
+)]
 async fn create_product(State(service): State<SharedService>, bytes: Bytes) -> Result<Json<Product>, ApiError> {
     let new: NewProduct = body(&bytes)?;
     Ok(Json(service.create_product(new).await?))
 }
 
+/// Shows a product.
+#[utoipa::path(
+    get, path = "/products/{product}", tag = "products", operation_id = "showProduct",
+    responses((status = 200, body = Product))
+)]
 async fn product(State(service): State<SharedService>, Path(name): Path<String>) -> Result<Json<Product>, ApiError> {
     Ok(Json(service.store.product(&product_name(&name)?).await?))
 }
 
+/// Shows a product's release policy (Rego): its own, or the one of products that have none.
+#[utoipa::path(
+    get, path = "/products/{product}/policy", tag = "products", operation_id = "showPolicy",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
 async fn policy(State(service): State<SharedService>, Path(name): Path<String>) -> Result<String, ApiError> {
     let own = service.store.policy(&product_name(&name)?).await?;
     Ok(own.unwrap_or_else(|| crate::policy::DEFAULT_POLICY.to_owned()))
 }
 
+/// Sets a product's release policy (Rego); an empty one takes it away, and the default counts again.
+#[utoipa::path(
+    put, path = "/products/{product}/policy", tag = "products", operation_id = "setPolicy",
+    request_body(content = String, content_type = "text/plain"),
+    responses((status = 204))
+)]
 async fn set_policy(
     State(service): State<SharedService>,
     Path(name): Path<String>,
@@ -111,6 +141,11 @@ async fn set_policy(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Lists a product's reference values, retired ones included.
+#[utoipa::path(
+    get, path = "/products/{product}/references", tag = "references", operation_id = "listReferences",
+    responses((status = 200, body = Vec<Reference>))
+)]
 async fn references(
     State(service): State<SharedService>,
     Path(name): Path<String>,
@@ -118,6 +153,12 @@ async fn references(
     Ok(Json(service.store.product(&product_name(&name)?).await?.references))
 }
 
+/// Adds a reference value to a product.
+#[utoipa::path(
+    post, path = "/products/{product}/references", tag = "references", operation_id = "addReference",
+    request_body = NewReference,
+    responses((status = 200, body = Reference))
+)]
 async fn add_reference(
     State(service): State<SharedService>,
     Path(name): Path<String>,
@@ -127,6 +168,12 @@ async fn add_reference(
     Ok(Json(service.add_reference(&product_name(&name)?, new).await?))
 }
 
+/// Retires a reference value, now or later.
+#[utoipa::path(
+    post, path = "/references/{reference}/retire", tag = "references", operation_id = "retireReference",
+    request_body = Retirement,
+    responses((status = 200, body = Reference))
+)]
 async fn retire_reference(
     State(service): State<SharedService>,
     Path(id): Path<String>,
@@ -136,6 +183,11 @@ async fn retire_reference(
     Ok(Json(service.retire_reference(&id, retirement).await?))
 }
 
+/// Removes a reference value.
+#[utoipa::path(
+    delete, path = "/products/{product}/references/{reference}", tag = "references", operation_id = "removeReference",
+    responses((status = 204))
+)]
 async fn remove_reference(
     State(service): State<SharedService>,
     Path((name, reference)): Path<(String, String)>,
@@ -144,12 +196,23 @@ async fn remove_reference(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Lists a product's image keys, without the keys.
+#[utoipa::path(
+    get, path = "/products/{product}/keys", tag = "keys", operation_id = "listKeys",
+    responses((status = 200, body = Vec<ImageKey>))
+)]
 async fn keys(State(service): State<SharedService>, Path(name): Path<String>) -> Result<Json<Vec<ImageKey>>, ApiError> {
     let name = product_name(&name)?;
     service.store.product(&name).await?;
     Ok(Json(service.store.image_keys(&name).await?))
 }
 
+/// Registers an image key, with the manifests that it may open or pending.
+#[utoipa::path(
+    post, path = "/products/{product}/keys", tag = "keys", operation_id = "registerKey",
+    request_body = NewImageKey,
+    responses((status = 204))
+)]
 async fn register_key(
     State(service): State<SharedService>,
     Path(name): Path<String>,
@@ -160,6 +223,12 @@ async fn register_key(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Binds a pending image key to its manifests, once.
+#[utoipa::path(
+    post, path = "/products/{product}/keys/{key}/manifests", tag = "keys", operation_id = "bindKey",
+    request_body = KeyManifests,
+    responses((status = 204))
+)]
 async fn bind_key(
     State(service): State<SharedService>,
     Path((name, key)): Path<(String, String)>,
@@ -170,6 +239,12 @@ async fn bind_key(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Lists leases, the newest first.
+#[utoipa::path(
+    get, path = "/leases", tag = "leases", operation_id = "listLeases",
+    params(Limit),
+    responses((status = 200, body = Vec<LeaseStatus>))
+)]
 async fn leases(
     State(service): State<SharedService>,
     Query(limit): Query<Limit>,
@@ -177,11 +252,22 @@ async fn leases(
     Ok(Json(service.store.leases(limit.limit, service.now()).await?))
 }
 
+/// Ends a lease: what runs under it stops.
+#[utoipa::path(
+    post, path = "/leases/{lease}/end", tag = "leases", operation_id = "endLease",
+    responses((status = 204))
+)]
 async fn end_lease(State(service): State<SharedService>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     service.store.end_lease(&LeaseId(id), "ended by the vendor", service.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Lists entries of the audit log, the newest first.
+#[utoipa::path(
+    get, path = "/audit", tag = "audit", operation_id = "listAuditEntries",
+    params(Limit),
+    responses((status = 200, body = Vec<AuditEntry>))
+)]
 async fn audit(
     State(service): State<SharedService>,
     Query(limit): Query<Limit>,

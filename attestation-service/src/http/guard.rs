@@ -11,13 +11,17 @@ use release_protocol::KBS_PREFIX;
 use tokio::sync::Semaphore;
 
 use super::problem::ApiError;
+use super::quiet::Requests;
 use crate::limits::RateLimiter;
 use crate::release::Refusal;
 use crate::service::SharedService;
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) requests: Requests,
+}
 
 /// The limits of one server.
 #[derive(Clone, Debug)]
@@ -39,7 +43,7 @@ impl Guard {
 
 /// Lets a request through, or says when to come back.
 pub(super) async fn limit(State(guard): State<Guard>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address);
     if let Err(retry_after) = guard.rates.take(peer, Instant::now()) {
         guard.service.metrics.rate_limited.count();
         return Err(Refusal::TooMany { retry_after }.into());

@@ -1,31 +1,42 @@
 //! The key broker protocol (KBS 0.4.0) below `/kbs/v0`, for our shim and for stock clients.
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use release_protocol::{Attestation, LeaseNews, Request, SESSION_COOKIE};
+use release_protocol::{AttestAnswer, Attestation, LeaseNews, LogPlace, Request, SESSION_COOKIE};
 use serde::Deserialize;
+use transparency_log::ConsistencyProof;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::document::{AuthChallenge, AuthRequest, EncryptedResource};
+use super::log::{Leaf, Sizes};
 use super::problem::{ApiError, body};
 use crate::metrics::Outcome;
 use crate::release::Refusal;
 use crate::service::SharedService;
 
-pub(super) fn routes() -> Router<SharedService> {
-    Router::new()
-        .route("/auth", post(auth))
-        .route("/attest", post(attest))
-        .route("/resource/{*path}", get(resource))
-        .route("/lease/end", post(end_lease))
-        .route("/lease/watch", get(watch_lease))
-        .route("/log/consistency", get(super::log::consistency))
-        .route("/log/witnessed", get(super::log::witnessed))
+pub(super) fn routes() -> OpenApiRouter<SharedService> {
+    OpenApiRouter::new()
+        .routes(routes!(auth))
+        .routes(routes!(attest))
+        .routes(routes!(resource))
+        .routes(routes!(end_lease))
+        .routes(routes!(watch_lease))
+        .routes(routes!(consistency))
+        .routes(routes!(witnessed))
 }
 
+/// Asks for a challenge.
+#[utoipa::path(
+    post, path = "/auth", tag = "release", operation_id = "requestChallenge",
+    request_body = AuthRequest,
+    responses((status = 200, body = AuthChallenge))
+)]
 async fn auth(State(service): State<SharedService>, bytes: Bytes) -> Result<Response, ApiError> {
     let request: Request = body(&bytes)?;
     let challenge = service.challenge(&request)?;
@@ -33,6 +44,12 @@ async fn auth(State(service): State<SharedService>, bytes: Bytes) -> Result<Resp
     Ok(([(SET_COOKIE, cookie)], Json(challenge)).into_response())
 }
 
+/// Presents evidence, and with it a licence and a workload: the answer is a token, and a lease where one is granted.
+#[utoipa::path(
+    post, path = "/attest", tag = "release", operation_id = "attest",
+    request_body = Attestation,
+    responses((status = 200, body = AttestAnswer))
+)]
 async fn attest(State(service): State<SharedService>, bytes: Bytes) -> Result<Response, ApiError> {
     let answer = match body::<Attestation>(&bytes) {
         Ok(attestation) => SharedService::clone(&service).attest(attestation).await,
@@ -60,6 +77,11 @@ fn outcome(refusal: Option<&Refusal>) -> Outcome {
     }
 }
 
+/// An image key, encrypted to the attested guest's own key: a JWE in its flattened JSON form.
+#[utoipa::path(
+    get, path = "/resource/{*path}", tag = "release", operation_id = "fetchResource",
+    responses((status = 200, body = EncryptedResource))
+)]
 async fn resource(
     State(service): State<SharedService>,
     Path(path): Path<String>,
@@ -70,22 +92,52 @@ async fn resource(
     Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }
 
+/// Ends the session's own lease: the workload has stopped.
+#[utoipa::path(post, path = "/lease/end", tag = "release", operation_id = "endOwnLease", responses((status = 204)))]
 async fn end_lease(State(service): State<SharedService>, headers: HeaderMap) -> Result<StatusCode, ApiError> {
     service.end_own_lease(session_token(&headers)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Since {
+    /// From when on news count: what the answer before said, or the attestation's `news_since`.
     since: Option<u64>,
 }
 
+/// Waits for news of the session's lease, and answers after a while without any.
+#[utoipa::path(
+    get, path = "/lease/watch", tag = "release", operation_id = "watchLease",
+    params(Since),
+    responses((status = 200, body = LeaseNews))
+)]
 async fn watch_lease(
     State(service): State<SharedService>,
     Query(query): Query<Since>,
     headers: HeaderMap,
 ) -> Result<Json<LeaseNews>, ApiError> {
     Ok(Json(service.watch_lease(session_token(&headers), query.since).await?))
+}
+
+/// Where a leaf stands in the newest checkpoint that witnesses cosigned.
+#[utoipa::path(
+    get, path = "/log/witnessed", tag = "release", operation_id = "proveWitnessed",
+    params(Leaf),
+    responses((status = 200, body = LogPlace))
+)]
+async fn witnessed(State(service): State<SharedService>, Query(leaf): Query<Leaf>) -> Result<Json<LogPlace>, ApiError> {
+    Ok(Json(service.witnessed_place(leaf.index).await?))
+}
+
+/// The proof that one state of the audit log extends another, for guests that keep receipts.
+#[utoipa::path(
+    get, path = "/log/consistency", tag = "release", operation_id = "proveConsistencyToGuest",
+    params(Sizes),
+    responses((status = 200, body = Vec<String>))
+)]
+async fn consistency(service: State<SharedService>, sizes: Query<Sizes>) -> Result<Json<ConsistencyProof>, ApiError> {
+    super::log::consistency(service, sizes).await
 }
 
 fn session_cookie(value: &str) -> Result<HeaderValue, Refusal> {

@@ -48,18 +48,49 @@ impl IntoResponse for ApiError {
             }
             _ => RETRY_AFTER_SECONDS,
         };
-        let (status, code, title, detail, reasons, entry) = parts(self.0, &request_id);
+        let (kind, detail, reasons, entry) = parts(self.0, &request_id);
         let problem = Problem {
-            kind: format!("{}{code}", Problem::URN),
-            title: title.to_owned(),
-            status: status.as_u16(),
+            kind: format!("{}{}", Problem::URN, kind.code),
+            title: kind.title.to_owned(),
+            status: kind.status.as_u16(),
             detail,
             reasons,
             entry,
             request_id: Some(request_id),
         };
-        respond(status, problem, retry_after)
+        respond(kind.status, problem, retry_after)
     }
+}
+
+/// A kind of problem: what it is called and which status it has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Kind {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) title: &'static str,
+}
+
+impl Kind {
+    const fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
+        Self { status, code, title }
+    }
+
+    pub(super) const MALFORMED: Self = Self::new(StatusCode::BAD_REQUEST, "malformed", "The request is malformed");
+    pub(super) const NOT_ATTESTED: Self = Self::new(StatusCode::UNAUTHORIZED, "not-attested", "Attestation is needed");
+    pub(super) const DENIED: Self = Self::new(StatusCode::FORBIDDEN, "denied", "The request is denied");
+    pub(super) const EVIDENCE_REJECTED: Self =
+        Self::new(StatusCode::FORBIDDEN, "evidence-rejected", "The launch evidence does not verify");
+    pub(super) const UNKNOWN: Self = Self::new(StatusCode::NOT_FOUND, "unknown", "There is no such thing");
+    pub(super) const METHOD_NOT_ALLOWED: Self =
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method Not Allowed");
+    pub(super) const CONFLICT: Self =
+        Self::new(StatusCode::CONFLICT, "conflict", "The change conflicts with what there is");
+    pub(super) const SEATS_EXHAUSTED: Self = Self::new(StatusCode::CONFLICT, "seats-exhausted", "All seats are taken");
+    pub(super) const TOO_LARGE: Self = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Payload Too Large");
+    pub(super) const TOO_MANY: Self =
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests");
+    pub(super) const INTERNAL: Self = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service failed");
+    pub(super) const UNAVAILABLE: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later");
 }
 
 /// When to come back where nothing better is known, in seconds.
@@ -85,11 +116,11 @@ pub(super) async fn of_layers(response: Response) -> Response {
         return response;
     }
     let code = match status {
-        StatusCode::BAD_REQUEST => "malformed",
-        StatusCode::METHOD_NOT_ALLOWED => "method-not-allowed",
-        StatusCode::PAYLOAD_TOO_LARGE => "too-large",
-        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
-        _ if status.is_server_error() => "internal",
+        StatusCode::BAD_REQUEST => Kind::MALFORMED.code,
+        StatusCode::METHOD_NOT_ALLOWED => Kind::METHOD_NOT_ALLOWED.code,
+        StatusCode::PAYLOAD_TOO_LARGE => Kind::TOO_LARGE.code,
+        StatusCode::SERVICE_UNAVAILABLE => Kind::UNAVAILABLE.code,
+        _ if status.is_server_error() => Kind::INTERNAL.code,
         _ => "refused",
     };
     let title = status.canonical_reason().unwrap_or("Refused").to_owned();
@@ -105,75 +136,47 @@ pub(super) async fn of_layers(response: Response) -> Response {
     respond(status, problem, RETRY_AFTER_SECONDS)
 }
 
-type Parts = (StatusCode, &'static str, &'static str, String, Vec<String>, Option<u64>);
+type Parts = (Kind, String, Vec<String>, Option<u64>);
 
 fn parts(refusal: Refusal, request_id: &str) -> Parts {
+    let plain = |kind, detail| (kind, detail, Vec::new(), None);
     match refusal {
-        Refusal::Malformed(detail) => {
-            (StatusCode::BAD_REQUEST, "malformed", "The request is malformed", detail, Vec::new(), None)
+        Refusal::Malformed(detail) => plain(Kind::MALFORMED, detail),
+        Refusal::NotAttested(detail) => plain(Kind::NOT_ATTESTED, detail),
+        Refusal::EvidenceRejected { reasons, entry } => {
+            (Kind::EVIDENCE_REJECTED, reasons.first().cloned().unwrap_or_default(), reasons, Some(entry))
         }
-        Refusal::NotAttested(detail) => {
-            (StatusCode::UNAUTHORIZED, "not-attested", "Attestation is needed", detail, Vec::new(), None)
+        Refusal::Denied { reasons, entry } => (Kind::DENIED, reasons.join("; "), reasons, entry),
+        Refusal::Unknown(detail) => plain(Kind::UNKNOWN, detail),
+        Refusal::SeatsExhausted { seats, entry } => {
+            (Kind::SEATS_EXHAUSTED, format!("all {seats} seats of the licence are taken"), Vec::new(), Some(entry))
         }
-        Refusal::EvidenceRejected { reasons, entry } => (
-            StatusCode::FORBIDDEN,
-            "evidence-rejected",
-            "The launch evidence does not verify",
-            reasons.first().cloned().unwrap_or_default(),
-            reasons,
-            Some(entry),
-        ),
-        Refusal::Denied { reasons, entry } => {
-            (StatusCode::FORBIDDEN, "denied", "The request is denied", reasons.join("; "), reasons, entry)
+        Refusal::Unavailable { detail, .. } => plain(Kind::UNAVAILABLE, detail),
+        Refusal::TooMany { .. } => plain(Kind::TOO_MANY, "this address asks too often".to_owned()),
+        Refusal::Internal(error) => {
+            let (kind, detail) = internal(&error, request_id);
+            plain(kind, detail)
         }
-        Refusal::Unknown(detail) => {
-            (StatusCode::NOT_FOUND, "unknown", "There is no such thing", detail, Vec::new(), None)
-        }
-        Refusal::SeatsExhausted { seats, entry } => (
-            StatusCode::CONFLICT,
-            "seats-exhausted",
-            "All seats are taken",
-            format!("all {seats} seats of the licence are taken"),
-            Vec::new(),
-            Some(entry),
-        ),
-        Refusal::Unavailable { detail, .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
-        }
-        Refusal::TooMany { .. } => {
-            let detail = "this address asks too often".to_owned();
-            (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", detail, Vec::new(), None)
-        }
-        Refusal::Internal(error) => internal(&error, request_id),
     }
 }
 
-fn internal(error: &ServiceError, request_id: &str) -> Parts {
+fn internal(error: &ServiceError, request_id: &str) -> (Kind, String) {
     let text = error.to_string();
     match error {
         ServiceError::Policy(PolicyError::Process(_)) => {
             tracing::error!(request_id, error = error as &dyn Error, "no policy can be evaluated");
-            let detail = "the service cannot evaluate policies now".to_owned();
-            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
+            (Kind::UNAVAILABLE, "the service cannot evaluate policies now".to_owned())
         }
-        ServiceError::BadRequest(_) | ServiceError::Policy(_) => {
-            (StatusCode::BAD_REQUEST, "malformed", "The request is malformed", text, Vec::new(), None)
-        }
-        ServiceError::Store(StoreError::Unknown { .. }) => {
-            (StatusCode::NOT_FOUND, "unknown", "There is no such thing", text, Vec::new(), None)
-        }
-        ServiceError::Store(StoreError::Exists { .. } | StoreError::Conflict(_)) => {
-            (StatusCode::CONFLICT, "conflict", "The change conflicts with what there is", text, Vec::new(), None)
-        }
+        ServiceError::BadRequest(_) | ServiceError::Policy(_) => (Kind::MALFORMED, text),
+        ServiceError::Store(StoreError::Unknown { .. }) => (Kind::UNKNOWN, text),
+        ServiceError::Store(StoreError::Exists { .. } | StoreError::Conflict(_)) => (Kind::CONFLICT, text),
         ServiceError::Store(StoreError::Database(cause)) => {
             tracing::error!(request_id, error = cause as &dyn Error, "the database failed");
-            let detail = "the service's database does not answer".to_owned();
-            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
+            (Kind::UNAVAILABLE, "the service's database does not answer".to_owned())
         }
         other => {
             tracing::error!(request_id, error = other as &dyn Error, "request failed");
-            let detail = "the service failed; its log has the request's id".to_owned();
-            (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service failed", detail, Vec::new(), None)
+            (Kind::INTERNAL, "the service failed; its log has the request's id".to_owned())
         }
     }
 }

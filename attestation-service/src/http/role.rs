@@ -39,7 +39,7 @@ const TABLE: &[Rule] = &[
 ];
 
 /// The roles that may, besides administrators.
-fn allowed(method: &Method, path: &str) -> &'static [Role] {
+pub(super) fn allowed(method: &Method, path: &str) -> &'static [Role] {
     let path = path.strip_prefix(API_PREFIX).unwrap_or(path);
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let is_below = |prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

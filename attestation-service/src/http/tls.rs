@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_http::add_extension::AddExtension;
 
 use super::guard::Peer;
+use super::quiet::{self, Quiet};
 use crate::home::Home;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,7 +96,7 @@ pub(super) async fn accept_loop(
         let (stream, peer) = tokio::select! {
             _ = stopped.changed() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => (stream, Peer(peer.ip())),
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     // Out of file descriptors, most likely: give others time to close.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -104,10 +105,11 @@ pub(super) async fn accept_loop(
                 }
             },
         };
-        let router = AddExtension::new(router.clone(), peer);
+        let (requests, quiet) = quiet::connection();
+        let router = AddExtension::new(router.clone(), Peer { address: peer, requests });
         let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
-            serve_connection(stream, acceptor, router, watcher).await;
+            serve_connection(stream, acceptor, router, watcher, quiet).await;
             drop(permit);
         });
     }
@@ -124,6 +126,7 @@ async fn serve_connection(
     acceptor: TlsAcceptor,
     router: AddExtension<Router, Peer>,
     watcher: hyper_util::server::graceful::Watcher,
+    quiet: Quiet,
 ) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -136,7 +139,10 @@ async fn serve_connection(
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64).max_header_list_size(HEADERS_MAX);
     builder.http2().keep_alive_interval(KEEP_ALIVE_INTERVAL).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(error = error.as_ref(), "a connection ended with an error");
+    tokio::select! {
+        ended = watcher.watch(connection) => if let Err(error) = ended {
+            tracing::debug!(error = error.as_ref(), "a connection ended with an error");
+        },
+        () = quiet.too_long() => tracing::debug!("a connection was closed on which nothing was asked"),
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::guard::Peer;
 use super::problem::ApiError;
 use crate::api::Health;
 use crate::release::Refusal;
@@ -17,16 +19,39 @@ use crate::service::SharedService;
 /// How long the database may take to answer.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub(super) fn routes(service: SharedService) -> Router<SharedService> {
-    let metrics =
-        Router::new().route("/metrics", get(metrics)).layer(from_fn_with_state(service, super::admin::authenticate));
-    Router::new().route("/healthz", get(health)).route("/readyz", get(ready)).merge(metrics)
+/// What anybody may ask.
+pub(super) fn routes() -> OpenApiRouter<SharedService> {
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(openapi))
 }
 
+/// What needs a token.
+pub(super) fn metrics_routes() -> OpenApiRouter<SharedService> {
+    OpenApiRouter::new().routes(routes!(metrics))
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "service", operation_id = "openapi",
+    responses((status = 200, body = serde_json::Value, content_type = "application/json"))
+)]
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], super::document::text())
+}
+
+/// Whether the service lives.
+#[utoipa::path(
+    get, path = "/healthz", tag = "service", operation_id = "health",
+    responses((status = 200, body = Health))
+)]
 async fn health(State(service): State<SharedService>) -> Json<Health> {
     Json(document(&service, "ok"))
 }
 
+/// Whether the service can do its work: its database answers.
+#[utoipa::path(
+    get, path = "/readyz", tag = "service", operation_id = "ready",
+    responses((status = 200, body = Health))
+)]
 async fn ready(State(service): State<SharedService>) -> Result<Json<Health>, ApiError> {
     let answer = tokio::time::timeout(DATABASE_TIMEOUT, service.store.ping()).await;
     if !matches!(answer, Ok(Ok(()))) {
@@ -44,14 +69,20 @@ fn document(service: &SharedService, status: &str) -> Health {
     }
 }
 
+/// What the service has counted, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "service", operation_id = "metrics",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
 async fn metrics(State(service): State<SharedService>) -> Result<impl IntoResponse, ApiError> {
     let gauges = service.store.gauges(service.now()).await?;
     let text = service.metrics.text(gauges).map_err(|_| Refusal::Unknown("there are no metrics".to_owned()))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
-/// Counts every answer.
+/// Counts every request while it is answered, and every answer.
 pub(super) async fn count(State(service): State<SharedService>, request: Request, next: Next) -> Response {
+    let _open = request.extensions().get::<Peer>().map(|peer| peer.requests.begin());
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     service.metrics.answered(&path, response.status().as_u16());

@@ -31,6 +31,9 @@ impl CompiledPolicy {
             limit: ReleasePolicy::TIME_LIMIT,
             check_interval: NonZeroU32::MIN,
         });
+        // The analysis of the policy comes with the first evaluation, and each evaluation's copy then has it.
+        engine.set_input(Value::new_object());
+        let _failures_come_again = engine.eval_query(PACKAGE.to_owned(), false);
         Ok(Self(engine))
     }
 

@@ -4,4 +4,4 @@ mod replicas;
 #[path = "../service/main.rs"]
 mod service;
 
-use service::{guest, rig};
+use service::{guest, limits, rig};

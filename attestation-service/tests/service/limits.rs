@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, offline, platform};
 
-async fn limited(change: impl FnOnce(&mut LimitSettings)) -> Rig {
+pub(crate) async fn limited(change: impl FnOnce(&mut LimitSettings)) -> Rig {
     let mut limits = LimitSettings::default();
     change(&mut limits);
     Rig::start_limited(vec![platform().ark_der().to_vec()], offline(), limits).await
 }
 
-fn request() -> Value {
+pub(crate) fn request() -> Value {
     json!({"version": "0.4.0", "tee": "snp", "extra-params": ""})
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 mod administration;
+mod connections;
 mod denial;
 mod endorsement;
 mod evidence;
@@ -9,8 +10,9 @@ pub(crate) mod guest;
 mod lease;
 mod license;
 mod license_states;
-mod limits;
+pub(crate) mod limits;
 mod log;
+mod openapi;
 mod platform;
 mod policy;
 mod reference;

@@ -15,6 +15,7 @@ pub const MAX_EVIDENCE_BUNDLE_BYTES: u64 = 64 << 20;
 
 /// What one lease rests on.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceBundle {
     /// [`EVIDENCE_BUNDLE_FORMAT`].
@@ -22,12 +23,15 @@ pub struct EvidenceBundle {
     /// Whose evidence it is.
     pub lease: LeaseId,
     /// The log's key as the service names it; whoever judges brings its own.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub log_key: VerifierKey,
     /// The key that licences are signed with (SPKI, PEM), likewise.
     pub license_key: String,
     /// The log as it was when the lease was granted.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub granted: SignedCheckpoint,
     /// That the log of `entries` extends that one.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub consistency: ConsistencyProof,
     /// Every entry of the lease, oldest first, each proven against the same, newest checkpoint. Each names the one before it
     /// as `previous`.
@@ -40,6 +44,7 @@ pub struct EvidenceBundle {
 
 /// What a guest showed for one decision.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BundledAttestation {
     /// The number of the decision's entry.
@@ -51,6 +56,7 @@ pub struct BundledAttestation {
 
 /// What one decision rested on. Its entry has the SHA-256 of this in canonical JSON (RFC 8785) as `basis`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DecisionBasis {
     /// As the guest sent it, with the endorsement that the service added where it lacked one.
     pub attestation: Attestation,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The identity of a lease: the RFC 7638 thumbprint of the guest's ephemeral key, so that a repeated request cannot
 /// take a second seat.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct LeaseId(pub String);
 
@@ -19,12 +20,14 @@ impl fmt::Display for LeaseId {
 
 /// What an attested guest holds while its workload runs.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// Which lease.
     pub id: LeaseId,
     /// The licence that it takes a seat of.
     pub license: String,
     /// When it ends unless it is renewed, by the service's clock.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub expires_at: Timestamp,
     /// How long it lives from each renewal, in seconds.
     pub ttl_seconds: u64,
@@ -41,6 +44,7 @@ impl Lease {
 
 /// What the service answers to a guest that holds a request open (`GET /kbs/v0/lease/watch`).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LeaseNews {
     /// What becomes of the lease.
     #[serde(flatten)]
@@ -51,6 +55,7 @@ pub struct LeaseNews {
 
 /// What becomes of a lease.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", tag = "state")]
 pub enum LeaseState {
     /// It may not go on: the workload is to be stopped.

@@ -10,6 +10,7 @@ use crate::obligation::Obligations;
 
 /// What the guest wants to run. Bound to the report through the runtime data.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Workload {
     /// `sha256:…` of the platform's image manifest.
     pub manifest_digest: String,
@@ -32,11 +33,13 @@ pub enum RuntimeDataError {
 
 /// Runtime data read into types. The report binds the JSON as it was sent, never this.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RuntimeData {
     /// The service's challenge.
     pub nonce: String,
     /// The guest's ephemeral key.
     #[serde(rename = "tee-pubkey")]
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
     pub tee_pubkey: TeePubKey,
     /// The licence's compact JWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +67,7 @@ impl RuntimeData {
 
 /// The evidence of all devices of the guest.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Evidence {
     /// The CPU's evidence; its form depends on the TEE.
     pub primary_evidence: Value,
@@ -74,12 +78,15 @@ pub struct Evidence {
 
 /// The body of `POST /kbs/v0/attest`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Attestation {
     /// Data that the host gave at launch and the report binds through `HOST_DATA`.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
     pub init_data: Option<kbs_types::InitData>,
     /// Nonce, key and our members, as they were sent.
+    #[cfg_attr(feature = "schema", schema(value_type = RuntimeData))]
     pub runtime_data: Map<String, Value>,
     /// The evidence.
     pub tee_evidence: Evidence,
@@ -87,15 +94,19 @@ pub struct Attestation {
 
 /// Where a leaf stands in the newest checkpoint that witnesses cosigned (`GET /kbs/v0/log/witnessed?index=`).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LogPlace {
     /// The proof that the leaf is in the checkpoint's tree.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub inclusion_proof: InclusionProof,
     /// The checkpoint with its cosignatures.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub checkpoint: SignedCheckpoint,
 }
 
 /// The answer to an attestation. Stock clients read only the token.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AttestAnswer {
     /// An EAR token in compact JWS form.
     pub token: String,

@@ -22,6 +22,7 @@ pub enum ParseNameError {
 
 /// The name of a product: `a-z 0-9 . _ -`, 1 to 63 characters, starting with a letter or digit.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$"))]
 #[serde(try_from = "String", into = "String")]
 pub struct ProductName(String);
 

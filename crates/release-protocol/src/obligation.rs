@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Unknown members are refused on reading: a shim that cannot keep a duty must not start the workload.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Obligations {
     /// The manifest digest that was released; the shim runs no other.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// An RFC 9457 problem (`application/problem+json`). Stock clients read `type` and `detail`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A stable machine code as a URI reference, `urn:sealift:problem:<code>` from us.
     #[serde(rename = "type")]

@@ -34,17 +34,22 @@ pub enum ReceiptError {
 
 /// A receipt as it was read; nothing of it is believed before [`verify`](Self::verify).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// The entry, byte by byte as it was hashed; base64 in JSON.
     #[serde(with = "base64_text::member")]
+    #[cfg_attr(feature = "schema", schema(value_type = String, content_encoding = "base64"))]
     pub entry: Vec<u8>,
     /// Its place in the log.
+    #[cfg_attr(feature = "schema", schema(value_type = u64))]
     pub index: LeafIndex,
     /// The proof that it is in the checkpoint's tree.
     #[serde(rename = "inclusion_proof")]
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub proof: InclusionProof,
     /// The log's signed word; a note in JSON.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub checkpoint: SignedCheckpoint,
 }
 

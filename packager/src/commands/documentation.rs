@@ -1,4 +1,4 @@
-//! `completions` and `man`: generated from the command line's own definition.
+//! `completions` and `man`, generated from the command line's own definition; `openapi`, from the service's routes.
 
 use std::io;
 
@@ -10,7 +10,15 @@ use crate::cli::{Cli, CompletionsArgs, ManArgs};
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "sealift", &mut script);
-    io::Write::write_all(&mut io::stdout(), &script).or_fail(ExitCode::Other, || "cannot write to stdout".to_owned())
+    write(&script)
+}
+
+pub(crate) fn openapi() -> Result<(), Failure> {
+    write(attestation_service::openapi().as_bytes())
+}
+
+fn write(text: &[u8]) -> Result<(), Failure> {
+    io::Write::write_all(&mut io::stdout(), text).or_fail(ExitCode::Other, || "cannot write to stdout".to_owned())
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {

@@ -1,0 +1,38 @@
+//! What a running process has cost, as Linux counts it.
+
+/// Memory of a process, in KiB.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Memory {
+    /// What is resident now (`VmRSS`).
+    pub resident_kib: u64,
+    /// The most that ever was (`VmHWM`).
+    pub peak_kib: u64,
+}
+
+/// The memory of a process; zeros when there is no such process.
+pub fn memory(pid: u32) -> Memory {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
+    };
+    Memory { resident_kib: field("VmRSS"), peak_kib: field("VmHWM") }
+}
+
+/// The fields of `/proc/PID/stat` behind the command's name; `None` when there is no such process.
+pub fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split(' ').map(str::to_owned).collect())
+}
+
+/// User and system time of a process and of the children it has waited for, in seconds.
+///
+/// # Panics
+/// When there is no such process.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let fields = stat(pid).expect("stat");
+    let ticks: u32 = fields[11..15].iter().map(|ticks| ticks.parse::<u32>().expect("ticks")).sum();
+    // USER_HZ is 100 on Linux.
+    f64::from(ticks) / 100.0
+}
