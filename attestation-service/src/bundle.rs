@@ -39,6 +39,8 @@ impl Service {
             granted: self.checkpoint_at(granted).await?,
             consistency,
             entries,
+            signer_keys: self.signers_of(&attestations).await?,
+            signatures: Vec::new(),
             attestations,
             policies: self.policies_of(&kept.entries).await?,
         })
@@ -55,6 +57,22 @@ impl Service {
     async fn checkpoint_at(&self, size: TreeSize) -> Result<SignedCheckpoint, ServiceError> {
         let root = self.store.log_root(size).await?;
         Ok(Checkpoint::new(self.log_signer.name().clone(), size, root)?.sign(&self.log_signer)?)
+    }
+
+    /// The keys that guests named, of those that their products have.
+    async fn signers_of(&self, attestations: &[BundledAttestation]) -> Result<Vec<String>, ServiceError> {
+        let mut keys = Vec::new();
+        for input in attestations.iter().map(|attestation| &attestation.basis.policy_input) {
+            let Some(product) = input["product"].as_str().and_then(|name| name.parse().ok()) else { continue };
+            let named = |thumbprint: &str| {
+                input["workload"]["signers"].as_array().is_some_and(|named| named.iter().any(|one| one == thumbprint))
+            };
+            let signers = self.store.signers(&product).await?;
+            keys.extend(signers.into_iter().filter(|signer| named(&signer.thumbprint)).map(|signer| signer.pem));
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
     }
 
     async fn policies_of(&self, entries: &[AuditEntry]) -> Result<Vec<String>, ServiceError> {

@@ -214,6 +214,7 @@ impl Service {
             self.store.references(product).await?.into_iter().partition(|reference| reference.counts(asked.now));
         let signers: Vec<String> =
             self.store.signers(product).await?.into_iter().map(|signer| signer.thumbprint).collect();
+        let others = self.store.others_on_chip(&license.id, &asked.chip_id(), &asked.lease, asked.now).await?;
         Ok(json!({
             "now": asked.now.as_second(),
             "product": product,
@@ -227,6 +228,7 @@ impl Service {
             "workload": asked.workload,
             "image": manifest.image,
             "renewal": asked.renews(),
+            "others_on_chip": others,
         }))
     }
 

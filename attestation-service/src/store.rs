@@ -9,6 +9,7 @@ mod evidence;
 mod group;
 mod image_key;
 mod lease;
+mod lease_list;
 mod license;
 mod license_change;
 mod log;

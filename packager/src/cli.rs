@@ -20,7 +20,7 @@ use image_store::ImageReference;
 use release_protocol::ProductName;
 use url::Url;
 
-pub(crate) use audit::AuditCommand;
+pub(crate) use audit::{AuditCommand, ExportArgs};
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use keyprovider::KeyProviderArgs;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use end_to_end::peer::{Said, run};
+use end_to_end::scene::Scene;
 use end_to_end::vendor::Vendor;
 use serde_json::Value;
 
@@ -52,6 +53,49 @@ fn a_receipt_is_good_without_the_service_and_an_altered_one_is_not() {
     customer(&key).failed(3, "is no receipt");
     fs::write(&file, good).unwrap();
     customer(&file).failed(3, "is no verifier key");
+}
+
+/// Validates standard input, an array, entry by entry, against the schema in the file named.
+const VALIDATE: &str = "
+import json, sys
+from jsonschema import Draft202012Validator
+schema = json.load(open(sys.argv[1]))
+Draft202012Validator.check_schema(schema)
+validator = Draft202012Validator(schema)
+for entry in json.load(sys.stdin):
+    validator.validate(entry)
+";
+
+#[tokio::test]
+async fn every_entry_of_a_whole_story_is_as_the_schema_says() {
+    let scene = Scene::set().await;
+    assert_eq!(scene.run().code, 7);
+    let id = entries(&scene.vendor).iter().find_map(|entry| entry["body"]["license"].as_str().map(str::to_owned));
+    let id = id.unwrap();
+    scene.vendor.sealift(["license", "suspend", &id, "--reason", "unpaid"]).succeeded();
+    assert_eq!(scene.run().code, 125);
+    scene.vendor.sealift(["license", "resume", &id, "--reason", "paid"]).succeeded();
+    scene.vendor.sealift(["license", "renew", &id, "--until", "9d", "--reason", "longer"]).succeeded();
+    scene.vendor.sealift(["license", "transfer", &id, "--customer", "partner-a", "--reason", "sold"]).succeeded();
+    scene.vendor.sealift(["platform", "deny", "Turin", "--reason", "broken"]).succeeded();
+    scene.vendor.sealift(["platform", "allow", "Turin", "--reason", "mended"]).succeeded();
+    scene.vendor.sealift(["token", "create", "--name", "desk", "--role", "licensing"]).succeeded();
+    scene.vendor.sealift(["token", "revoke", "desk", "--reason", "gone"]).succeeded();
+    scene.vendor.sealift(["license", "revoke", &id, "--reason", "ended"]).succeeded();
+
+    let entries = Value::from(entries(&scene.vendor));
+    let python = python::with_peer("jsonschema==4.26.0");
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation-service/audit-entry.schema.json");
+    let valid = |entries: &Value| {
+        let file = scene.scratch.path().join("entries.json");
+        fs::write(&file, entries.to_string()).unwrap();
+        let mut validator = Command::new(&python);
+        run(validator.args(["-c", VALIDATE]).arg(&schema).stdin(fs::File::open(&file).unwrap()))
+    };
+    valid(&entries).succeeded();
+    let mut other = entries;
+    other[0]["body"]["secret"] = "key".into();
+    valid(&other).failed(1, "secret");
 }
 
 fn export(vendor: &Vendor, directory: &Path) {

@@ -22,7 +22,7 @@ impl Bundled {
         let leases: Value = serde_json::from_str(&leases).unwrap();
         let file = scene.scratch.path().join("bundle.json").display().to_string();
         let lease = leases[0]["id"].as_str().unwrap().to_owned();
-        scene.vendor.sealift(["audit", "export", "--lease", &lease, &file]).succeeded();
+        scene.vendor.sealift(["audit", "export", "--lease", &lease, "--image", &scene.sealed, &file]).succeeded();
         // What follows needs no service.
         scene.vendor.stop_service();
         let root = scene.vendor.home().join("service/simulated-platform/ark.der");
@@ -51,7 +51,9 @@ impl Bundled {
 async fn a_bundle_proves_a_lease_offline_and_nothing_in_it_can_be_changed() {
     let bundled = Bundled::make().await;
     let said = bundled.verify(&bundled.bundle, &["--roots", &bundled.root]).succeeded().stdout;
-    for words in ["SIMULATED", "lease_granted", "key_released", "lease_ended", "1 decisions judged again"] {
+    for words in
+        ["SIMULATED", "lease_granted", "key_released", "lease_ended", "1 decisions judged again", "image signed by"]
+    {
         assert!(said.contains(words), "no `{words}` in {said}");
     }
     // Without the simulated platform's root, hardware is what is asked for.
@@ -69,6 +71,10 @@ async fn a_bundle_proves_a_lease_offline_and_nothing_in_it_can_be_changed() {
         proof.pop();
     });
     bundled.refused("only `sealift-evidence-bundle/1` is known", |bundle| bundle["format"] = json!("other/1"));
+    bundled.refused("nobody's whom a guest named", |bundle| {
+        let payload = bundle["signatures"][0]["payload"].as_str().unwrap().replace("cosign", "cosigN");
+        bundle["signatures"][0]["payload"] = payload.into();
+    });
     bundled.refused("is malformed", |bundle| bundle["lease"] = json!("other"));
 }
 

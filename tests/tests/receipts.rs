@@ -72,6 +72,8 @@ async fn a_service_with_an_old_copy_of_its_database_is_refused() {
             None => drop(std::fs::remove_file(file)),
         }
     }
+    // What it has signed is forgotten with it: the service does not notice.
+    std::fs::remove_file(scene.vendor.home().join("service/log.head")).unwrap();
     scene.vendor.serve();
     start(&scene, &receipts).failed(124, "is not what it was");
     scene.vendor.assert_nothing_left();

@@ -149,6 +149,8 @@ fn an_old_copy_of_the_database_is_found_out_by_what_witnesses_have_seen() {
             None => drop(fs::remove_file(file)),
         }
     }
+    // What it has signed is forgotten with it.
+    fs::remove_file(vendor.home().join("service/log.head")).unwrap();
     vendor.serve();
     wait_for(|| vendor.service_log().contains("an old copy of the database is being served"));
     let export = scratch.path().join("export").display().to_string();

@@ -3,17 +3,17 @@
 use jiff::Timestamp;
 use release_protocol::{Lease, LeaseId, LicenseId, ProductName};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Executor, Row as _};
 
 use super::audit::{AuditKind, append};
 use super::evidence::keep;
+use super::lease_list::platform;
 use super::license::{LicenseRecord, later, license_in};
 use super::log::place;
 use super::platform::findings;
 use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
-use crate::api::LeaseStatus;
 use crate::finding::Stage;
 use crate::platform::Platform;
 
@@ -110,15 +110,6 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(())
-    }
-
-    /// The newest leases first.
-    pub(crate) async fn leases(&self, limit: u32, now: Timestamp) -> Result<Vec<LeaseStatus>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM lease ORDER BY started_at DESC, id LIMIT $1")
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(|row| status(row, now)).collect()
     }
 }
 
@@ -353,44 +344,4 @@ fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp, now: Times
         ttl_seconds: if is_draining { left } else { record.claims.lease_seconds },
         grace_seconds: if is_draining { 0 } else { record.claims.grace_seconds },
     }
-}
-
-/// The leases that are live, newest first.
-pub(super) async fn live_leases<'e>(
-    executor: impl Executor<'e, Database = Any>,
-    now: Timestamp,
-) -> Result<Vec<LeaseStatus>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM lease WHERE ended_at IS NULL AND seat_until > $1 ORDER BY started_at DESC, id")
-            .bind(millis(now))
-            .fetch_all(executor)
-            .await?;
-    rows.iter().map(|row| status(row, now)).collect()
-}
-
-fn platform(row: &AnyRow) -> Result<Option<Platform>, StoreError> {
-    Ok(row.try_get::<Option<&str>, _>("platform")?.map(serde_json::from_str).transpose()?)
-}
-
-fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
-    let ended = row.try_get::<Option<i64>, _>("ended_at")?.is_some();
-    let lapsed = row.try_get::<i64, _>("seat_until")? <= millis(now);
-    Ok(LeaseStatus {
-        id: row.try_get("id")?,
-        license: row.try_get("license_id")?,
-        product: row.try_get::<&str, _>("product")?.parse().map_err(|_| StoreError::Value("product name"))?,
-        manifest_digest: row.try_get("manifest_digest")?,
-        chip_id: row.try_get("chip_id")?,
-        platform: platform(row)?,
-        simulated: row.try_get::<i64, _>("simulated")? != 0,
-        state: match (ended, lapsed) {
-            (true, _) => "ended",
-            (false, true) => "lapsed",
-            (false, false) => "live",
-        }
-        .to_owned(),
-        started_at: timestamp(row.try_get("started_at")?)?,
-        expires_at: timestamp(row.try_get("expires_at")?)?,
-        end_reason: row.try_get("end_reason")?,
-    })
 }

@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row as _};
 
 use super::audit::{AuditKind, append};
-use super::lease::live_leases;
+use super::lease_list::live_leases;
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
 use crate::api::{LeaseStatus, NewPlatformDenial, PlatformDenial};
 use crate::finding::Finding;

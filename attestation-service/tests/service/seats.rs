@@ -51,6 +51,27 @@ async fn a_seat_is_given_back_with_a_token_that_has_died() {
 }
 
 #[tokio::test]
+async fn a_copy_of_a_guest_takes_a_seat_of_its_own_or_is_denied_as_the_policy_says() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|license| license.seats = 3).await;
+    let first = Guest::new(&rig, &license.token);
+    first.start(&rig).await;
+    // The same launch on the same processor, with another ephemeral key.
+    Guest::new(&rig, &license.token).start(&rig).await;
+    let licenses: Vec<serde_json::Value> = rig.admin_get("/licenses").await;
+    assert_eq!(licenses[0]["seats_in_use"], 2);
+
+    let one_a_machine = "package sealift.release\nallow if input.others_on_chip == 0\n\
+                         deny contains \"another instance runs on this machine\" if input.others_on_chip > 0\n";
+    assert_eq!(rig.set_policy(one_a_machine).await.status, 204);
+    advance(1);
+    let reasons = Guest::new(&rig, &license.token).attest(&rig).await.denied();
+    assert_eq!(reasons, ["another instance runs on this machine"]);
+    let other = rig.issue(|_| {}).await;
+    Guest::new(&rig, &other.token).start(&rig).await;
+}
+
+#[tokio::test]
 async fn a_renewal_takes_no_second_seat() {
     let rig = Rig::start().await;
     let license = rig.issue(|_| {}).await;

@@ -110,7 +110,7 @@ async fn a_witness_that_knows_more_than_the_service_remembers_is_shown_the_proof
     let answers = witness.answers();
     let round: Vec<_> = answers[before..].iter().filter(|status| [200, 409].contains(status)).collect();
     assert_eq!(round[0], &409, "it says what it has seen: {answers:?}");
-    assert_eq!(round.last().unwrap(), &&200, "{answers:?}");
+    assert!(round.contains(&&200), "{answers:?}");
     let key = rig.home.log_verifier_key().unwrap();
     cosigned(&rig).await.verify_witnessed(&key, &all_of(&[&witness])).unwrap();
 }
@@ -183,6 +183,8 @@ async fn a_witness_cosigns_neither_a_log_that_has_shrunk_nor_one_that_was_rewrit
 #[tokio::test]
 async fn settings_that_no_checkpoint_could_meet_are_refused_at_start() {
     let rig = Rig::start().await;
+    // Its database is to be opened by others.
+    rig.service.store().close().await;
     let good = witness(&rig, "w.example");
     let log_key = rig.home.log_verifier_key().unwrap();
     assert_eq!(log_key.kind(), KeyKind::Ed25519);

@@ -29,10 +29,10 @@ mod sign;
 mod verify;
 
 pub use self::digest::{DigestError, signature_tag};
-pub use self::lookup::{LookupError, Signatures, find_signers, signature_manifest};
+pub use self::lookup::{LookupError, Signatures, find_signed_payloads, find_signers, signature_manifest};
 pub use self::manifest::{ManifestError, PayloadDescriptor, payload_descriptors};
 pub use self::sign::{Appended, Blob, SignError, SignatureArtifact, append, sign};
-pub use self::verify::{Signer, VerifyError, verify};
+pub use self::verify::{SignedPayload, Signer, VerifyError, signed_payloads, verify};
 
 /// The media type of a signature's manifest.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

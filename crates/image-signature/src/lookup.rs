@@ -5,7 +5,7 @@ use jose::signing::VerifyingKey;
 
 use crate::manifest::{ManifestError, payload_descriptors};
 use crate::payload::PAYLOAD_MAX;
-use crate::verify::{Signer, verify};
+use crate::verify::{SignedPayload, Signer, signed_payloads, verify};
 use crate::{DigestError, PAYLOAD_MEDIA_TYPE, signature_tag};
 
 /// Why the signatures could not be looked at.
@@ -55,15 +55,29 @@ pub async fn find_signers(
     manifest_digest: &str,
     keys: &[VerifyingKey],
 ) -> Result<Signatures, LookupError> {
-    let Some(manifest) = signature_manifest(store, manifest_digest).await? else { return Ok(Signatures::None) };
+    let Some((manifest, payloads)) = with_payloads(store, manifest_digest).await? else { return Ok(Signatures::None) };
+    let payloads = payloads.iter().map(AsRef::as_ref);
+    Ok(verify(&manifest.bytes, payloads, manifest_digest, keys).map_or(Signatures::ByOthers, Signatures::By))
+}
+
+/// Every signature of the manifest with `manifest_digest`, by whomever; to be kept apart from the image.
+pub async fn find_signed_payloads(store: &Store, manifest_digest: &str) -> Result<Vec<SignedPayload>, LookupError> {
+    let Some((manifest, payloads)) = with_payloads(store, manifest_digest).await? else { return Ok(Vec::new()) };
+    Ok(signed_payloads(&manifest.bytes, payloads.iter().map(AsRef::as_ref))?)
+}
+
+async fn with_payloads(
+    store: &Store,
+    manifest_digest: &str,
+) -> Result<Option<(RawManifest, Vec<Vec<u8>>)>, LookupError> {
+    let Some(manifest) = signature_manifest(store, manifest_digest).await? else { return Ok(None) };
     let descriptors = payload_descriptors(&manifest.bytes)?;
     let mut payloads = Vec::with_capacity(descriptors.len());
     for descriptor in descriptors {
         let digest =
             descriptor.digest.parse().map_err(|_| LookupError::PayloadDigest { found: descriptor.digest.clone() })?;
         let blob = Descriptor::new(PAYLOAD_MEDIA_TYPE, digest, descriptor.size);
-        payloads.push(store.small_blob(&blob, PAYLOAD_MAX).await?);
+        payloads.push(store.small_blob(&blob, PAYLOAD_MAX).await?.to_vec());
     }
-    let payloads = payloads.iter().map(AsRef::as_ref);
-    Ok(verify(&manifest.bytes, payloads, manifest_digest, keys).map_or(Signatures::ByOthers, Signatures::By))
+    Ok(Some((manifest, payloads)))
 }

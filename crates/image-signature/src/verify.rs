@@ -83,6 +83,42 @@ pub fn verify<'a>(
     Ok(signers)
 }
 
+/// A payload and its signature as they are kept apart from the image; neither is checked yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedPayload {
+    /// The simple signing JSON, byte by byte.
+    pub payload: Vec<u8>,
+    /// ECDSA over it, DER.
+    pub signature: Vec<u8>,
+}
+
+impl SignedPayload {
+    /// Which of `keys` signed the manifest with `manifest_digest` by this.
+    pub fn signer(&self, manifest_digest: &str, keys: &[VerifyingKey]) -> Option<Signer> {
+        let payload = Payload::from_json(&self.payload).ok()?;
+        if payload.manifest_digest != manifest_digest {
+            return None;
+        }
+        let key = keys.iter().find(|key| key.verify_der(&self.payload, &self.signature).is_ok())?;
+        Some(Signer { thumbprint: key.thumbprint(), docker_reference: payload.docker_reference })
+    }
+}
+
+/// The payloads that a signature's manifest names, each with its signature; `payloads` as for [`verify`].
+///
+/// # Errors
+/// When the manifest is malformed.
+pub fn signed_payloads<'a>(
+    signature_manifest: &[u8],
+    payloads: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<SignedPayload>, ManifestError> {
+    let manifest = Manifest::from_json(signature_manifest)?;
+    let payloads: BTreeMap<String, &[u8]> =
+        payloads.into_iter().map(|payload| (digest::of(payload), payload)).collect();
+    let claims = manifest.layers.iter().filter_map(|layer| Claim::read(layer, &payloads));
+    Ok(claims.map(|claim| SignedPayload { payload: claim.bytes.to_vec(), signature: claim.signature }).collect())
+}
+
 /// A payload with the signature beside it, neither checked against any key.
 struct Claim<'a> {
     bytes: &'a [u8],

@@ -40,6 +40,22 @@ pub struct EvidenceBundle {
     pub attestations: Vec<BundledAttestation>,
     /// The sources of the policies that decided.
     pub policies: Vec<String>,
+    /// The keys (SPKI, PEM) of those whose signatures over the image the guest says it has verified.
+    pub signer_keys: Vec<String>,
+    /// Those signatures, where whoever made the bundle had the image at hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<BundledSignature>,
+}
+
+/// One signature over the image.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct BundledSignature {
+    /// What was signed: the simple signing JSON, as text.
+    pub payload: String,
+    /// ECDSA over it: DER in base64.
+    pub signature: String,
 }
 
 /// What a guest showed for one decision.

@@ -16,7 +16,8 @@ mod problem;
 
 pub use binding::{BindingError, host_data, report_data};
 pub use bundle::{
-    BundledAttestation, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, MAX_EVIDENCE_BUNDLE_BYTES,
+    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle,
+    MAX_EVIDENCE_BUNDLE_BYTES,
 };
 pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
 pub use lease::{Lease, LeaseId, LeaseNews, LeaseState};

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
-use command_line::WitnessArgs;
+use clap::{Args, Subcommand};
+use command_line::{RegistryArgs, WitnessArgs};
+use image_store::ImageReference;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -43,12 +44,20 @@ pub(crate) enum AuditCommand {
     ///
     /// The newest checkpoint that witnesses cosigned goes beside it, as `checkpoint.cosigned`. With `--lease`, write instead
     /// all that one lease rests on to one new file: entries and their proofs, evidence, licence and policies.
-    Export {
-        /// The directory; with `--lease`, the file.
-        #[arg(value_name = "DIR")]
-        to: PathBuf,
-        /// This lease's evidence only.
-        #[arg(long, value_name = "LEASE")]
-        lease: Option<String>,
-    },
+    Export(ExportArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// The directory; with `--lease`, the file.
+    #[arg(value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// This lease's evidence only.
+    #[arg(long, value_name = "LEASE")]
+    pub(crate) lease: Option<String>,
+    /// Add the signatures of this sealed image, which the lease's guest ran.
+    #[arg(long, value_name = "REF", requires = "lease")]
+    pub(crate) image: Option<ImageReference>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }

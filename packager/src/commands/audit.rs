@@ -42,8 +42,10 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
             };
             bundle::check(&name, &json, &keys, console)
         }
-        AuditCommand::Export { to, lease: Some(lease) } => bundle::export(home, &lease, &to, console).await,
-        AuditCommand::Export { to, lease: None } => export(home, &to, console).await,
+        AuditCommand::Export(args) => match &args.lease {
+            Some(lease) => bundle::export(home, &args, lease, console).await,
+            None => export(home, &args.to, console).await,
+        },
     }
 }
 

@@ -1,26 +1,62 @@
 //! `audit export --lease` and `audit verify` of what it made: all that one lease rests on, in one file.
 
-use std::path::Path;
-
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use image_signature::find_signed_payloads;
+use image_store::ImageReference;
 use jose::signing::VerifyingKey;
-use release_protocol::EvidenceBundle;
+use release_protocol::{BundledSignature, EvidenceBundle};
 use serde_json::json;
 use transparency_log::{VerifierKey, Witnesses};
 
+use crate::cli::ExportArgs;
 use crate::client::AdminClient;
 use crate::evidence::bundle::{Believed, BundleError, Proven, moment, verify};
 use crate::evidence::trust::Trust;
 use crate::home::{VendorHome, write_new};
 
 /// Writes the bundle of a lease to a new file.
-pub(crate) async fn export(home: &VendorHome, lease: &str, to: &Path, console: &Console) -> Result<(), Failure> {
-    let bundle: EvidenceBundle = AdminClient::new(home)?.get(&format!("/log/leases/{lease}")).await?;
+pub(crate) async fn export(
+    home: &VendorHome,
+    args: &ExportArgs,
+    lease: &str,
+    console: &Console,
+) -> Result<(), Failure> {
+    let to = &args.to;
+    let mut bundle: EvidenceBundle = AdminClient::new(home)?.get(&format!("/log/leases/{lease}")).await?;
+    if let Some(image) = &args.image {
+        add_signatures(&mut bundle, args, image).await?;
+    }
     let text = serde_json::to_string_pretty(&bundle).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
     // Licences are in it.
     write_new(to, format!("{text}\n").as_bytes(), 0o600)?;
     let document = json!({"lease": lease, "file": to, "entries": bundle.entries.len()});
     console.result(&document, || format!("{}: {} entries of {lease}", to.display(), bundle.entries.len()));
+    Ok(())
+}
+
+/// Adds the signatures of those whom the guest named; they lie beside the image.
+async fn add_signatures(bundle: &mut EvidenceBundle, args: &ExportArgs, image: &ImageReference) -> Result<(), Failure> {
+    let workload = bundle.attestations.first().map(|attestation| &attestation.basis.policy_input["workload"]);
+    let digest = workload.and_then(|workload| workload["manifest_digest"].as_str()).unwrap_or_default();
+    let store = args.registry.open(image).await?;
+    let found = find_signed_payloads(&store, digest)
+        .await
+        .or_fail(ExitCode::BadInput, || format!("cannot read the signatures of {digest} in `{image}`"))?;
+    let keys: Vec<_> = bundle.signer_keys.iter().filter_map(|pem| VerifyingKey::from_spki_pem(pem).ok()).collect();
+    bundle.signatures = found
+        .into_iter()
+        .filter(|signed| signed.signer(digest, &keys).is_some())
+        .filter_map(|signed| {
+            let signature = STANDARD.encode(&signed.signature);
+            Some(BundledSignature { payload: String::from_utf8(signed.payload).ok()?, signature })
+        })
+        .collect();
+    if bundle.signatures.is_empty() {
+        return Err(Failure::bad_input(format!("`{image}` has no signature of {digest} by whom the guest named"))
+            .hint("name the sealed image that the guest ran"));
+    }
     Ok(())
 }
 
@@ -54,14 +90,14 @@ fn refused(name: &str, error: &BundleError) -> Failure {
 }
 
 fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Console) {
-    let Proven { checkpoint, entries, decisions, simulated } = proven;
+    let Proven { checkpoint, entries, decisions, simulated, signers } = proven;
     let grant = entries.first().map(|entry| &entry.body);
     let of = |name: &str| grant.and_then(|body| body[name].as_str()).unwrap_or("?").to_owned();
     let document = json!({
         "lease": bundle.lease, "license": of("license"), "customer": of("customer"), "product": of("product"),
         "manifest_digest": of("manifest_digest"), "measurement": of("measurement"), "log": checkpoint.origin.as_str(),
         "size": checkpoint.size, "root": checkpoint.root, "decisions_judged_again": decisions, "simulated": simulated,
-        "roots_given": untrusted, "entries": entries,
+        "roots_given": untrusted, "image_signers": signers, "entries": entries,
     });
     console.result(&document, || {
         let mut lines = vec![
@@ -73,6 +109,11 @@ fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Cons
             lines.push("SIMULATED: the evidence proves nothing about hardware".to_owned());
         } else if untrusted {
             lines.push("UNTRUSTED: the evidence was judged by the roots that were given".to_owned());
+        }
+        if signers.is_empty() {
+            lines.push("image signatures are not in the bundle; the guest has verified them".to_owned());
+        } else {
+            lines.push(format!("image signed by {}", signers.join(", ")));
         }
         lines
             .extend(entries.iter().map(|entry| format!("{:>8}  {}  {}", entry.sequence, moment(entry.at), entry.kind)));

@@ -1,14 +1,19 @@
 //! Judging an evidence bundle, offline: the log, the chain of the lease's entries, and for each decision in it the evidence,
 //! the licence and the policy. Everything that is believed comes from the log's key, the licence key and the trust roots.
 
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image_signature::SignedPayload;
 use jiff::Timestamp;
 use jose::jwk::Jwk;
 use jose::signing::VerifyingKey;
 use launch_evidence::saved::{Question, judge};
 use launch_evidence::{HostData, Requirements};
 use release_protocol::{
-    BundledAttestation, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LicenseFile, RuntimeData, host_data,
-    report_data,
+    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LicenseFile,
+    RuntimeData, host_data, report_data,
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -48,6 +53,8 @@ pub(crate) enum BundleError {
     License { entry: u64, why: String },
     #[error("the policy of entry {entry} fails: {why}")]
     Policy { entry: u64, why: String },
+    #[error("the image's signatures fail: {0}")]
+    Signatures(String),
 }
 
 /// What a bundle is judged by.
@@ -67,6 +74,8 @@ pub(crate) struct Proven {
     pub(crate) decisions: usize,
     /// Whether any evidence is of a simulated platform.
     pub(crate) simulated: bool,
+    /// Thumbprints of those who signed the image, where the bundle has their signatures.
+    pub(crate) signers: Vec<String>,
 }
 
 /// Judges everything in a bundle.
@@ -89,13 +98,45 @@ pub(crate) fn verify(bundle: &EvidenceBundle, believed: &Believed<'_>) -> Result
             return Err(BundleError::Missing(needed.sequence));
         }
     }
+    let signers = signers(bundle)?;
     let mut simulated = false;
     for attestation in &bundle.attestations {
         let entry = decisions.iter().find(|entry| entry.sequence == attestation.entry);
         let entry = entry.ok_or(BundleError::Entry(attestation.entry))?;
         simulated |= decision(bundle, attestation, entry, believed)?;
     }
-    Ok(Proven { checkpoint, entries, decisions: bundle.attestations.len(), simulated })
+    Ok(Proven { checkpoint, entries, decisions: bundle.attestations.len(), simulated, signers })
+}
+
+/// Who signed the image: everybody whom a guest named, or nobody where the bundle has no signatures.
+fn signers(bundle: &EvidenceBundle) -> Result<Vec<String>, BundleError> {
+    let failed = |why: &str| BundleError::Signatures(why.to_owned());
+    let keys = bundle
+        .signer_keys
+        .iter()
+        .map(|pem| VerifyingKey::from_spki_pem(pem).map_err(|_| failed("a signer's key is malformed")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let inputs = || bundle.attestations.iter().map(|attestation| &attestation.basis.policy_input["workload"]);
+    let named: BTreeSet<&str> =
+        inputs().filter_map(|workload| workload["signers"].as_array()).flatten().filter_map(Value::as_str).collect();
+    if keys.iter().any(|key| !named.contains(key.thumbprint().as_str())) {
+        return Err(failed("the bundle has the key of somebody whom no guest named"));
+    }
+    let Some(digest) = inputs().find_map(|workload| workload["manifest_digest"].as_str()) else {
+        return Ok(Vec::new());
+    };
+    let mut found = BTreeSet::new();
+    for BundledSignature { payload, signature } in &bundle.signatures {
+        let signature = STANDARD.decode(signature).map_err(|_| failed("a signature is malformed"))?;
+        let signed = SignedPayload { payload: payload.clone().into_bytes(), signature };
+        let signer =
+            signed.signer(digest, &keys).ok_or_else(|| failed("a signature is nobody's whom a guest named"))?;
+        found.insert(signer.thumbprint);
+    }
+    if !bundle.signatures.is_empty() && !named.iter().all(|one| found.contains(*one)) {
+        return Err(failed("the signature of somebody whom a guest named is missing"));
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// The log, and the lease's entries in it: each in place, none between them left out.

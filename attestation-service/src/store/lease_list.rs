@@ -1,0 +1,82 @@
+//! Which leases there are: listed and counted. How they come and go stands in `lease.rs`.
+
+use jiff::Timestamp;
+use release_protocol::{LeaseId, LicenseId};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Executor, Row as _};
+
+use super::{Store, StoreError, count, millis, timestamp};
+use crate::api::LeaseStatus;
+use crate::platform::Platform;
+
+impl Store {
+    /// How many other instances run under the licence on the same processor.
+    pub(crate) async fn others_on_chip(
+        &self,
+        license: &LicenseId,
+        chip_id: &str,
+        own: &LeaseId,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "SELECT count(*) FROM lease \
+             WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2 AND chip_id = $3 AND id <> $4",
+        )
+        .bind(&license.0)
+        .bind(millis(now))
+        .bind(chip_id)
+        .bind(&own.0)
+        .fetch_one(&self.pool)
+        .await?;
+        count(&row, 0)
+    }
+
+    /// The newest leases first.
+    pub(crate) async fn leases(&self, limit: u32, now: Timestamp) -> Result<Vec<LeaseStatus>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM lease ORDER BY started_at DESC, id LIMIT $1")
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| status(row, now)).collect()
+    }
+}
+
+/// The leases that are live, newest first.
+pub(super) async fn live_leases<'e>(
+    executor: impl Executor<'e, Database = Any>,
+    now: Timestamp,
+) -> Result<Vec<LeaseStatus>, StoreError> {
+    let rows =
+        sqlx::query("SELECT * FROM lease WHERE ended_at IS NULL AND seat_until > $1 ORDER BY started_at DESC, id")
+            .bind(millis(now))
+            .fetch_all(executor)
+            .await?;
+    rows.iter().map(|row| status(row, now)).collect()
+}
+
+pub(super) fn platform(row: &AnyRow) -> Result<Option<Platform>, StoreError> {
+    Ok(row.try_get::<Option<&str>, _>("platform")?.map(serde_json::from_str).transpose()?)
+}
+
+fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
+    let ended = row.try_get::<Option<i64>, _>("ended_at")?.is_some();
+    let lapsed = row.try_get::<i64, _>("seat_until")? <= millis(now);
+    Ok(LeaseStatus {
+        id: row.try_get("id")?,
+        license: row.try_get("license_id")?,
+        product: row.try_get::<&str, _>("product")?.parse().map_err(|_| StoreError::Value("product name"))?,
+        manifest_digest: row.try_get("manifest_digest")?,
+        chip_id: row.try_get("chip_id")?,
+        platform: platform(row)?,
+        simulated: row.try_get::<i64, _>("simulated")? != 0,
+        state: match (ended, lapsed) {
+            (true, _) => "ended",
+            (false, true) => "lapsed",
+            (false, false) => "live",
+        }
+        .to_owned(),
+        started_at: timestamp(row.try_get("started_at")?)?,
+        expires_at: timestamp(row.try_get("expires_at")?)?,
+        end_reason: row.try_get("end_reason")?,
+    })
+}
