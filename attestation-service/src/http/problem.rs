@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use release_protocol::Problem;
 use serde::de::DeserializeOwned;
 
+use crate::log_head::LogHeadError;
 use crate::release::Refusal;
 use crate::service::ServiceError;
 use crate::store::StoreError;
@@ -159,9 +160,14 @@ fn internal(error: &ServiceError, request_id: &str) -> Parts {
         ServiceError::Store(StoreError::Exists { .. } | StoreError::Conflict(_)) => {
             (StatusCode::CONFLICT, "conflict", "The change conflicts with what there is", text, Vec::new(), None)
         }
-        ServiceError::Store(StoreError::Database(cause)) => {
+        ServiceError::Store(cause @ (StoreError::Database(_) | StoreError::Writer)) => {
             tracing::error!(request_id, error = cause as &dyn Error, "the database failed");
             let detail = "the service's database does not answer".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
+        }
+        ServiceError::LogHead(LogHeadError::File(cause)) => {
+            tracing::error!(request_id, error = cause as &dyn Error, "a signed checkpoint could not be kept");
+            let detail = "the service's disk does not take anything".to_owned();
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later", detail, Vec::new(), None)
         }
         other => {
