@@ -18,6 +18,7 @@ mod old;
 mod platform;
 mod product;
 mod reference;
+mod seat;
 mod token;
 mod write;
 
