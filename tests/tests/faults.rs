@@ -58,7 +58,7 @@ impl Load {
         let license = license.display().to_string();
         let mut load = Self { scene, id, license, span: Duration::ZERO, ended: Vec::new() };
         let start = Instant::now();
-        load.round(|_| {});
+        load.undisturbed();
         load.span = start.elapsed();
         assert_eq!(load.ended, [DONE; GUESTS], "{}", load.scene.vendor.service_log());
         load
@@ -70,11 +70,27 @@ impl Load {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Lets guests start, and `fault` happen at any moment of that.
-    fn round(&mut self, fault: impl FnOnce(&mut Scene)) {
+    /// Lets `fault` happen so many times, at any moment, while guests come and go.
+    fn under(&mut self, times: usize, mut fault: impl FnMut(&mut Scene)) {
+        let mut guests: Vec<Child> = Vec::new();
+        for _ in 0..times {
+            guests.retain_mut(|guest| match guest.try_wait().unwrap() {
+                Some(status) => {
+                    self.ended.push(status.code().unwrap_or(-1));
+                    false
+                }
+                None => true,
+            });
+            guests.resize_with(GUESTS, || self.guest());
+            std::thread::sleep(self.span * u32::try_from(random(50)).unwrap() / 100);
+            fault(&mut self.scene);
+        }
+        self.ended.extend(guests.into_iter().map(|mut guest| guest.wait().unwrap().code().unwrap_or(-1)));
+    }
+
+    /// Lets guests start, and waits until they have ended.
+    fn undisturbed(&mut self) {
         let guests: Vec<Child> = (0..GUESTS).map(|_| self.guest()).collect();
-        std::thread::sleep(self.span * u32::try_from(random(100)).unwrap() / 100);
-        fault(&mut self.scene);
         self.ended.extend(guests.into_iter().map(|mut guest| guest.wait().unwrap().code().unwrap_or(-1)));
     }
 
@@ -97,12 +113,10 @@ impl Load {
 #[tokio::test]
 async fn a_service_that_is_killed_again_and_again_forgets_nothing_and_invents_nothing() {
     let mut load = Load::on(Scene::set().await);
-    for _ in 0..rounds(8) {
-        load.round(|scene| {
-            scene.vendor.stop_service();
-            scene.vendor.serve();
-        });
-    }
+    load.under(rounds(10), |scene| {
+        scene.vendor.stop_service();
+        scene.vendor.serve();
+    });
     load.assert_sound();
 }
 
@@ -111,13 +125,11 @@ async fn replicas_that_are_killed_in_turn_forget_nothing_and_invent_nothing() {
     const REPLICAS: usize = 3;
     let database = Cluster::start();
     let mut load = Load::on(Scene::set_on(&database.url(), REPLICAS).await);
-    for _ in 0..rounds(6) {
-        load.round(|scene| {
-            let replica = random(REPLICAS);
-            scene.vendor.stop_replica(replica);
-            scene.vendor.serve_replica(replica);
-        });
-    }
+    load.under(rounds(10), |scene| {
+        let replica = random(REPLICAS);
+        scene.vendor.stop_replica(replica);
+        scene.vendor.serve_replica(replica);
+    });
     load.assert_sound();
 }
 
@@ -125,12 +137,10 @@ async fn replicas_that_are_killed_in_turn_forget_nothing_and_invent_nothing() {
 async fn replicas_whose_database_is_killed_again_and_again_go_on_by_themselves() {
     let mut database = Cluster::start();
     let mut load = Load::on(Scene::set_on(&database.url(), 3).await);
-    for _ in 0..rounds(5) {
-        load.round(|_| {
-            database.kill();
-            database.serve();
-        });
-    }
+    load.under(rounds(8), |_| {
+        database.kill();
+        database.serve();
+    });
     load.assert_sound();
 }
 
@@ -142,10 +152,10 @@ async fn a_service_whose_disk_is_full_releases_nothing_and_goes_on_once_there_is
     scene.vendor.serve();
     let mut load = Load::on(scene);
     for _ in 0..rounds(3) {
-        load.round(|_| disk.fill(u64::try_from(random(100_000)).unwrap()));
+        load.under(1, |_| disk.fill(u64::try_from(random(100_000)).unwrap()));
         // Until it is full indeed: nobody gets a key any more.
         disk.fill(0);
-        load.round(|_| {});
+        load.undisturbed();
         assert!(!load.ended[load.ended.len() - GUESTS..].contains(&DONE), "{:?}", load.ended);
         disk.make_room();
         assert_eq!(load.scene.run().code, DONE, "{}", load.scene.vendor.service_log());
@@ -201,7 +211,8 @@ async fn a_clock_that_jumps_doubles_no_seat_and_brings_no_expired_licence_back()
             } else {
                 refused += 1;
                 let (code, _, stderr) = finish(child, stdout);
-                assert_eq!(code, 125, "{stderr}");
+                // Refused by the licence, or as evidence that is not yet valid.
+                assert!([124, 125].contains(&code), "{code}: {stderr}");
             }
         }
     }
