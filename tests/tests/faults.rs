@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How many guests start in each round.
 const GUESTS: usize = 3;
 /// For how many guests the licence is: those that lost the service keep a seat until their lease has lapsed.
-const SEATS: usize = 8;
+const SEATS: usize = 5;
 /// How long that is: lease and grace, milliseconds.
 const HELD_FOR: i64 = 10_000;
 /// What the scene's image ends with.
@@ -139,6 +139,7 @@ async fn replicas_whose_database_is_killed_again_and_again_go_on_by_themselves()
     let mut load = Load::on(Scene::set_on(&database.url(), 3).await);
     load.under(rounds(8), |_| {
         database.kill();
+        std::thread::sleep(Duration::from_millis(u64::try_from(random(1000)).unwrap()));
         database.serve();
     });
     load.assert_sound();
