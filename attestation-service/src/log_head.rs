@@ -1,5 +1,5 @@
 //! The newest checkpoint that this home has signed, beside its keys and apart from its database: a service whose database is
-//! an older copy finds out, and signs no log that has shrunk or forked.
+//! an older copy finds out, and signs no log that has shrunk or forked. Replicas on one home share it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -46,6 +46,7 @@ pub enum LogHeadError {
 pub(crate) struct LogHead {
     path: PathBuf,
     file: File,
+    key: VerifierKey,
     signed: Mutex<u64>,
 }
 
@@ -53,16 +54,19 @@ impl LogHead {
     /// Reads what was signed last, and holds the database against it.
     pub(crate) async fn open(home: &Home, key: &VerifierKey, store: &Store) -> Result<Self, LogHeadError> {
         let path = home.log_head_path();
-        let signed = match read(&path, key)? {
-            None => 0,
-            Some(head) => {
-                check(&head, store).await?;
-                head.size.get()
-            }
-        };
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(write_failed(&path))?;
-        Ok(Self { path, file, signed: Mutex::new(signed) })
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(write_failed(&path))?;
+        let head = locked(&file, || read(&path, key)).map_err(write_failed(&path))??;
+        if let Some(head) = &head {
+            check(head, store).await?;
+        }
+        let signed = Mutex::new(head.map_or(0, |head| head.size.get()));
+        Ok(Self { path, file, key: key.clone(), signed })
     }
 
     /// How many entries have been signed.
@@ -78,12 +82,28 @@ impl LogHead {
         if size <= *signed {
             return Ok(());
         }
-        let note = checkpoint.to_string();
-        // In place: sizes grow, so notes of one key do not get shorter.
-        self.file.write_all_at(note.as_bytes(), 0).map_err(write_failed(&self.path))?;
-        *signed = size;
+        *signed = locked(&self.file, || self.write_newest(checkpoint)).map_err(write_failed(&self.path))??;
         Ok(())
     }
+
+    /// Writes a checkpoint unless another replica has written a newer one; gives the size of what is there then.
+    fn write_newest(&self, checkpoint: &SignedCheckpoint) -> Result<u64, LogHeadError> {
+        let size = checkpoint.unverified().size.get();
+        let there = read(&self.path, &self.key)?.map_or(0, |head| head.size.get());
+        if there < size {
+            // In place: sizes grow, so notes of one key do not get shorter.
+            self.file.write_all_at(checkpoint.to_string().as_bytes(), 0).map_err(write_failed(&self.path))?;
+        }
+        Ok(there.max(size))
+    }
+}
+
+/// Does something while no other process does it.
+fn locked<T>(file: &File, something: impl FnOnce() -> T) -> io::Result<T> {
+    file.lock()?;
+    let done = something();
+    file.unlock()?;
+    Ok(done)
 }
 
 fn write_failed(path: &std::path::Path) -> impl Fn(io::Error) -> HomeError {
@@ -169,5 +189,24 @@ mod tests {
 
         fs::write(home.log_head_path(), "nonsense").unwrap();
         assert!(matches!(LogHead::open(&home, &key, &kept).await, Err(LogHeadError::Malformed(_))));
+    }
+    /// A shorter note over a longer one would be none; an older one would let an older database pass.
+    #[tokio::test]
+    async fn a_replica_that_lags_does_not_overwrite_what_another_one_signed() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        fs::create_dir(directory.path().join("service")).unwrap();
+        let signer = NoteSigner::generate("log.example/audit".parse().unwrap()).unwrap();
+        let key = signer.verifier_key();
+        let shared = store(directory.path(), "shared", 9).await;
+        let [first, second] =
+            [LogHead::open(&home, &key, &shared).await.unwrap(), LogHead::open(&home, &key, &shared).await.unwrap()];
+        let nine = sign(&signer, &shared).await;
+        shared.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await.unwrap();
+        first.note(&sign(&signer, &shared).await).unwrap();
+        second.note(&nine).unwrap();
+        assert_eq!(read(&home.log_head_path(), &key).unwrap().unwrap().size.get(), 10);
+        assert_eq!(second.signed(), 10);
+        LogHead::open(&home, &key, &shared).await.unwrap();
     }
 }

@@ -113,7 +113,6 @@ pub struct Service {
 impl Service {
     /// Opens the home's database and keys.
     pub async fn open(home: &Home, options: ServiceOptions) -> Result<Self, ServiceError> {
-        let store = Store::open(&home.database(&options.settings)).await?;
         let master = home.master_key()?;
         let allows_simulated = !options.simulated_roots.is_empty();
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
@@ -121,6 +120,7 @@ impl Service {
         let metrics = Metrics::default();
         let witnessing = Witnessing::new(home, &options.settings.log, &log_signer.verifier_key())?;
         metrics.cosigned(witnessing.newest().map_or(0, |newest| newest.unverified().size.get()));
+        let store = Store::open(&home.database(&options.settings)).await?;
         Ok(Self {
             challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),

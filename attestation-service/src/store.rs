@@ -19,6 +19,7 @@ mod old;
 mod platform;
 mod product;
 mod reference;
+mod seat;
 mod token;
 mod write;
 

@@ -2,15 +2,20 @@
 #![expect(clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![forbid(unsafe_code)]
 
+pub mod books;
 pub mod cut;
 pub mod debian13;
 pub mod device;
+pub mod disk;
 pub mod forge;
+pub mod front;
 pub mod guest;
 pub mod image;
 pub mod peer;
+pub mod postgres;
 pub mod process;
 pub mod registry;
+pub mod running;
 pub mod scene;
 pub mod tree;
 pub mod vendor;

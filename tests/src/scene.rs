@@ -1,6 +1,6 @@
 //! Where the tests of bad input begin: a vendor, a sealed image in an OCI layout, and a licence for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use image_store::{Manifest, media_type};
 use tempfile::TempDir;
@@ -33,9 +33,21 @@ impl Scene {
     /// # Panics
     /// When anything fails.
     pub async fn set() -> Self {
+        Self::around(|directory| Vendor::start(directory, &[PRODUCT, "other"])).await
+    }
+
+    /// Makes one whose service has so many replicas on a PostgreSQL database.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub async fn set_on(database: &str, replicas: usize) -> Self {
+        Self::around(|directory| Vendor::start_replicas(database, replicas, directory, &[PRODUCT])).await
+    }
+
+    async fn around(vendor: impl FnOnce(&Path) -> Vendor) -> Self {
         let scratch = tempfile::tempdir().expect("works");
         let plain = PlainImage::make(&scratch.path().join("plain")).await;
-        let vendor = Vendor::start(scratch.path(), &[PRODUCT, "other"]);
+        let vendor = vendor(scratch.path());
         let sealed = format!("oci:{}:v1", scratch.path().join("sealed").display());
         vendor.pack(&plain.reference("mixed"), &sealed, PRODUCT);
         let (_, license) = vendor.license(PRODUCT, &[]);

@@ -1,15 +1,13 @@
 //! The vendor's side of a test: a home, a simulated platform, a running service, and the commands on them.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
+use crate::front::Front;
 use crate::peer::{Said, peer, program, run};
 use crate::registry::free_port;
+use crate::running::Running;
 
 /// A vendor with a service that runs.
 #[derive(Debug)]
@@ -21,7 +19,17 @@ pub struct Vendor {
     host: Option<String>,
     /// An ordinary user that everything runs as, instead of the caller.
     user: Option<User>,
-    service: Option<Child>,
+    /// The PostgreSQL database, where it is not `SQLite` in the home.
+    database: Option<String>,
+    replicas: Vec<Replica>,
+}
+
+/// One process of the service.
+#[derive(Debug, Default)]
+struct Replica {
+    /// Where it listens, when there are others.
+    port: Option<u16>,
+    running: Option<Running>,
 }
 
 /// An ordinary user and the programs that it can read.
@@ -46,7 +54,7 @@ impl Vendor {
         }
         chown(&own, Some(id), Some(id)).expect("owner");
         let user = User { id, programs: own.clone() };
-        Self::new(&own, None, Some(user)).set_up(products)
+        Self { user: Some(user), ..Self::new(&own) }.set_up(products)
     }
 
     /// Like [`Self::start`], for customers who reach the service as `host`.
@@ -54,7 +62,7 @@ impl Vendor {
     /// # Panics
     /// When anything fails.
     pub fn start_behind(host: &str, directory: &Path, products: &[&str]) -> Self {
-        Self::new(directory, Some(host.to_owned()), None).set_up(products)
+        Self { host: Some(host.to_owned()), ..Self::new(directory) }.set_up(products)
     }
 
     /// Makes a home in `directory`, starts its service, and makes `products` whose images this build's shim may open.
@@ -62,11 +70,34 @@ impl Vendor {
     /// # Panics
     /// When anything fails.
     pub fn start(directory: &Path, products: &[&str]) -> Self {
-        Self::new(directory, None, None).set_up(products)
+        Self::new(directory).set_up(products)
     }
 
-    fn new(directory: &Path, host: Option<String>, user: Option<User>) -> Self {
-        Self { home: directory.join("home"), listen: String::new(), host, user, service: None }
+    /// Like [`Self::start`], with the service's state in a PostgreSQL database that so many replicas share. Customers and
+    /// the vendor's commands come to them in turn.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn start_replicas(database: &str, replicas: usize, directory: &Path, products: &[&str]) -> Self {
+        let ports: Vec<u16> = (0..replicas).map(|_| free_port()).collect();
+        Self {
+            listen: format!("127.0.0.1:{}", Front::start(&ports).port()),
+            database: Some(database.to_owned()),
+            replicas: ports.into_iter().map(|port| Replica { port: Some(port), running: None }).collect(),
+            ..Self::new(directory)
+        }
+        .set_up(products)
+    }
+
+    fn new(directory: &Path) -> Self {
+        Self {
+            home: directory.join("home"),
+            listen: format!("127.0.0.1:{}", free_port()),
+            host: None,
+            user: None,
+            database: None,
+            replicas: vec![Replica::default()],
+        }
     }
 
     /// Makes a home in `directory` and a simulated platform in it; no service runs yet.
@@ -74,7 +105,7 @@ impl Vendor {
     /// # Panics
     /// When anything fails.
     pub fn prepare(directory: &Path) -> Self {
-        let mut vendor = Self::new(directory, None, None);
+        let mut vendor = Self::new(directory);
         vendor.make_home();
         vendor
     }
@@ -88,10 +119,12 @@ impl Vendor {
     }
 
     fn make_home(&mut self) {
-        self.listen = format!("127.0.0.1:{}", free_port());
         let mut init = self.command(["init", "--listen", &self.listen]);
         if let Some(host) = &self.host {
             init.args(["--admin-url", &self.service_url(), "--url"]).arg(self.service_url().replace("127.0.0.1", host));
+        }
+        if let Some(database) = &self.database {
+            init.args(["--database", database]);
         }
         run(&mut init).succeeded();
         self.sealift(["simulate", "platform"]).succeeded();
@@ -139,21 +172,34 @@ impl Vendor {
         std::fs::read_to_string(self.home.join("admin.token")).expect("token").trim().to_owned()
     }
 
-    /// Starts the service (again).
+    /// Starts the service (again), all of its replicas.
     ///
     /// # Panics
     /// When it does not start.
     pub fn serve(&mut self) {
-        let command = self.command(["serve", "--offline", "--allow-simulated"]);
-        self.serve_by(command);
+        for number in 0..self.replicas.len() {
+            self.serve_replica(number);
+        }
     }
 
-    /// Starts the service again with its clock `minutes` ahead.
+    /// Starts one of the replicas (again).
     ///
     /// # Panics
     /// When it does not start.
-    pub fn serve_ahead(&mut self, minutes: u32) {
-        self.serve_by_clock(&format!("+{minutes}m"));
+    pub fn serve_replica(&mut self, number: usize) {
+        let mut command = self.command(["serve", "--offline", "--allow-simulated"]);
+        if let Some(port) = self.replicas[number].port {
+            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        }
+        self.replicas[number].running = Some(Running::start(&mut command, &self.service_log_file()));
+    }
+
+    /// Starts the service again with its clock `minutes` ahead, or behind.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn serve_ahead(&mut self, minutes: i32) {
+        self.serve_by_clock(&format!("{minutes:+}m"));
     }
 
     /// Starts the service again with a clock that goes so many times as fast as everybody else's.
@@ -177,14 +223,7 @@ impl Vendor {
     /// # Panics
     /// When it does not start.
     pub fn serve_by(&mut self, mut command: Command) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.with_file_name("service.log"));
-        // A group of its own: what stands between us and the service must not outlive it, nor the service that.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("log")).process_group(0);
-        let mut child = command.spawn().expect("service");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("service");
-        assert!(!line.is_empty(), "the service did not start: {}", self.service_log());
-        self.service = Some(child);
+        self.replicas[0].running = Some(Running::start(&mut command, &self.service_log_file()));
     }
 
     /// Stops the service and puts `other` in its place: at the same address, behind the same certificate.
@@ -203,15 +242,16 @@ impl Vendor {
         other.serve_by(command);
     }
 
-    /// Kills the service.
+    /// Kills the service, all of its replicas.
     pub fn stop_service(&mut self) {
-        if let Some(mut service) = self.service.take() {
-            // It may have ended by itself.
-            if let Some(group) = i32::try_from(service.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = service.wait();
+        for replica in &mut self.replicas {
+            replica.running = None;
         }
+    }
+
+    /// Kills one of the replicas.
+    pub fn stop_replica(&mut self, number: usize) {
+        self.replicas[number].running = None;
     }
 
     /// The running service's process, or what was put before it.
@@ -219,12 +259,16 @@ impl Vendor {
     /// # Panics
     /// When none runs.
     pub fn service_pid(&self) -> u32 {
-        self.service.as_ref().expect("a service runs").id()
+        self.replicas[0].running.as_ref().expect("a service runs").id()
     }
 
     /// What the service logged.
     pub fn service_log(&self) -> String {
-        std::fs::read_to_string(self.home.with_file_name("service.log")).unwrap_or_default()
+        std::fs::read_to_string(self.service_log_file()).unwrap_or_default()
+    }
+
+    fn service_log_file(&self) -> PathBuf {
+        self.home.with_file_name("service.log")
     }
 
     /// The shim that this vendor's products know.
@@ -328,11 +372,5 @@ impl Vendor {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         let directory = self.state_directory().display().to_string();
         assert!(!mounts.contains(&directory), "still mounted: {mounts}");
-    }
-}
-
-impl Drop for Vendor {
-    fn drop(&mut self) {
-        self.stop_service();
     }
 }

@@ -1,76 +1,235 @@
-//! The service killed at any moment under load: nothing is released without its entry, no entry is without its effect, no
-//! seat is lost or doubled, and the log still proves itself.
+//! The service under load while something breaks again and again: the service itself, one of its replicas, its database, its
+//! disk, its clock. Nothing is released without its entry, no entry is without its effect, no seat is lost or doubled, and
+//! the log still proves itself. `SEALIFT_FAULT_ROUNDS` says how often it breaks.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use end_to_end::peer::program;
+use end_to_end::books::{Books, at};
+use end_to_end::disk::Disk;
+use end_to_end::postgres::Cluster;
 use end_to_end::scene::{PRODUCT, Scene};
-use serde_json::Value;
+use end_to_end::waiting::finish;
+use jiff::{Timestamp, ToSpan as _};
+use rustix::process::{Pid, Signal, kill_process};
 
-/// How often the service is killed.
-const ROUNDS: u32 = 12;
 /// How many guests start in each round.
 const GUESTS: usize = 3;
-/// What the scene's image ends with, and what a shim says of a service that is out of reach.
-const ENDS: [i32; 2] = [7, 126];
+/// For how many guests the licence is: those that lost the service keep a seat until their lease has lapsed.
+const SEATS: usize = 5;
+/// How long that is: lease and grace, milliseconds.
+const HELD_FOR: i64 = 10_000;
+/// What the scene's image ends with.
+const DONE: i32 = 7;
+/// What a shim ends with when all seats are taken, and when the service is out of reach.
+const TURNED_AWAY: [i32; 2] = [125, 126];
 
-fn start(scene: &Scene, license: &str) -> Child {
-    let shim = program("sealift-shim");
-    let mut command = scene.vendor.guest_command(&shim, ["run", &scene.sealed, "--license", license]);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+fn rounds(by_default: usize) -> usize {
+    std::env::var("SEALIFT_FAULT_ROUNDS").map_or(by_default, |rounds| rounds.parse().unwrap())
 }
 
-fn list(scene: &Scene, args: &[&str]) -> Vec<Value> {
-    let said = scene.vendor.sealift(["--output", "json"].iter().chain(args)).succeeded();
-    serde_json::from_str(&said.stdout).unwrap()
+/// Below `bound`, another one each time.
+fn random(bound: usize) -> usize {
+    usize::try_from(RandomState::new().hash_one(0) % u64::try_from(bound).unwrap()).unwrap()
+}
+
+#[expect(clippy::print_stderr, reason = "who runs many rounds wants to know")]
+fn print(figures: &str) {
+    eprintln!("{figures}");
+}
+
+/// A scene with a licence that is short of seats, and how its guests ended.
+struct Load {
+    scene: Scene,
+    id: String,
+    license: String,
+    /// How long the guests of a round take where nothing breaks.
+    span: Duration,
+    ended: Vec<i32>,
+}
+
+impl Load {
+    fn on(scene: Scene) -> Self {
+        let terms = ["--seats", &SEATS.to_string(), "--lease", "8s", "--grace", "2s"];
+        let (id, license) = scene.vendor.license(PRODUCT, &terms);
+        let license = license.display().to_string();
+        let mut load = Self { scene, id, license, span: Duration::ZERO, ended: Vec::new() };
+        let start = Instant::now();
+        load.undisturbed();
+        load.span = start.elapsed();
+        assert_eq!(load.ended, [DONE; GUESTS], "{}", load.scene.vendor.service_log());
+        load
+    }
+
+    fn guest(&self) -> Child {
+        let args = ["run", &self.scene.sealed, "--license", &self.license];
+        let mut command = self.scene.vendor.guest_command(&self.scene.vendor.shim(), args);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Lets `fault` happen so many times, at any moment, while guests come and go.
+    fn under(&mut self, times: usize, mut fault: impl FnMut(&mut Scene)) {
+        let mut guests: Vec<Child> = Vec::new();
+        for _ in 0..times {
+            guests.retain_mut(|guest| match guest.try_wait().unwrap() {
+                Some(status) => {
+                    self.ended.push(status.code().unwrap_or(-1));
+                    false
+                }
+                None => true,
+            });
+            guests.resize_with(GUESTS, || self.guest());
+            std::thread::sleep(self.span * u32::try_from(random(50)).unwrap() / 100);
+            fault(&mut self.scene);
+        }
+        self.ended.extend(guests.into_iter().map(|mut guest| guest.wait().unwrap().code().unwrap_or(-1)));
+    }
+
+    /// Lets guests start, and waits until they have ended.
+    fn undisturbed(&mut self) {
+        let guests: Vec<Child> = (0..GUESTS).map(|_| self.guest()).collect();
+        self.ended.extend(guests.into_iter().map(|mut guest| guest.wait().unwrap().code().unwrap_or(-1)));
+    }
+
+    #[track_caller]
+    fn assert_sound(&self) {
+        let Self { scene, ended, .. } = self;
+        let count = |code: i32| ended.iter().filter(|other| **other == code).count();
+        let turned_away = TURNED_AWAY.map(count);
+        print(&format!("{} guests: {} ran, {turned_away:?} were turned away", ended.len(), count(DONE)));
+        assert_eq!(count(DONE) + turned_away.iter().sum::<usize>(), ended.len(), "{ended:?}");
+        // It goes on by itself.
+        assert_eq!(scene.run().code, DONE, "{}", scene.vendor.service_log());
+        let books = Books::of(&scene.vendor);
+        let released = books.assert_sound(scene).values().filter(|told| told.released).count();
+        assert!(released > count(DONE), "{released} were given keys, {} ran, and one more", count(DONE));
+        books.assert_seats(&self.id, SEATS, HELD_FOR);
+    }
 }
 
 #[tokio::test]
 async fn a_service_that_is_killed_again_and_again_forgets_nothing_and_invents_nothing() {
-    let mut scene = Scene::set().await;
-    let (_, license) = scene.vendor.license(PRODUCT, &["--seats", "100"]);
-    let license = license.display().to_string();
-    let mut ended = Vec::new();
-    for _ in 0..ROUNDS {
-        let guests: Vec<Child> = (0..GUESTS).map(|_| start(&scene, &license)).collect();
-        std::thread::sleep(Duration::from_millis(20 + RandomState::new().hash_one(0) % 700));
+    let mut load = Load::on(Scene::set().await);
+    load.under(rounds(10), |scene| {
         scene.vendor.stop_service();
         scene.vendor.serve();
-        ended.extend(guests.into_iter().map(|mut guest| guest.wait().unwrap().code().unwrap_or(-1)));
-    }
-    assert!(ended.iter().all(|code| ENDS.contains(code)), "{ended:?}");
-    scene.vendor.assert_nothing_left();
+    });
+    load.assert_sound();
+}
 
-    let leases = list(&scene, &["lease", "list"]);
-    let entries = list(&scene, &["audit", "list", "--limit", "1000"]);
-    let mut granted: HashMap<&str, u64> = HashMap::new();
-    for entry in &entries {
-        let Some(lease) = entry["body"]["lease"].as_str() else { continue };
-        let sequence = entry["sequence"].as_u64().unwrap();
-        match entry["kind"].as_str().unwrap() {
-            "lease_granted" => assert!(granted.insert(lease, sequence).is_none(), "{lease} was granted twice"),
-            "key_released" | "lease_renewed" | "lease_ended" => {
-                assert!(granted.get(lease).is_some_and(|before| *before < sequence), "before its grant: {entry}");
+#[tokio::test]
+async fn replicas_that_are_killed_in_turn_forget_nothing_and_invent_nothing() {
+    const REPLICAS: usize = 3;
+    let database = Cluster::start();
+    let mut load = Load::on(Scene::set_on(&database.url(), REPLICAS).await);
+    load.under(rounds(10), |scene| {
+        let replica = random(REPLICAS);
+        scene.vendor.stop_replica(replica);
+        scene.vendor.serve_replica(replica);
+    });
+    load.assert_sound();
+}
+
+#[tokio::test]
+async fn replicas_whose_database_is_killed_again_and_again_go_on_by_themselves() {
+    let mut database = Cluster::start();
+    let mut load = Load::on(Scene::set_on(&database.url(), 3).await);
+    load.under(rounds(8), |_| {
+        database.kill();
+        std::thread::sleep(Duration::from_millis(u64::try_from(random(1000)).unwrap()));
+        database.serve();
+    });
+    load.assert_sound();
+}
+
+#[tokio::test]
+async fn a_service_whose_disk_is_full_releases_nothing_and_goes_on_once_there_is_room() {
+    let mut scene = Scene::set().await;
+    scene.vendor.stop_service();
+    let disk = Disk::under(&scene.vendor.home().join("service"), 12);
+    scene.vendor.serve();
+    let mut load = Load::on(scene);
+    for _ in 0..rounds(3) {
+        load.under(1, |_| disk.fill(u64::try_from(random(100_000)).unwrap()));
+        // Until it is full indeed: nobody gets a key any more.
+        disk.fill(0);
+        load.undisturbed();
+        assert!(!load.ended[load.ended.len() - GUESTS..].contains(&DONE), "{:?}", load.ended);
+        disk.make_room();
+        assert_eq!(load.scene.run().code, DONE, "{}", load.scene.vendor.service_log());
+    }
+    load.assert_sound();
+}
+
+/// Workloads that wait; every one of them runs through a jump.
+#[tokio::test]
+async fn a_clock_that_jumps_doubles_no_seat_and_brings_no_expired_licence_back() {
+    const SEATS: usize = 2;
+    const HELD_FOR: i64 = 606_000;
+    let Scene { mut vendor, sealed, scratch, plain, license } = Scene::set().await;
+    let now = Timestamp::now();
+    let (from, until) = (now - 1.hour(), now + 15.minutes());
+    let terms = [("--from", from.to_string()), ("--until", until.to_string()), ("--seats", SEATS.to_string())];
+    let terms = terms.iter().flat_map(|(name, value)| [*name, value]).chain(["--lease", "6s", "--grace", "10m"]);
+    let (id, limited) = vendor.license(PRODUCT, &terms.collect::<Vec<_>>());
+    let limited = limited.display().to_string();
+    let mut waiting: Vec<(Child, BufReader<_>)> = Vec::new();
+    let mut minutes = 0;
+    let mut refused = 0;
+    for round in 0..rounds(5) {
+        // Forwards, past every lease and sometimes past the licence; and back, where they would have lived.
+        let other = [0, 12, 1, -20, 30][round % 5] + i32::try_from(random(2)).unwrap();
+        let jumps = other != minutes;
+        minutes = other;
+        vendor.stop_service();
+        // One ends while the service is away, which keeps its lease.
+        if let Some((child, stdout)) = waiting.pop() {
+            kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+            assert_eq!(finish(child, stdout).0, 0);
+        }
+        vendor.serve_ahead(minutes);
+        for (child, stdout) in waiting.drain(..).filter(|_| jumps) {
+            let (code, _, stderr) = finish(child, stdout);
+            assert_eq!(code, 127, "{stderr}");
+        }
+        for _ in 0..SEATS {
+            let args = ["run", &sealed, "--license", &limited, "--", "wait"];
+            let mut command = vendor.guest_command(&vendor.shim(), args);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            while line != "ready\n"
+                && !{
+                    line.clear();
+                    stdout.read_line(&mut line).unwrap() == 0
+                }
+            {}
+            if line == "ready\n" {
+                waiting.push((child, stdout));
+            } else {
+                refused += 1;
+                let (code, _, stderr) = finish(child, stdout);
+                // Refused by the licence, or as evidence that is not yet valid.
+                assert!([124, 125].contains(&code), "{code}: {stderr}");
             }
-            _ => {}
         }
     }
-    let mut known: Vec<&str> = leases.iter().map(|lease| lease["id"].as_str().unwrap()).collect();
-    let mut recorded: Vec<&str> = granted.into_keys().collect();
-    known.sort_unstable();
-    recorded.sort_unstable();
-    assert_eq!(known, recorded, "leases, and entries of their grants");
-
-    let numbers: Vec<u64> = entries.iter().map(|entry| entry["sequence"].as_u64().unwrap()).collect();
-    let last = numbers.last().copied().unwrap();
-    assert_eq!(numbers, (1..=last).collect::<Vec<_>>(), "no gap");
-    // Verifies the checkpoint and every hash on the way.
-    let exported = scene.scratch.path().join("log").display().to_string();
-    scene.vendor.sealift(["audit", "export", &exported]).succeeded();
-    let receipt = scene.scratch.path().join("receipt.json").display().to_string();
-    scene.vendor.sealift(["audit", "prove", &last.to_string(), "--file", &receipt]).succeeded();
+    for (child, stdout) in waiting {
+        kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+        assert_eq!(finish(child, stdout).0, 0);
+    }
+    vendor.stop_service();
+    vendor.serve();
+    let scene = Scene { vendor, sealed, scratch, plain, license };
+    let books = Books::of(&scene.vendor);
+    books.assert_sound(&scene);
+    books.assert_seats(&id, SEATS, HELD_FOR);
+    for entry in books.entries.iter().filter(|entry| entry["body"]["license"] == *id) {
+        let gives = ["lease_granted", "lease_renewed", "key_released"].contains(&entry["kind"].as_str().unwrap());
+        assert!(!gives || at(entry) < until.as_millisecond(), "{entry}");
+    }
+    assert!(refused > 0, "no jump went past the licence");
 }

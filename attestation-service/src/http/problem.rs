@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use release_protocol::Problem;
 use serde::de::DeserializeOwned;
 
+use crate::log_head::LogHeadError;
 use crate::policy::PolicyError;
 use crate::release::Refusal;
 use crate::service::ServiceError;
@@ -170,9 +171,13 @@ fn internal(error: &ServiceError, request_id: &str) -> (Kind, String) {
         ServiceError::BadRequest(_) | ServiceError::Policy(_) => (Kind::MALFORMED, text),
         ServiceError::Store(StoreError::Unknown { .. }) => (Kind::UNKNOWN, text),
         ServiceError::Store(StoreError::Exists { .. } | StoreError::Conflict(_)) => (Kind::CONFLICT, text),
-        ServiceError::Store(StoreError::Database(cause)) => {
+        ServiceError::Store(cause @ (StoreError::Database(_) | StoreError::Writer)) => {
             tracing::error!(request_id, error = cause as &dyn Error, "the database failed");
             (Kind::UNAVAILABLE, "the service's database does not answer".to_owned())
+        }
+        ServiceError::LogHead(LogHeadError::File(cause)) => {
+            tracing::error!(request_id, error = cause as &dyn Error, "a signed checkpoint could not be kept");
+            (Kind::UNAVAILABLE, "the service's disk does not take anything".to_owned())
         }
         other => {
             tracing::error!(request_id, error = other as &dyn Error, "request failed");

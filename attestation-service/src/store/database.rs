@@ -10,7 +10,7 @@ use std::sync::Once;
 
 use serde::{Deserialize, Serialize};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, ConnectOptions as _, Executor as _};
+use sqlx::{AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 use url::Url;
 
 use super::StoreError;
@@ -124,7 +124,11 @@ impl Database {
     pub(super) async fn open(&self) -> Result<AnyPool, StoreError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
-        let pool = AnyPoolOptions::new().max_connections(CONNECTIONS);
+        let pool = AnyPoolOptions::new().max_connections(CONNECTIONS).before_acquire(|connection, _| {
+            // `SQLite` ends a transaction by itself when the disk is full, which the driver does not learn of: such a
+            // connection would begin no other one, for ever.
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
+        });
         match self {
             Self::Sqlite(path) => {
                 let pool = pool

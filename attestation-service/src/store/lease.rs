@@ -12,6 +12,7 @@ use super::lease_list::platform;
 use super::license::{LicenseRecord, later, license_in};
 use super::log::place;
 use super::platform::findings;
+use super::seat::taken;
 use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
 use crate::finding::Stage;
@@ -63,15 +64,17 @@ impl Store {
 
     /// Why nothing may be released under the lease at `now`; `None` when something may.
     pub(crate) async fn lease_refusal(&self, id: &LeaseId, now: Timestamp) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT license_id, ended_at, expires_at, chip_id, platform FROM lease WHERE id = $1")
-            .bind(&id.0)
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT license_id, ended_at, expires_at, seat_until, chip_id, platform FROM lease WHERE id = $1",
+        )
+        .bind(&id.0)
+        .fetch_optional(&self.pool)
+        .await?;
         let Some(row) = row else { return Ok(Some("there is no such lease".to_owned())) };
         if row.try_get::<Option<i64>, _>("ended_at")?.is_some() {
             return Ok(Some("the lease has ended".to_owned()));
         }
-        if row.try_get::<i64, _>("expires_at")? <= millis(now) {
+        if row.try_get::<i64, _>("expires_at")?.min(row.try_get("seat_until")?) <= millis(now) {
             return Ok(Some("the lease has expired".to_owned()));
         }
         if let Some(finding) = self.platform_findings(row.try_get("chip_id")?, platform(&row)?.as_ref()).await?.pop() {
@@ -277,13 +280,8 @@ async fn exhausted(
     record: &LicenseRecord,
     now: Timestamp,
 ) -> Result<Option<LeaseOutcome>, StoreError> {
-    let row = sqlx::query("SELECT count(*) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2")
-        .bind(&request.license.0)
-        .bind(millis(now))
-        .fetch_one(transaction.sql())
-        .await?;
     let seats = record.claims.seats;
-    if row.try_get::<i64, _>(0)? < i64::from(seats) {
+    if taken(transaction, &request.license, now).await? < seats {
         return Ok(None);
     }
     let body = audit_body(

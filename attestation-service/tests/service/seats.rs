@@ -26,6 +26,25 @@ async fn a_seat_is_free_again_after_lease_and_grace() {
 }
 
 #[tokio::test]
+async fn a_seat_that_lapsed_is_not_taken_back_when_the_clock_is_set_back() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let first = Guest::new(&rig, &license.token);
+    let token = first.start(&rig).await.token;
+    advance(LEASE_SECONDS + GRACE_SECONDS);
+    let second = Guest::new(&rig, &license.token);
+    let its_token = second.start(&rig).await.token;
+    advance(1 - LEASE_SECONDS - GRACE_SECONDS);
+    first.renew(&rig).await.problem(409, "seats-exhausted");
+    let denied = rig.resource(Some(&token), KEY_PATH).await.denied();
+    assert_eq!(denied, ["the lease has expired"]);
+
+    rig.send(Method::POST, "/kbs/v0/lease/end", Some(&its_token), None, None).await;
+    advance(1);
+    first.renew(&rig).await.ok::<AttestAnswer>();
+}
+
+#[tokio::test]
 async fn a_seat_is_free_again_when_its_workload_stops() {
     let rig = Rig::start().await;
     let license = rig.issue(|_| {}).await;
