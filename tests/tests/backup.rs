@@ -56,4 +56,18 @@ async fn an_older_copy_is_not_put_back_nor_served() {
     scene.vendor.sealift(["serve", "--offline"]).failed(1, "it is an older copy");
 
     scene.vendor.sealift(["restore", &scene.license]).failed(3, "cannot be copied");
+
+    // Where nothing newer is to be had: another log, under another key.
+    for file in ["log.key", "log.pub", "log.head"] {
+        let file = scene.vendor.home().join("service").join(file);
+        fs::rename(&file, file.with_extension(format!("{}-old", file.extension().unwrap().display()))).unwrap();
+    }
+    scene.vendor.sealift(["restore", &copy]).succeeded();
+    scene.vendor.serve();
+    scene.vendor.sealift(["audit", "prove", "1"]).succeeded();
+    // The old licence names the old key.
+    assert_eq!(scene.run().code, 124);
+    let product = end_to_end::scene::PRODUCT;
+    let (_, license) = scene.vendor.license(product, &[]);
+    assert_eq!(scene.run_with(&license.display().to_string()).code, 7);
 }
