@@ -185,3 +185,27 @@ fn internal(error: &ServiceError, request_id: &str) -> (Kind, String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::home::HomeError;
+
+    #[test]
+    fn what_the_disk_or_the_database_did_not_take_is_to_be_tried_again() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let head = HomeError::File { action: "write", path: "log.head".into(), source: full() };
+        for error in [
+            ServiceError::Store(StoreError::Writer),
+            ServiceError::Store(StoreError::Database(sqlx::Error::Io(full()))),
+            ServiceError::LogHead(LogHeadError::File(head)),
+        ] {
+            let (status, code, ..) = internal(&error, "request");
+            assert_eq!((status, code), (StatusCode::SERVICE_UNAVAILABLE, "unavailable"), "{error}");
+        }
+        let shrunk = ServiceError::LogHead(LogHeadError::Shrunk { found: 1, signed: 2 });
+        assert_eq!(internal(&shrunk, "request").0, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}
