@@ -84,10 +84,8 @@ pub async fn restore(home: &Home, from: &Path, now: Timestamp) -> Result<(Copied
     let copy = staging.path().join("copy");
     copy_database(from, &copy).await?;
     // A log that begins anew has neither signed anything nor a key yet.
-    let signed = match home.log_head_path().exists() {
-        true => log_head::read(&home.log_head_path(), &home.log_verifier_key()?)?,
-        false => None,
-    };
+    let head = home.log_head_path();
+    let signed = if head.exists() { log_head::read(&head, &home.log_verifier_key()?)? } else { None };
     let copied = checked(&copy, signed).await?;
     fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed(&copy))?;
     let replaced = replace(&path, &copy, now)?;
