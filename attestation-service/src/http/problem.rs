@@ -202,10 +202,10 @@ mod tests {
             ServiceError::Store(StoreError::Database(sqlx::Error::Io(full()))),
             ServiceError::LogHead(LogHeadError::File(head)),
         ] {
-            let (status, code, ..) = internal(&error, "request");
-            assert_eq!((status, code), (StatusCode::SERVICE_UNAVAILABLE, "unavailable"), "{error}");
+            let (kind, _) = internal(&error, "request");
+            assert_eq!((kind.status, kind.code), (StatusCode::SERVICE_UNAVAILABLE, "unavailable"), "{error}");
         }
         let shrunk = ServiceError::LogHead(LogHeadError::Shrunk { found: 1, signed: 2 });
-        assert_eq!(internal(&shrunk, "request").0, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(internal(&shrunk, "request").0.status, StatusCode::INTERNAL_SERVER_ERROR);
     }
 }
