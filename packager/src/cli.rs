@@ -13,7 +13,6 @@ mod token;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use attestation_service::DatabaseUrl;
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
@@ -135,7 +134,7 @@ pub(crate) struct InitArgs {
     /// Keep the service's state in this PostgreSQL database, `postgres://USER@HOST/NAME`; `SQLite` in the home by default.
     /// Its password comes from PGPASSWORD or PGPASSFILE.
     #[arg(long, value_name = "URL")]
-    pub(crate) database: Option<DatabaseUrl>,
+    pub(crate) database: Option<String>,
     /// Further names or addresses for the server certificate.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
@@ -159,7 +158,7 @@ pub(crate) struct ServeArgs {
     /// The PostgreSQL database, `postgres://USER@HOST/NAME`, that this service shares with its replicas; what the settings
     /// say by default. Its password comes from PGPASSWORD or PGPASSFILE.
     #[arg(long, value_name = "URL")]
-    pub(crate) database: Option<DatabaseUrl>,
+    pub(crate) database: Option<String>,
     /// Fetch no endorsements and no revocation lists, whatever the settings say.
     #[arg(long)]
     pub(crate) offline: bool,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use attestation_service::{Home, ServiceSettings};
+use attestation_service::{DatabaseUrl, DatabaseUrlError, Home, ServiceSettings, StoreError};
 use command_line::{ExitCode, Failure, FailureContext as _};
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +61,13 @@ impl VendorHome {
         let text = fs::read_to_string(&path)
             .or_fail(ExitCode::BadInput, || format!("cannot read the settings `{}`", path.display()))
             .map_err(|failure| self.suggest_init(failure))?;
-        toml::from_str(&text).or_fail(ExitCode::BadInput, || format!("the settings `{}` are malformed", path.display()))
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            // Not the line itself, which the error would show: a password may stand in it.
+            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+            let line = before.matches('\n').count() + 1;
+            Failure::bad_input(format!("the settings `{}` are malformed", path.display()))
+                .cause(format!("line {line}: {}", error.message()))
+        })
     }
 
     /// Adds the hint for a home that is not there.
@@ -73,6 +79,22 @@ impl VendorHome {
             "make a vendor home with `sealift init {}`, or name another by `--home`",
             self.directory.display()
         ))
+    }
+}
+
+/// The database of a command line. What was given is not shown: a password may stand in it.
+pub(crate) fn database(given: Option<&str>) -> Result<Option<DatabaseUrl>, Failure> {
+    given
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: DatabaseUrlError| Failure::usage("`--database` cannot be used").caused_by(&error))
+}
+
+/// A store that cannot be opened: unavailable where its database does not answer.
+pub(crate) fn cannot_open(message: String, error: &StoreError) -> Failure {
+    match error {
+        StoreError::Database(_) => Failure::unavailable(message).caused_by(error),
+        _ => Failure::other(message).caused_by(error),
     }
 }
 

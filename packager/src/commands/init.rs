@@ -10,7 +10,7 @@ use serde::Serialize;
 use url::Url;
 
 use crate::cli::InitArgs;
-use crate::home::{Settings, VendorHome, write_new};
+use crate::home::{Settings, VendorHome, cannot_open, database, write_new};
 
 #[derive(Serialize)]
 struct Made {
@@ -85,12 +85,12 @@ async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Fai
     write_new(&staging.signing_public_key_path(), public.as_bytes(), 0o644)?;
     let settings = ServiceSettings {
         admin_url: args.admin_url.clone(),
-        database: args.database.clone(),
+        database: database(args.database.as_deref())?,
         ..ServiceSettings::new(args.listen, url)
     };
     let store = Store::open(&service.database(&settings))
         .await
-        .or_fail(ExitCode::Other, || "cannot make the database".to_owned())?;
+        .map_err(|error| cannot_open("cannot make the database".to_owned(), &error))?;
     let token = store
         .create_api_token("first-admin", Timestamp::now())
         .await

@@ -11,12 +11,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
-use crate::home::VendorHome;
+use crate::home::{self, VendorHome, database};
 
 pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
     let mut settings = home.settings()?.service;
-    if args.database.is_some() {
-        settings.database.clone_from(&args.database);
+    if let Some(database) = database(args.database.as_deref())? {
+        settings.database = Some(database);
     }
     if args.offline {
         settings.evidence.endorsements.fetch = false;
@@ -45,7 +45,11 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
 }
 
 fn cannot_open(home: &VendorHome, error: &ServiceError) -> Failure {
-    let failure = Failure::other(format!("cannot open the service's files in `{}`", home.directory().display()));
+    let message = format!("cannot open the service's files in `{}`", home.directory().display());
+    if let ServiceError::Store(error @ StoreError::Database(_)) = error {
+        return home::cannot_open(message, error);
+    }
+    let failure = Failure::other(message);
     let hint = match error {
         ServiceError::LogHead(LogHeadError::Shrunk { .. } | LogHeadError::Forked { .. }) => {
             "put the newest database back (`sealift restore`); customers hold receipts of what this one lacks"
