@@ -3,7 +3,6 @@
 //! Verifying is pure: evidence, expectations, a clock and trust roots go in, a value comes out. Only
 //! [`attester`]s and the simulated platform touch files and sockets. Nothing outside this crate names the
 //! `sev` crate.
-#![forbid(unsafe_code)]
 
 pub mod attester;
 pub mod az_snp_vtpm;

@@ -1,18 +1,25 @@
 //! The guest driver's own device, for kernels before `configfs-tsm` (Linux 6.7).
 //!
-//! Only the report is asked for, not the certificates that the host passes beside it: the `sev` crate follows the offsets
-//! of the host's table without bounds, and the host is the adversary here. The service finds the endorsement itself.
+//! The report comes through the `sev` crate, the certificates that the host passes beside it by a request of their own
+//! ([`host_certificates`]). A host that passes none, or a driver that cannot, leaves the evidence without: the service then
+//! finds the endorsement itself.
 
+mod host_certificates;
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sev::firmware::guest::Firmware;
 
 use crate::attester::{Attester, AttesterError};
-use crate::snp::{self, REPORT_LEN, TEE};
+use crate::snp::{self, REPORT_LEN, TEE, table};
 
 /// The device.
 pub const DEVICE: &str = "/dev/sev-guest";
+
+/// The privilege level that reports are asked for: the one that verifiers expect, and that `configfs-tsm` asks for.
+const VMPL: u32 = 0;
 
 /// The attester over the device.
 #[derive(Clone, Copy, Debug)]
@@ -42,17 +49,48 @@ impl Attester for SevGuestAttester {
     }
 
     fn evidence(&self, report_data: &[u8; 64]) -> Result<Value, AttesterError> {
-        let mut firmware = Firmware::open().map_err(|source| AttesterError::Io {
-            path: PathBuf::from(DEVICE),
-            operation: "opened",
-            source,
-        })?;
-        let report = firmware
-            .get_report(None, Some(*report_data), None)
-            .map_err(|error| AttesterError::Malformed(format!("the secure processor gives no report: {error}")))?;
-        if report.len() != REPORT_LEN {
-            return Err(AttesterError::Malformed(format!("a report of {} bytes", report.len())));
-        }
-        Ok(snp::evidence_json(&report, &[[0_u8; 0]; 0]))
+        let report = report(report_data)?;
+        let table = File::open(DEVICE).and_then(|device| host_certificates::table(&device));
+        let chain = chain(&table.unwrap_or_default())?;
+        Ok(snp::evidence_json(&report, &chain))
+    }
+}
+
+fn report(report_data: &[u8; 64]) -> Result<Vec<u8>, AttesterError> {
+    let mut firmware = Firmware::open().map_err(|source| AttesterError::Io {
+        path: PathBuf::from(DEVICE),
+        operation: "opened",
+        source,
+    })?;
+    let report = firmware
+        .get_report(None, Some(*report_data), Some(VMPL))
+        .map_err(|error| AttesterError::Malformed(format!("the secure processor gives no report: {error}")))?;
+    if report.len() != REPORT_LEN {
+        return Err(AttesterError::Malformed(format!("a report of {} bytes", report.len())));
+    }
+    Ok(report)
+}
+
+/// The certificates of the host's table, which is one of zeros where the host passes none.
+fn chain(table: &[u8]) -> Result<Vec<Vec<u8>>, AttesterError> {
+    table::certificates(table).map_err(|error| AttesterError::Malformed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_passes_no_certificates_leaves_the_chain_empty() {
+        assert_eq!(chain(&[]).unwrap().len(), 0);
+        assert_eq!(chain(&[0; host_certificates::TABLE_MAX]).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_host_that_points_outside_its_table_is_refused() {
+        let mut table = vec![0xFF; 24];
+        table.resize(host_certificates::TABLE_MAX, 0);
+        let error = chain(&table).unwrap_err();
+        assert!(error.to_string().contains("points outside itself"), "{error}");
     }
 }
