@@ -161,6 +161,7 @@ deny contains finding if {
 
 deny contains finding if {
 	count(object.get(input, ["product_signers"], [])) > 0
+	not launched
 	not signed
 	finding := {
 		"message": "no signature over this manifest is by a signer of the product",
@@ -174,6 +175,30 @@ deny contains finding if {
 signed if {
 	some signer in input.workload.signers
 	signer in input.product_signers
+}
+
+# The workload is the launch's word, not a measured program's: whoever launches the guest chooses it.
+launched if object.get(input, ["stated_by"], "guest") == "launch"
+
+approved_launch if {
+	launched
+	some reference in input.references
+	reference.init_data == input.init_data
+}
+
+deny contains finding if {
+	launched
+	not approved_launch
+	finding := {
+		"message": sprintf(
+			"the initialisation data %v are none that the vendor approved for product %v: what they say of the workload cannot be believed",
+			[object.get(input, ["init_data"], "(none)"), product],
+		),
+		"claim": "init_data",
+		"expected": wanted("init_data"),
+		"found": object.get(input, ["init_data"], null),
+		"fix": "launch the guest with initialisation data as the vendor wrote them, or approve these with `sealift reference add --init-data FILE`",
+	}
 }
 
 obligations := {

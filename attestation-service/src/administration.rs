@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::api::{
-    KeyManifests, NewImageKey, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement,
+    KeyManifests, NewImageKey, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement, SECRET_MAX,
     SealedManifest, Signer,
 };
 use crate::policy::ReleasePolicy;
@@ -94,6 +94,25 @@ impl Service {
             KeyRegistration { product, id: &new.id, sealed: &sealed, image: &new.image, manifests: &new.manifests };
         self.store.register_key(registration, is_same, self.now()).await?;
         Ok(())
+    }
+
+    /// Seals and keeps a secret that guests of the product get.
+    pub(crate) async fn put_secret(&self, path: &ResourcePath, secret: &[u8]) -> Result<(), ServiceError> {
+        if path.kind == ResourcePath::IMAGE_KEY {
+            return Err(ServiceError::BadRequest(format!(
+                "secrets of the type `{}` are the image keys, which are registered with their manifests",
+                ResourcePath::IMAGE_KEY
+            )));
+        }
+        if secret.is_empty() || secret.len() > SECRET_MAX {
+            return Err(ServiceError::BadRequest(format!(
+                "a secret has 1 to {SECRET_MAX} bytes, this has {}",
+                secret.len()
+            )));
+        }
+        let sealed = self.key_sealer.seal(secret, path.to_string().as_bytes())?;
+        let bytes = u32::try_from(secret.len()).unwrap_or(u32::MAX);
+        Ok(self.store.put_secret(path, &sealed, bytes, self.now()).await?)
     }
 
     /// Binds a pending key to the manifests that it may open. Binding it to the same ones again changes nothing.

@@ -2,11 +2,12 @@
 
 mod access;
 mod license;
+mod secret;
 
 use std::fmt;
 
 use jiff::Timestamp;
-use launch_evidence::{KeyDigest, Measurement};
+use launch_evidence::{InitDataDigest, KeyDigest, Measurement};
 use release_protocol::ProductName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +18,7 @@ use crate::platform::{Platform, PlatformRule};
 
 pub use access::{CreatedToken, NewToken, ParseRoleError, Role, TokenRevocation, TokenStatus};
 pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
+pub use secret::{SECRET_MAX, SecretStatus};
 
 /// The path below which the admin API is served.
 pub const API_PREFIX: &str = "/api/v1";
@@ -49,6 +51,12 @@ pub enum ReferenceValue {
         /// The lowest guest SVN that counts.
         min_svn: u32,
     },
+    /// Initialisation data whose every word the vendor has approved, for guests that state no workload themselves.
+    InitData {
+        /// SHA-256 of the data as the report binds them, 64 lower-case hexadecimal digits.
+        #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
+        init_data: InitDataDigest,
+    },
 }
 
 impl fmt::Display for ReferenceValue {
@@ -56,6 +64,7 @@ impl fmt::Display for ReferenceValue {
         match self {
             Self::Measurement { measurement } => write!(f, "measurement {measurement}"),
             Self::IdKey { id_key_digest, min_svn } => write!(f, "ID key {id_key_digest} from SVN {min_svn}"),
+            Self::InitData { init_data } => write!(f, "initialisation data {init_data}"),
         }
     }
 }
@@ -222,6 +231,10 @@ pub struct LeaseStatus {
     pub platform: Option<Platform>,
     /// Whether the platform is simulated.
     pub simulated: bool,
+    /// Whether the guest stops when the lease is lost. A stock client does not: its workload runs on, and only gets no key
+    /// any more.
+    #[serde(default = "stops")]
+    pub revocable: bool,
     /// `live`, `ended` or `lapsed`.
     pub state: String,
     /// When it began.
@@ -233,6 +246,10 @@ pub struct LeaseStatus {
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<String>,
+}
+
+fn stops() -> bool {
+    true
 }
 
 /// Asks that platforms should get nothing any more.

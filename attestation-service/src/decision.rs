@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 use launch_evidence::VerifiedEvidence;
 use release_protocol::{
-    Attestation, DecisionBasis, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RuntimeData, Workload,
+    Attestation, DecisionBasis, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RuntimeData, StatedBy,
+    Workload, host_data,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +21,8 @@ use crate::store::{AuditKind, LeaseOutcome, LeaseRequest, StoreError};
 pub(crate) struct Asked<'a> {
     pub(crate) runtime_data: &'a RuntimeData,
     pub(crate) workload: &'a Workload,
+    /// Who said so.
+    pub(crate) stated_by: StatedBy,
     /// The lease that its key would hold.
     pub(crate) lease: LeaseId,
     pub(crate) evidence: &'a VerifiedEvidence,
@@ -37,6 +40,19 @@ impl Asked<'_> {
 
     fn chip_id(&self) -> String {
         self.evidence.chip_id().to_string()
+    }
+
+    /// The digest of the launch's initialisation data, as the report binds it.
+    fn init_data(&self) -> Option<String> {
+        self.attestation.init_data.as_ref().map(|data| hex::encode(host_data(data.body.as_bytes())))
+    }
+}
+
+/// What policies are told.
+fn stated_by(stated_by: StatedBy) -> &'static str {
+    match stated_by {
+        StatedBy::Guest => "guest",
+        StatedBy::Launch => "launch",
     }
 }
 
@@ -117,6 +133,7 @@ impl Service {
             chip_id: asked.chip_id(),
             platform,
             simulated: asked.evidence.is_simulated(),
+            revocable: asked.stated_by == StatedBy::Guest,
             renewal: asked.renews(),
             challenge_at: asked.challenge_at,
             audit,
@@ -226,6 +243,8 @@ impl Service {
             "checks": checks(asked.evidence),
             "license": license,
             "workload": asked.workload,
+            "stated_by": stated_by(asked.stated_by),
+            "init_data": asked.init_data(),
             "image": manifest.image,
             "renewal": asked.renews(),
             "others_on_chip": others,

@@ -10,6 +10,7 @@ mod platform;
 mod problem;
 mod quiet;
 mod role;
+mod secret;
 mod tls;
 mod token;
 mod watchers;

@@ -73,8 +73,9 @@ impl Service {
     /// Answers `POST /kbs/v0/attest`: judges evidence and, where a workload is stated, the whole release.
     pub(crate) async fn attest(self: SharedService, attestation: Attestation) -> Result<AttestAnswer, Refusal> {
         let now = self.now();
-        let runtime_data =
-            RuntimeData::read(&attestation.runtime_data).map_err(|error| Refusal::Malformed(chain(&error)))?;
+        let (runtime_data, stated_by) = RuntimeData::read(&attestation.runtime_data)
+            .map_err(|error| Refusal::Malformed(chain(&error)))?
+            .completed(attestation.init_data.as_ref());
         let challenge_at = self
             .challenger
             .recognise(&runtime_data.nonce, now)
@@ -92,7 +93,8 @@ impl Service {
             Some(workload) => {
                 let lease = LeaseId(guest.key().thumbprint());
                 let (runtime_data, evidence) = (&runtime_data, &evidence);
-                let asked = Asked { runtime_data, workload, lease, evidence, attestation, challenge_at, now };
+                let asked =
+                    Asked { runtime_data, workload, stated_by, lease, evidence, attestation, challenge_at, now };
                 Some(self.decide(&asked).await?)
             }
         };
@@ -115,16 +117,17 @@ impl Service {
         Ok(AttestAnswer { token, lease, obligations, receipt, news_since, simulated: evidence.is_simulated() })
     }
 
-    /// Answers `GET /kbs/v0/resource/…`: the key, encrypted to the attested guest.
+    /// Answers `GET /kbs/v0/resource/…`: the key or secret, encrypted to the attested guest.
     pub(crate) async fn release(&self, token: Option<&str>, path: &str) -> Result<String, Refusal> {
         let now = self.now();
         let session = self.session(token, now)?;
         let path: ResourcePath = path.parse().map_err(|error| Refusal::Malformed(chain(&error)))?;
         let unknown = || Refusal::Unknown(format!("there is no resource `{path}`"));
-        if path.kind != ResourcePath::IMAGE_KEY {
-            return Err(unknown());
-        }
-        let sealed = self.store.sealed_key(&path.product, &path.tag).await?.ok_or_else(unknown)?;
+        let sealed = match path.kind.as_str() {
+            ResourcePath::IMAGE_KEY => self.store.sealed_key(&path.product, &path.tag).await?,
+            _ => self.store.sealed_secret(&path).await?,
+        };
+        let sealed = sealed.ok_or_else(unknown)?;
         if let Some(reason) = self.release_refusal(&session, &path, now).await? {
             let body = json!({
                 "resource": path.to_string(), "lease": session.lease, "license": session.license,
@@ -171,14 +174,17 @@ impl Service {
     ) -> Result<Option<String>, Refusal> {
         let (Some(workload), Some(lease)) = (&session.workload, &session.lease) else {
             return Ok(Some(
-                "the guest stated no workload and no licence, so nothing can be released to it".to_owned(),
+                "neither the guest nor its initialisation data (`sealift.license`, `sealift.manifest`) state a licence and \
+                 the image that is to run, so nothing can be released"
+                    .to_owned(),
             ));
         };
         if session.product.as_deref() != Some(path.product.as_str()) {
             return Ok(Some(format!("the guest was attested for another product than {}", path.product)));
         }
-        let manifests = self.store.manifests_of_key(&path.tag).await?;
-        if !manifests.iter().any(|manifest| manifest.digest == workload.manifest_digest) {
+        let is_key = path.kind == ResourcePath::IMAGE_KEY;
+        let manifests = if is_key { self.store.manifests_of_key(&path.tag).await? } else { Vec::new() };
+        if is_key && !manifests.iter().any(|manifest| manifest.digest == workload.manifest_digest) {
             return Ok(Some(format!("this key is not for manifest {}", workload.manifest_digest)));
         }
         Ok(self.store.lease_refusal(lease, now).await?)

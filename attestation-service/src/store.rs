@@ -20,6 +20,7 @@ mod platform;
 mod product;
 mod reference;
 mod seat;
+mod secret;
 mod token;
 mod write;
 

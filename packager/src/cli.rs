@@ -8,6 +8,7 @@ mod launch;
 mod license;
 mod platform;
 mod policy;
+mod secret;
 mod token;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs,
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
 pub(crate) use platform::PlatformCommand;
 pub(crate) use policy::{PolicyCommand, PolicyTestArgs};
+pub(crate) use secret::SecretCommand;
 pub(crate) use token::TokenCommand;
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
@@ -75,6 +77,9 @@ pub(crate) enum Command {
     /// Reference values: the guests that may open a product's images, by launch measurement or ID key.
     #[command(subcommand)]
     Reference(ReferenceCommand),
+    /// Secrets that guests of a product get beside image keys: configuration, keys of models.
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Platforms that get nothing: by product, chip or firmware level.
     #[command(subcommand)]
     Platform(PlatformCommand),

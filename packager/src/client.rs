@@ -73,6 +73,11 @@ impl AdminClient {
         self.send(Method::PUT, path, Some(text.into_bytes())).await.map(drop)
     }
 
+    /// Puts a secret's bytes. The request's copies are the HTTP client's.
+    pub(crate) async fn put_secret(&self, path: &str, secret: &[u8]) -> Result<(), Failure> {
+        self.send(Method::PUT, path, Some(secret.to_vec())).await.map(drop)
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(Method::DELETE, path, None).await.map(drop)
     }

@@ -20,6 +20,7 @@ pub(crate) mod platform;
 pub(crate) mod policy;
 pub(crate) mod product;
 pub(crate) mod reference;
+pub(crate) mod secret;
 pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod table;

@@ -32,6 +32,26 @@ pub(crate) fn read_key_text(uri: &str) -> Result<Zeroizing<String>, Failure> {
     Ok(text)
 }
 
+/// The bytes of the secret that `uri` names, 1 to `most` of them.
+pub(crate) fn read_secret(uri: &str, most: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let cannot = || format!("cannot read the secret `{uri}`");
+    // Never grown: a reallocation would leave a copy behind.
+    let mut secret = Zeroizing::new(Vec::with_capacity(most + 1));
+    let limit = most as u64 + 1;
+    if uri.starts_with("env://") {
+        secret.extend_from_slice(read_key_text(uri)?.as_bytes());
+    } else if uri == "-" {
+        std::io::stdin().take(limit).read_to_end(&mut secret).or_fail(ExitCode::BadInput, cannot)?;
+    } else {
+        let file = std::fs::File::open(uri).or_fail(ExitCode::BadInput, cannot)?;
+        file.take(limit).read_to_end(&mut secret).or_fail(ExitCode::BadInput, cannot)?;
+    }
+    if secret.is_empty() || secret.len() > most {
+        return Err(Failure::bad_input(format!("the secret `{uri}` is empty or has more than {most} bytes")));
+    }
+    Ok(secret)
+}
+
 /// The signing key that `uri` names.
 pub(crate) fn read_signing_key(uri: &str) -> Result<SigningKey, Failure> {
     SigningKey::from_pem(&read_key_text(uri)?)

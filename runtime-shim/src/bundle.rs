@@ -22,6 +22,15 @@ pub enum Network {
     None,
 }
 
+/// A secret in a file, and where the workload finds it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SecretFile {
+    /// The file.
+    pub source: PathBuf,
+    /// The absolute path in the container.
+    pub destination: String,
+}
+
 /// What a bundle is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct BundleOptions<'a> {
@@ -33,6 +42,8 @@ pub struct BundleOptions<'a> {
     pub read_only_root: bool,
     /// The network.
     pub network: Network,
+    /// Files of secrets to bind into it, read-only.
+    pub secrets: &'a [SecretFile],
     /// Whether an ordinary user runs it: a user namespace in which the caller is root, and nobody else exists.
     pub rootless: bool,
 }
@@ -146,13 +157,13 @@ fn config(rootfs: &Path, options: &BundleOptions<'_>) -> Result<Value, BundleErr
         },
         "root": {"path": "rootfs", "readonly": options.read_only_root},
         "hostname": "sealift",
-        "mounts": mounts(options.rootless),
+        "mounts": mounts(options.rootless, options.secrets),
         "annotations": annotations,
         "linux": linux(options),
     }))
 }
 
-fn mounts(rootless: bool) -> Value {
+fn mounts(rootless: bool, secrets: &[SecretFile]) -> Value {
     let pts: &[&str] = if rootless {
         &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
     } else {
@@ -163,7 +174,13 @@ fn mounts(rootless: bool) -> Value {
     } else {
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]})
     };
-    json!([
+    let secrets = secrets.iter().map(|secret| {
+        json!({
+            "destination": secret.destination, "type": "bind", "source": secret.source,
+            "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
+        })
+    });
+    let own = json!([
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
@@ -171,7 +188,8 @@ fn mounts(rootless: bool) -> Value {
          "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
         sys,
-    ])
+    ]);
+    own.as_array().into_iter().flatten().cloned().chain(secrets).collect()
 }
 
 fn linux(options: &BundleOptions<'_>) -> Value {

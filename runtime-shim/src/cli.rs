@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use command_line::{CommonArgs, RegistryArgs, WitnessArgs};
 use image_store::ImageReference;
 
+use crate::secrets::SecretArg;
+
 /// Runs sealed images: attests first, then fetches, verifies, unpacks and runs them, while the licence lives.
 #[derive(Debug, Parser)]
 #[command(name = "sealift-shim", version, propagate_version = true, arg_required_else_help = true)]
@@ -113,6 +115,9 @@ pub(crate) struct RunArgs {
     /// The container's network.
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub(crate) network: NetworkMode,
+    /// Give the workload a secret of the image's product as a read-only file in memory: `TYPE/TAG=/path`.
+    #[arg(long, value_name = "NAME=PATH")]
+    pub(crate) secret: Vec<SecretArg>,
     /// How long the workload has between SIGTERM and SIGKILL when its lease is gone; five minutes at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=300))]
     pub(crate) stop_timeout: u64,

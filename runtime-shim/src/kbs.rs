@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use transparency_log::ConsistencyProof;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::clock::BootTime;
 
@@ -147,14 +148,19 @@ impl ServiceClient {
         Ok(Attested { answer, asked, answered: BootTime::now() })
     }
 
-    /// Fetches one key under the attestation's token.
-    pub(crate) async fn fetch_key(&self, token: &str, path: &ResourcePath) -> Result<KeyEncryptionKey, Refused> {
+    /// Fetches a secret under the attestation's token.
+    pub(crate) async fn fetch_secret(&self, token: &str, path: &ResourcePath) -> Result<Zeroizing<Vec<u8>>, Refused> {
         let url = self.url(&format!("resource/{path}"))?;
         let answer = self.http.get(url).bearer_auth(token).send().await.map_err(|error| self.unreachable(&error))?;
         let bytes = self.body(answer).await?;
         let cannot = || format!("the service's answer for `{path}` does not open");
         let message = Jwe::parse(&bytes).or_fail(ExitCode::VerificationFailed, cannot)?;
-        let plain = self.key.decrypt(&message).or_fail(ExitCode::VerificationFailed, cannot)?;
+        Ok(self.key.decrypt(&message).or_fail(ExitCode::VerificationFailed, cannot)?)
+    }
+
+    /// Fetches one image key under the attestation's token.
+    pub(crate) async fn fetch_key(&self, token: &str, path: &ResourcePath) -> Result<KeyEncryptionKey, Refused> {
+        let plain = self.fetch_secret(token, path).await?;
         Ok(KeyEncryptionKey::try_init(|key| {
             if plain.len() != key.len() {
                 return Err(Failure::verification(format!("the key `{path}` has {} bytes, not 32", plain.len())));
@@ -271,8 +277,10 @@ impl ServiceClient {
             (StatusCode::UNAUTHORIZED, _) => Failure::verification("the service wants a fresh attestation"),
             (StatusCode::FORBIDDEN, _) => Failure::denied("the service denies the release")
                 .hint("the reasons above say what to ask the vendor for"),
-            (StatusCode::NOT_FOUND, _) => Failure::denied("the service does not know this image's key")
-                .hint("ask the vendor whether the image was packed for this service"),
+            (StatusCode::NOT_FOUND, _) => Failure::denied(
+                "the service does not know the key or secret that it is asked for",
+            )
+            .hint("ask the vendor whether the image was packed for this service, and what its secrets are called"),
             (StatusCode::BAD_REQUEST, _) => Failure::other("the service cannot read this shim's request")
                 .hint("shim and service may be of different versions"),
             (status, _) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {

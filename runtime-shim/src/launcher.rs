@@ -135,6 +135,13 @@ fn prepare(bundle: &Path) -> io::Result<Command> {
     mounts::enter(&mounts::View {
         rootfs: &bundle.join("rootfs"),
         directory: config["process"]["cwd"].as_str().unwrap_or("/"),
+        binds: config["mounts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|mount| mount["type"] == "bind")
+            .filter_map(|mount| Some((mount["source"].as_str()?, mount["destination"].as_str()?)))
+            .collect(),
         is_read_only: config["root"]["readonly"].as_bool().unwrap_or(false),
         masked: paths("maskedPaths"),
         read_only: paths("readonlyPaths"),

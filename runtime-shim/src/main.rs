@@ -14,6 +14,7 @@ mod license;
 mod materialize;
 mod receipt;
 mod run;
+mod secrets;
 mod session;
 mod supervise;
 

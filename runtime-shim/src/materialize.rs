@@ -9,7 +9,7 @@ use command_line::{Console, ExitCode, Failure, FailureContext as _, store_failur
 use image_store::BlockingBlob;
 use ocicrypt::media_type::{Compression, LayerType};
 use ocicrypt::options::PrivateOptions;
-use runtime_shim::bundle::{self, BundleOptions, Network};
+use runtime_shim::bundle::{self, BundleOptions, Network, SecretFile};
 use runtime_shim::unpack::{
     LayerCompression, LayerInput, Limits, Privilege, RootFilesystem, Sealing, UnpackError, UnpackReport,
 };
@@ -69,12 +69,18 @@ impl Read for Stoppable {
 }
 
 /// Writes `config.json` beside the root file system.
-pub(crate) fn config(released: &Released, directory: &Path, network: Network) -> Result<(), Failure> {
+pub(crate) fn config(
+    released: &Released,
+    directory: &Path,
+    network: Network,
+    secrets: &[SecretFile],
+) -> Result<(), Failure> {
     let options = BundleOptions {
         config: &released.image.config,
         command: &released.command,
         read_only_root: released.obligations.read_only_root,
         network,
+        secrets,
         rootless: Privilege::current() == Privilege::User,
     };
     bundle::write(directory, &options)

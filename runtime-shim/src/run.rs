@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
-use runtime_shim::bundle::Network;
+use runtime_shim::bundle::{Network, SecretFile};
 use runtime_shim::runtime::{self, Running, RuntimeChoice};
 use runtime_shim::unpack::remove_tree;
 use rustix::process::Signal;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::cli::{NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
 use crate::clock::BootTime;
 use crate::materialize;
+use crate::secrets::SecretFiles;
 use crate::session::{self, LeaseHolder, Released, Session};
 use crate::supervise::{Deadlines, keep_lease, wait_until};
 
@@ -30,7 +31,7 @@ pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Fa
     let instance = Instance::create(args.directory.clone())?;
     let Session { mut released, holder } = session::open(&args.image, &[], console).await?;
     let never = Arc::new(AtomicBool::new(false));
-    let made = make_bundle(&mut released, &instance, Network::Host, &never, console).await;
+    let made = make_bundle(&mut released, &instance, Network::Host, &[], &never, console).await;
     holder.release().await;
     let report = made?;
     let directory = instance.keep();
@@ -67,13 +68,15 @@ async fn run_leased(
     };
     let deadlines = Deadlines::of(&session.holder, asked_at);
     let Session { released, holder } = session;
+    let secrets = SecretFiles::fetch(&args.secret, &released.product, holder, instance.path()).await?;
+    let secret_files = secrets.as_ref().map(SecretFiles::files).unwrap_or_default();
     say_how_long(holder, &deadlines, console);
     let lease = keep_lease(holder, deadlines, console);
     tokio::pin!(lease);
     let stop = Arc::new(AtomicBool::new(false));
     // A large image takes longer than a lease lives.
     let lost = {
-        let making = make_bundle(released, &instance, network, &stop, console);
+        let making = make_bundle(released, &instance, network, secret_files, &stop, console);
         tokio::pin!(making);
         tokio::select! {
             made = &mut making => made.map(|_| None)?,
@@ -129,11 +132,12 @@ async fn make_bundle(
     released: &mut Released,
     instance: &Instance,
     network: Network,
+    secrets: &[SecretFile],
     stop: &Arc<AtomicBool>,
     console: &Console,
 ) -> Result<runtime_shim::unpack::UnpackReport, Failure> {
     let report = materialize::root_filesystem(released, &instance.path().join("rootfs"), stop, console).await?;
-    materialize::config(released, instance.path(), network)?;
+    materialize::config(released, instance.path(), network, secrets)?;
     Ok(report)
 }
 

@@ -8,7 +8,8 @@ use image_store::{BlobStream, Store};
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::options::PrivateOptions;
-use release_protocol::{Lease, LeaseState, Obligations, Workload};
+use release_protocol::{Lease, LeaseState, Obligations, ProductName, ResourcePath, Workload};
+use zeroize::Zeroizing;
 
 use crate::cli::ImageArgs;
 use crate::clock::{ClockCheck, Diverged, Exchange};
@@ -30,6 +31,8 @@ pub(crate) struct Released {
     /// One for each layer; `None` for a plain one.
     pub(crate) layer_keys: Vec<Option<PrivateOptions>>,
     pub(crate) command: Vec<String>,
+    /// The product that its keys belong to.
+    pub(crate) product: ProductName,
     pub(crate) obligations: Obligations,
 }
 
@@ -96,6 +99,11 @@ impl LeaseHolder {
         }
     }
 
+    /// Fetches a secret beside the image's keys.
+    pub(crate) async fn secret(&self, path: &ResourcePath) -> Result<Zeroizing<Vec<u8>>, Refused> {
+        self.client.fetch_secret(&self.token, path).await
+    }
+
     /// Gives the lease back. A service that is out of reach lets it lapse.
     pub(crate) async fn release(&self) {
         if let Err(refused) = self.client.end_lease(&self.token).await {
@@ -126,6 +134,7 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
         command: command.clone(),
     };
     let key_paths = image.key_paths()?;
+    let product = key_paths.first().map(|path| path.product.clone()).ok_or_else(no_lease)?;
     let log_key = license.unverified().service.log_key.as_ref();
     let receipts = log_key.map(|key| ReceiptBook::open(key, args.opening.receipts.as_deref())).transpose()?;
     let client = ServiceClient::new(license)?.with_init_data(args.opening.init_data.as_deref())?;
@@ -159,7 +168,7 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
                 "attested{simulated}; holding lease {} of licence {}",
                 holder.lease.id, holder.lease.license
             ));
-            Ok(Session { released: Released { store, image, layer_keys, command, obligations }, holder })
+            Ok(Session { released: Released { store, image, layer_keys, command, product, obligations }, holder })
         }
         Err(failure) => {
             // A seat must not stay taken by an instance that never starts.

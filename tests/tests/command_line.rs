@@ -21,7 +21,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 56] = [
+    let commands: [&[&str]; 60] = [
         &[],
         &["init"],
         &["demo"],
@@ -43,6 +43,10 @@ fn help_of_every_command_of_sealift() {
         &["reference", "list"],
         &["reference", "retire"],
         &["reference", "remove"],
+        &["secret"],
+        &["secret", "put"],
+        &["secret", "list"],
+        &["secret", "remove"],
         &["platform"],
         &["platform", "deny"],
         &["platform", "allow"],

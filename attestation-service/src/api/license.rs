@@ -143,7 +143,10 @@ pub struct Revoked {
     pub id: String,
     /// How many instances run at this moment.
     pub running: u32,
-    /// By when the last of them has stopped, at the latest.
+    /// How many of them nothing stops, because their clients are not ours.
+    #[serde(default)]
+    pub not_revocable: u32,
+    /// By when the last of the others has stopped, at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub stopped_by: Option<Timestamp>,

@@ -37,6 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<SharedService> {
         .routes(routes!(audit))
         .merge(super::license::routes())
         .merge(super::platform::routes())
+        .merge(super::secret::routes())
         .merge(super::token::routes())
         .nest("/log", super::log::routes())
 }
@@ -82,7 +83,7 @@ impl Limit {
     }
 }
 
-fn product_name(text: &str) -> Result<ProductName, Refusal> {
+pub(super) fn product_name(text: &str) -> Result<ProductName, Refusal> {
     text.parse().map_err(|error| Refusal::Malformed(format!("`{text}`: {error}")))
 }
 

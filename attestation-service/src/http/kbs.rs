@@ -77,7 +77,7 @@ fn outcome(refusal: Option<&Refusal>) -> Outcome {
     }
 }
 
-/// An image key, encrypted to the attested guest's own key: a JWE in its flattened JSON form.
+/// An image key or another secret, encrypted to the attested guest's own key: a JWE in its flattened JSON form.
 #[utoipa::path(
     get, path = "/resource/{*path}", tag = "release", operation_id = "fetchResource",
     responses((status = 200, body = EncryptedResource))

@@ -39,6 +39,8 @@ pub(crate) enum AuditKind {
     ReferenceRemoved,
     ReferenceRetired,
     RoleRefused,
+    SecretRemoved,
+    SecretStored,
     TokenCreated,
     TokenRevoked,
 }
@@ -67,6 +69,8 @@ impl AuditKind {
             Self::ReferenceRemoved => "reference_removed",
             Self::ReferenceRetired => "reference_retired",
             Self::RoleRefused => "role_refused",
+            Self::SecretRemoved => "secret_removed",
+            Self::SecretStored => "secret_stored",
             Self::TokenCreated => "token_created",
             Self::TokenRevoked => "token_revoked",
         }

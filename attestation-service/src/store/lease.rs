@@ -30,6 +30,8 @@ pub(crate) struct LeaseRequest {
     /// What else is known of the platform.
     pub(crate) platform: Option<Platform>,
     pub(crate) simulated: bool,
+    /// Whether the guest stops when the lease is lost.
+    pub(crate) revocable: bool,
     /// Whether the guest says that it renews.
     pub(crate) renewal: bool,
     /// When the challenge that was answered had been issued.
@@ -176,7 +178,7 @@ async fn grant(
     let (expires_at, seat_until) = ends(record, now)?;
     sqlx::query(
         "INSERT INTO lease (id, license_id, product, manifest_digest, chip_id, simulated, started_at, expires_at, \
-         seat_until, challenge_at, platform) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         seat_until, challenge_at, platform, revocable) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(&request.id.0)
     .bind(&request.license.0)
@@ -189,6 +191,7 @@ async fn grant(
     .bind(millis(seat_until))
     .bind(millis(request.challenge_at))
     .bind(request.platform.as_ref().map(serde_json::to_string).transpose()?)
+    .bind(i64::from(request.revocable))
     .execute(transaction.sql())
     .await?;
     sqlx::query("UPDATE license SET activated_at = $2 WHERE id = $1 AND activated_at IS NULL")
@@ -310,6 +313,7 @@ fn audit_body(request: &LeaseRequest, more: &Value) -> Value {
     let mut body = json!({
         "lease": request.id, "license": request.license, "product": request.product,
         "manifest_digest": request.manifest_digest, "chip_id": request.chip_id, "simulated": request.simulated,
+        "revocable": request.revocable,
     });
     for extra in [&request.audit, more] {
         if let (Some(body), Some(extra)) = (body.as_object_mut(), extra.as_object()) {

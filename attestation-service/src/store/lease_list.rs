@@ -69,6 +69,7 @@ fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
         chip_id: row.try_get("chip_id")?,
         platform: platform(row)?,
         simulated: row.try_get::<i64, _>("simulated")? != 0,
+        revocable: row.try_get::<i64, _>("revocable")? != 0,
         state: match (ended, lapsed) {
             (true, _) => "ended",
             (false, true) => "lapsed",

@@ -33,7 +33,7 @@ impl Store {
             .bind(reason)
             .execute(transaction.sql())
             .await?;
-        let running = running(&mut transaction, id, now).await?.0;
+        let running = running(&mut transaction, id, now).await?.instances;
         let body = json!({"license": id, "reason": reason, "running": running});
         append(&mut transaction, AuditKind::LicenseSuspended, &body, now).await?;
         transaction.commit().await?;
@@ -105,13 +105,16 @@ impl Store {
         .bind(drain_until.map(millis))
         .execute(transaction.sql())
         .await?;
-        let (running, seats_until) = running(&mut transaction, id, now).await?;
+        let Running { instances: running, not_revocable, until } = running(&mut transaction, id, now).await?;
         // One that is cut off goes on to the end of the lease that it has; one that drains renews until then.
-        let stopped_by = seats_until.max(drain_until.filter(|_| running > 0));
-        let body = json!({"license": id, "reason": reason, "running": running, "drain_until": drain_until});
+        let stopped_by = until.max(drain_until.filter(|_| running > 0));
+        let body = json!({
+            "license": id, "reason": reason, "running": running, "not_revocable": not_revocable,
+            "drain_until": drain_until,
+        });
         append(&mut transaction, AuditKind::LicenseRevoked, &body, now).await?;
         transaction.commit().await?;
-        Ok(Revoked { id: id.0.clone(), running, stopped_by })
+        Ok(Revoked { id: id.0.clone(), running, not_revocable, stopped_by })
     }
 }
 
@@ -125,20 +128,26 @@ async fn changeable(transaction: &mut Write, id: &LicenseId) -> Result<LicenseRe
     }
 }
 
-/// How many instances run under it, and until when the last of them can go on without being renewed.
-async fn running(
-    transaction: &mut Write,
-    id: &LicenseId,
-    now: Timestamp,
-) -> Result<(u32, Option<Timestamp>), StoreError> {
+/// What runs under a licence.
+struct Running {
+    instances: u32,
+    /// How many of them nothing stops.
+    not_revocable: u32,
+    /// Until when the last of them can go on without being renewed.
+    until: Option<Timestamp>,
+}
+
+async fn running(transaction: &mut Write, id: &LicenseId, now: Timestamp) -> Result<Running, StoreError> {
     let row = sqlx::query(
-        "SELECT count(*), max(seat_until) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2",
+        "SELECT count(*), max(seat_until), count(CASE WHEN revocable = 0 THEN 1 END) FROM lease \
+         WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2",
     )
     .bind(&id.0)
     .bind(millis(now))
     .fetch_one(transaction.sql())
     .await?;
-    Ok((count(&row, 0)?, row.try_get::<Option<i64>, _>(1)?.map(timestamp).transpose()?))
+    let until = row.try_get::<Option<i64>, _>(1)?.map(timestamp).transpose()?;
+    Ok(Running { instances: count(&row, 0)?, not_revocable: count(&row, 2)?, until })
 }
 
 /// What people agree on in a licence.

@@ -1,7 +1,7 @@
 //! Reference values: what guests of a product are recognised by, until when, and where that came from.
 
 use jiff::Timestamp;
-use launch_evidence::{KeyDigest, Measurement};
+use launch_evidence::{InitDataDigest, KeyDigest, Measurement};
 use release_protocol::ProductName;
 use serde::Serialize;
 use sqlx::Row as _;
@@ -14,6 +14,7 @@ use crate::api::{NewReference, Reference, ReferenceValue};
 
 const MEASUREMENT: &str = "measurement";
 const ID_KEY: &str = "id-key";
+const INIT_DATA: &str = "init-data";
 const ONE: &str = "reference value";
 
 impl Store {
@@ -188,6 +189,7 @@ fn columns(value: &ReferenceValue) -> (&'static str, String, u32) {
     match value {
         ReferenceValue::Measurement { measurement } => (MEASUREMENT, measurement.to_string(), 0),
         ReferenceValue::IdKey { id_key_digest, min_svn } => (ID_KEY, id_key_digest.to_string(), *min_svn),
+        ReferenceValue::InitData { init_data } => (INIT_DATA, init_data.to_string(), 0),
     }
 }
 
@@ -206,6 +208,7 @@ fn from_row(row: &AnyRow) -> Result<Reference, StoreError> {
             id_key_digest: digest.parse::<KeyDigest>().map_err(|_| MALFORMED)?,
             min_svn: count(row, "min_svn")?,
         },
+        INIT_DATA => ReferenceValue::InitData { init_data: digest.parse::<InitDataDigest>().map_err(|_| MALFORMED)? },
         _ => return Err(MALFORMED),
     };
     Ok(Reference {

@@ -20,6 +20,7 @@ mod release;
 pub(crate) mod rig;
 mod role;
 mod seats;
+mod secret;
 mod stock_client;
 mod watch;
 mod witness;

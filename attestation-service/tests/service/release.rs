@@ -150,7 +150,13 @@ async fn a_guest_without_workload_gets_a_token_but_no_key() {
     let answer = guest.start(&rig).await;
     assert_eq!((answer.lease, answer.obligations), (None, None));
     let reasons = rig.resource(Some(&answer.token), KEY_PATH).await.denied();
-    assert_eq!(reasons, ["the guest stated no workload and no licence, so nothing can be released to it"]);
+    assert_eq!(
+        reasons,
+        [
+            "neither the guest nor its initialisation data (`sealift.license`, `sealift.manifest`) state a licence and the image \
+          that is to run, so nothing can be released"
+        ]
+    );
 }
 
 #[tokio::test]

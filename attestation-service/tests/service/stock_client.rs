@@ -1,14 +1,15 @@
 //! A stock key broker client: no members of ours, a cookie for a session, `tee-pubkey` and `nonce` bound and no more.
 
+use attestation_service::api::{LeaseStatus, Revoked};
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use jose::jwe::{DecryptionKey, EphemeralKey, Jwe};
-use release_protocol::{AttestAnswer, report_data};
+use release_protocol::{AttestAnswer, host_data, report_data};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::guest::{Guest, attest, challenge, prove, public};
-use crate::rig::{KEK, KEY_PATH, Rig};
+use crate::rig::{GRACE_SECONDS, KEK, KEY_PATH, LEASE_SECONDS, MANIFEST, Rig, advance};
 
 fn cookie(answer: &crate::rig::Answer) -> String {
     answer.cookie.as_deref().unwrap().split(';').next().unwrap().to_owned()
@@ -60,4 +61,116 @@ async fn a_client_with_an_rsa_key_gets_its_answer_encrypted_to_that() {
     let released = rig.resource(Some(&answer.token), KEY_PATH).await;
     assert_eq!(released.status, 200, "{}", String::from_utf8_lossy(&released.body));
     assert_eq!(Jwe::parse(&released.body).unwrap().decrypt(&key).unwrap().as_slice(), KEK);
+}
+
+/// Confidential Containers' initialisation data, naming licence and image.
+fn init_data(license: &str, manifest: &str) -> String {
+    format!(
+        "version = \"0.1.0\"\nalgorithm = \"sha256\"\n\n[data]\n\"sealift.license\" = \"{license}\"\n\"sealift.manifest\" = \"{manifest}\"\n"
+    )
+}
+
+/// Launches a guest with these initialisation data; the stock client in it attests.
+async fn attest_launched(rig: &Rig, key: &EphemeralKey, body: &str) -> crate::rig::Answer {
+    let runtime_data = json!({"tee-pubkey": public(key), "nonce": challenge(rig).await});
+    let guest = rig.launch_with_host_data(host_data(body.as_bytes()));
+    let evidence = guest.evidence(&report_data(runtime_data.as_object().unwrap(), "").unwrap()).unwrap();
+    let attestation = json!({
+        "init-data": {"format": "toml", "body": body},
+        "runtime-data": runtime_data,
+        "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
+    });
+    rig.post("/kbs/v0/attest", &attestation).await
+}
+
+async fn approve(rig: &Rig, body: &str) {
+    let reference = json!({"kind": "init-data", "init_data": hex::encode(host_data(body.as_bytes()))});
+    rig.admin(Method::POST, "/products/shop/references", &reference).await.ok::<Value>();
+}
+
+#[tokio::test]
+async fn a_stock_client_gets_the_key_that_its_approved_launch_names() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let body = init_data(&license.token, MANIFEST);
+    approve(&rig, &body).await;
+    let key = EphemeralKey::generate().unwrap();
+    let answer: AttestAnswer = attest_launched(&rig, &key, &body).await.ok();
+    let released = rig.resource(Some(&answer.token), KEY_PATH).await;
+    assert_eq!(released.status, 200, "{}", String::from_utf8_lossy(&released.body));
+    assert_eq!(key.decrypt(&Jwe::parse(&released.body).unwrap()).unwrap().as_slice(), KEK);
+
+    let [lease]: [LeaseStatus; 1] = rig.admin_get::<Vec<_>>("/leases").await.try_into().unwrap();
+    assert!(!lease.revocable, "nothing stops a stock client");
+    assert_eq!((lease.license, lease.state.as_str()), (license.id.clone(), "live"));
+    let [granted] = rig.audit_of("lease_granted").await.try_into().unwrap();
+    assert_eq!(granted["revocable"], false);
+
+    // The next client takes a seat of its own, of which there is one.
+    let another = EphemeralKey::generate().unwrap();
+    attest_launched(&rig, &another, &body).await.problem(409, "seats-exhausted");
+    // The same client attests anew when its token is over: the same lease.
+    attest_launched(&rig, &key, &body).await.ok::<AttestAnswer>();
+    assert_eq!(rig.admin_get::<Vec<LeaseStatus>>("/leases").await.len(), 1);
+    // Its lease is over without a renewal.
+    advance(LEASE_SECONDS + GRACE_SECONDS + 1);
+    let [lease]: [LeaseStatus; 1] = rig.admin_get::<Vec<_>>("/leases").await.try_into().unwrap();
+    assert_eq!(lease.state, "lapsed");
+}
+
+#[tokio::test]
+async fn a_revocation_says_how_many_it_does_not_stop_and_ends_their_keys() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let body = init_data(&license.token, MANIFEST);
+    approve(&rig, &body).await;
+    let key = EphemeralKey::generate().unwrap();
+    let answer: AttestAnswer = attest_launched(&rig, &key, &body).await.ok();
+    let revoke = format!("/licenses/{}/revoke", license.id);
+    let revoked: Revoked = rig.admin(Method::POST, &revoke, &json!({"reason": "contract ended"})).await.ok();
+    assert_eq!((revoked.running, revoked.not_revocable), (1, 1));
+    assert!(rig.resource(Some(&answer.token), KEY_PATH).await.denied()[0].contains("revoked"));
+    assert!(attest_launched(&rig, &key, &body).await.denied()[0].contains("revoked"));
+}
+
+#[tokio::test]
+async fn a_launch_that_the_vendor_did_not_approve_opens_nothing() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let approved = init_data(&license.token, MANIFEST);
+    approve(&rig, &approved).await;
+    let key = EphemeralKey::generate().unwrap();
+    for body in
+        [approved.replace("[data]\n", "[data]\n\"policy.rego\" = \"default allow := true\"\n"), format!("{approved}\n")]
+    {
+        let reasons = attest_launched(&rig, &key, &body).await.denied();
+        assert_eq!(reasons.len(), 1);
+        assert!(reasons[0].contains("are none that the vendor approved for product shop"), "{reasons:?}");
+    }
+    // Approved, but no image that is registered; and none that names no image.
+    let other = init_data(&license.token, &MANIFEST.replace('1', "2"));
+    approve(&rig, &other).await;
+    assert!(attest_launched(&rig, &key, &other).await.denied()[0].contains("registered for no product"));
+    let nameless = approved.lines().filter(|line| !line.contains("manifest")).collect::<Vec<_>>().join("\n");
+    approve(&rig, &nameless).await;
+    let answer: AttestAnswer = attest_launched(&rig, &key, &nameless).await.ok();
+    assert!(answer.lease.is_none());
+    rig.resource(Some(&answer.token), KEY_PATH).await.denied();
+}
+
+#[tokio::test]
+async fn initialisation_data_that_the_report_does_not_bind_are_refused() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|_| {}).await;
+    let body = init_data(&license.token, MANIFEST);
+    approve(&rig, &body).await;
+    let key = EphemeralKey::generate().unwrap();
+    let runtime_data = json!({"tee-pubkey": public(&key), "nonce": challenge(&rig).await});
+    let evidence = rig.guest.evidence(&report_data(runtime_data.as_object().unwrap(), "").unwrap()).unwrap();
+    let attestation = json!({
+        "init-data": {"format": "toml", "body": body},
+        "runtime-data": runtime_data,
+        "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
+    });
+    rig.post("/kbs/v0/attest", &attestation).await.problem(403, "evidence-rejected");
 }

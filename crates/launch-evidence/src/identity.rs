@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a text is not a [`Measurement`], [`ChipId`], [`KeyDigest`] or [`GuestId`].
+/// Why a text is not a [`Measurement`], [`ChipId`], [`KeyDigest`], [`GuestId`] or [`InitDataDigest`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseHexError {
@@ -103,6 +103,11 @@ hexadecimal! {
     /// A `FAMILY_ID` or `IMAGE_ID` of an ID block, which the guest's owner chooses. 32 lower-case hexadecimal
     /// digits.
     GuestId, 16
+}
+
+hexadecimal! {
+    /// The SHA-256 of the initialisation data of a launch, as `HOST_DATA` carries it. 64 lower-case hexadecimal digits.
+    InitDataDigest, 32
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub use attester::{Attester, AttesterError};
 pub use az_snp_vtpm::AzSnpVtpmVerifier;
 pub use check::{Check, CheckName, Verdict};
 pub use claims::Claims;
-pub use identity::{ChipId, GuestId, KeyDigest, Measurement, ParseHexError};
+pub use identity::{ChipId, GuestId, InitDataDigest, KeyDigest, Measurement, ParseHexError};
 pub use measure::{LaunchInput, MeasureError, VcpuType, Vmm};
 pub use saved::unverified_claims;
 pub use snp::roots::{TrustRootError, TrustRoots};

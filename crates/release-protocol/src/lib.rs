@@ -7,6 +7,7 @@
 mod binding;
 mod bundle;
 pub mod guest;
+mod init_data;
 mod lease;
 mod license;
 mod message;
@@ -19,6 +20,7 @@ pub use bundle::{
     BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle,
     MAX_EVIDENCE_BUNDLE_BYTES,
 };
+pub use init_data::{INIT_DATA_MAX, LaunchStatement, StatedBy};
 pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
 pub use lease::{Lease, LeaseId, LeaseNews, LeaseState};
 pub use license::{LICENSE_TYP, License, LicenseError, LicenseFile, LicenseId, ServiceAddress};

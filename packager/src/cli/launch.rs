@@ -79,7 +79,7 @@ pub(crate) struct IdBlockArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReferenceCommand {
-    /// Add reference values: measured from the files that boot, a digest, or an ID key. Prints their ids.
+    /// Add reference values: measured from the files that boot, a digest, an ID key, or initialisation data. Prints their ids.
     Add(Box<ReferenceAddArgs>),
     /// List a product's reference values, where they came from, and which are retired.
     List {
@@ -110,7 +110,7 @@ pub(crate) enum ReferenceCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("value").required(true).args(["measure", "digest", "id_key_digest"]))]
+#[command(group = ArgGroup::new("value").required(true).args(["measure", "digest", "id_key_digest", "init_data"]))]
 #[command(mut_args(|arg| if is_launch(&arg) { arg.requires("measure") } else { arg }))]
 pub(crate) struct ReferenceAddArgs {
     /// The product.
@@ -128,6 +128,10 @@ pub(crate) struct ReferenceAddArgs {
     /// The lowest guest security version that counts under that key.
     #[arg(long, value_name = "N", requires = "id_key_digest")]
     pub(crate) min_svn: Option<u32>,
+    /// Initialisation data that guests may be launched with whose clients are not ours (Confidential Containers). Approve what
+    /// you wrote yourself: such a guest is held to nothing but what they say.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init_data: Option<PathBuf>,
     /// What people call it.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) label: String,

@@ -16,7 +16,7 @@ pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Cons
             let leases: Vec<LeaseStatus> = client.get("/leases").await?;
             console.result(&leases, || {
                 table::render(
-                    &["LEASE", "LICENSE", "PRODUCT", "STATE", "PLATFORM", "EXPIRES"],
+                    &["LEASE", "LICENSE", "PRODUCT", "STATE", "PLATFORM", "EXPIRES", "REVOCABLE"],
                     leases.iter().map(row).collect(),
                 )
             });
@@ -38,5 +38,6 @@ fn row(lease: &LeaseStatus) -> Vec<String> {
         lease.state.clone(),
         platform.to_owned(),
         lease.expires_at.to_string(),
+        if lease.revocable { "yes" } else { "not while running" }.to_owned(),
     ]
 }

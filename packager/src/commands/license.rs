@@ -73,10 +73,7 @@ async fn revoke(client: &AdminClient, args: LicenseRevokeArgs, console: &Console
     let id = args.change.id;
     let revocation = Revocation { reason: args.change.reason, drain_seconds: args.drain.map(|drain| drain.as_secs()) };
     let revoked: Revoked = client.post(&format!("/licenses/{id}/revoke"), &revocation).await?;
-    let told = || match revoked.stopped_by {
-        Some(by) => format!("revoked {id}: {} running, stopped by {by} at the latest", revoked.running),
-        None => format!("revoked {id}: nothing is running under it"),
-    };
+    let told = || revocation_told(&id, &revoked);
     if !args.wait || revoked.running == 0 {
         console.result(&revoked, told);
         return Ok(());
@@ -93,6 +90,15 @@ async fn revoke(client: &AdminClient, args: LicenseRevokeArgs, console: &Console
     }
     console.result(&json!({"id": id, "running": 0}), || format!("nothing runs under {id} any more"));
     Ok(())
+}
+
+fn revocation_told(id: &str, revoked: &Revoked) -> String {
+    let Some(by) = revoked.stopped_by else { return format!("revoked {id}: nothing is running under it") };
+    let told = format!("revoked {id}: {} running, stopped by {by} at the latest", revoked.running);
+    match revoked.not_revocable {
+        0 => told,
+        some => format!("{told}, but for {some} that nothing stops: they get no key any more and run until they end"),
+    }
 }
 
 /// How often `--wait` looks.

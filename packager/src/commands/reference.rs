@@ -1,11 +1,13 @@
 //! `reference`: the guests that may open a product's images, by launch measurement or ID key.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use attestation_service::api::{NewReference, Reference, ReferenceValue, Retirement};
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
-use launch_evidence::Measurement;
 use launch_evidence::measure::origin::{FileOrigin, LaunchOrigin};
+use launch_evidence::{InitDataDigest, Measurement};
+use release_protocol::{InitData, LaunchStatement, host_data};
 use serde_json::{Value, json};
 
 use super::measure::{inputs, measure};
@@ -60,6 +62,9 @@ fn new_references(args: &ReferenceAddArgs) -> Result<Vec<NewReference>, Failure>
     if let Some(text) = &args.digest {
         return Ok(vec![new(ReferenceValue::Measurement { measurement: digest(text)? }, Value::Null)]);
     }
+    if let Some(file) = &args.init_data {
+        return Ok(vec![new(ReferenceValue::InitData { init_data: init_data(file)? }, Value::Null)]);
+    }
     inputs(&args.launch)?
         .iter()
         .map(|input| {
@@ -73,6 +78,20 @@ fn new_references(args: &ReferenceAddArgs) -> Result<Vec<NewReference>, Failure>
             Ok(new(ReferenceValue::Measurement { measurement }, source))
         })
         .collect()
+}
+
+/// The digest of initialisation data that name what they let run: others would open nothing.
+fn init_data(file: &Path) -> Result<InitDataDigest, Failure> {
+    let cannot = || format!("cannot read the initialisation data `{}`", file.display());
+    let body = std::fs::read_to_string(file).or_fail(ExitCode::BadInput, cannot)?;
+    let digest = InitDataDigest(host_data(body.as_bytes()));
+    let format = if body.trim_start().starts_with('{') { "json" } else { "toml" }.to_owned();
+    match LaunchStatement::read(&InitData { format, body }) {
+        LaunchStatement { license: Some(_), manifest: Some(_) } => Ok(digest),
+        _ => Err(Failure::bad_input(format!("`{}` name no licence and no image", file.display())).hint(
+            "put `sealift.license` (the licence file's text) and `sealift.manifest` (`sha256:…`) into the table `data`",
+        )),
+    }
 }
 
 fn digest(text: &str) -> Result<Measurement, Failure> {

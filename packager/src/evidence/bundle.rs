@@ -231,7 +231,9 @@ fn license(
 ) -> Result<(), BundleError> {
     let failed = |why: &str| BundleError::License { entry: entry.sequence, why: why.to_owned() };
     let said = RuntimeData::read(&basis.attestation.runtime_data)
-        .map_err(|_| failed("the guest's runtime data are malformed"))?;
+        .map_err(|_| failed("the guest's runtime data are malformed"))?
+        .completed(basis.attestation.init_data.as_ref())
+        .0;
     let key: Jwk = serde_json::to_value(&said.tee_pubkey)
         .and_then(serde_json::from_value)
         .map_err(|_| failed("the guest's key is malformed"))?;

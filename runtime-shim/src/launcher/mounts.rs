@@ -29,6 +29,8 @@ pub(super) struct View<'a> {
     pub(super) rootfs: &'a Path,
     /// The working directory, made where the image has none.
     pub(super) directory: &'a str,
+    /// Files of the host and where they are bound, read-only.
+    pub(super) binds: Vec<(&'a str, &'a str)>,
     pub(super) is_read_only: bool,
     /// Hidden from the workload; a kernel without one of them has nothing to hide.
     pub(super) masked: Vec<&'a str>,
@@ -43,6 +45,11 @@ pub(super) fn enter(view: &View<'_>) -> io::Result<()> {
         .map_err(failed("take the mounts apart from the host's"))?;
     mount_bind_recursive(rootfs, rootfs).map_err(failed("mount the root file system"))?;
     let devices = open_devices()?;
+    let binds = view.binds.iter().map(|(source, destination)| {
+        let file = open(source, OpenTreeFlags::empty());
+        Ok((file.map_err(|errno| context(format!("open `{source}`"))(errno.into()))?, *destination))
+    });
+    let binds = binds.collect::<io::Result<Vec<_>>>()?;
     let sys = open("/sys", OpenTreeFlags::AT_RECURSIVE).map_err(failed("open /sys"))?;
     std::env::set_current_dir(rootfs).map_err(context("enter the root file system"))?;
     // The old root lies on top of the new one's directory until it is detached below; lookups of `/` do not see it.
@@ -58,6 +65,9 @@ pub(super) fn enter(view: &View<'_>) -> io::Result<()> {
     for path in mounted_under_sys()? {
         mount_remount(&path, MountFlags::BIND | MountFlags::RDONLY | quiet, "")
             .map_err(|errno| context(format!("close {path}"))(errno.into()))?;
+    }
+    for (file, destination) in binds {
+        bind_file(&file, destination, quiet)?;
     }
     hide(view, quiet)?;
     unmount(".", UnmountFlags::DETACH).map_err(failed("let go of the old root"))?;
@@ -128,6 +138,20 @@ fn mount_devices(devices: Vec<(&'static str, OwnedFd)>) -> io::Result<()> {
         symlink(target, link).map_err(context(format!("make {link}")))?;
     }
     Ok(())
+}
+
+/// Binds a file over one that is made where the image has none.
+fn bind_file(file: &OwnedFd, destination: &str, quiet: MountFlags) -> io::Result<()> {
+    let failed = || context(format!("bind `{destination}`"));
+    if let Some(parent) = Path::new(destination).parent() {
+        fs::create_dir_all(parent).map_err(failed())?;
+    }
+    if !Path::new(destination).is_file() {
+        fs::File::create_new(destination).map_err(failed())?;
+    }
+    move_mount(file, "", CWD, destination, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .and_then(|()| mount_remount(destination, MountFlags::BIND | MountFlags::RDONLY | quiet, ""))
+        .map_err(|errno| failed()(errno.into()))
 }
 
 fn hide(view: &View<'_>, quiet: MountFlags) -> io::Result<()> {
