@@ -107,7 +107,7 @@ impl Store {
     pub(crate) async fn license_list(&self, now: Timestamp) -> Result<Vec<LicenseStatus>, StoreError> {
         let rows = sqlx::query(
             "SELECT license.*, (SELECT count(*) FROM lease WHERE license_id = license.id \
-             AND ended_at IS NULL AND seat_until > $1) AS seats_in_use FROM license ORDER BY issued_at, id",
+             AND ended_at IS NULL AND seat_until > 0 AND seat_until > $1) AS seats_in_use FROM license ORDER BY issued_at, id",
         )
         .bind(millis(now))
         .fetch_all(&self.pool)
@@ -125,7 +125,7 @@ impl Store {
     }
 }
 
-async fn insert(transaction: &mut Write, license: &License, now: Timestamp) -> Result<(), StoreError> {
+async fn insert(transaction: &mut Write<'_>, license: &License, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO license (id, customer, state, seats, lease_seconds, grace_seconds, claims, issued_at) \
          VALUES ($1, $2, 'issued', $3, $4, $5, $6, $7)",
@@ -148,7 +148,10 @@ async fn insert(transaction: &mut Write, license: &License, now: Timestamp) -> R
 }
 
 /// The licence inside a transaction, so that a decision and its effect see the same state.
-pub(super) async fn license_in(transaction: &mut Write, id: &LicenseId) -> Result<Option<LicenseRecord>, StoreError> {
+pub(super) async fn license_in(
+    transaction: &mut Write<'_>,
+    id: &LicenseId,
+) -> Result<Option<LicenseRecord>, StoreError> {
     let row = sqlx::query("SELECT * FROM license WHERE id = $1").bind(&id.0).fetch_optional(transaction.sql()).await?;
     row.as_ref().map(LicenseRecord::from_row).transpose()
 }

@@ -116,7 +116,7 @@ impl Store {
 }
 
 /// The licence, once it is seen to be there and not revoked.
-async fn changeable(transaction: &mut Write, id: &LicenseId) -> Result<LicenseRecord, StoreError> {
+async fn changeable(transaction: &mut Write<'_>, id: &LicenseId) -> Result<LicenseRecord, StoreError> {
     let record = license_in(transaction, id).await?;
     let record = record.ok_or_else(|| StoreError::Unknown { kind: "licence", name: id.0.clone() })?;
     match record.revoked_at {
@@ -127,12 +127,13 @@ async fn changeable(transaction: &mut Write, id: &LicenseId) -> Result<LicenseRe
 
 /// How many instances run under it, and until when the last of them can go on without being renewed.
 async fn running(
-    transaction: &mut Write,
+    transaction: &mut Write<'_>,
     id: &LicenseId,
     now: Timestamp,
 ) -> Result<(u32, Option<Timestamp>), StoreError> {
     let row = sqlx::query(
-        "SELECT count(*), max(seat_until) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2",
+        "SELECT count(*), max(seat_until) FROM lease \
+         WHERE license_id = $1 AND ended_at IS NULL AND seat_until > 0 AND seat_until > $2",
     )
     .bind(&id.0)
     .bind(millis(now))

@@ -31,7 +31,7 @@ impl Store {
             let new = NewToken { name: name.to_owned(), role: Role::Admin, expires_at: None };
             keep(transaction.sql(), token, &new, now).await?;
         }
-        transaction.commit().await
+        transaction.commit().await.map(drop)
     }
 
     /// Makes a token that somebody asked for.
