@@ -23,7 +23,7 @@ SELECT license_id, '', count(*) FROM lease WHERE ended_at IS NULL AND seat_until
 
 DROP INDEX lease_by_license;
 CREATE INDEX lease_seated ON lease (license_id, seat_until) WHERE ended_at IS NULL AND seat_until > 0;
-CREATE INDEX lease_by_start ON lease (started_at, id);
+CREATE INDEX lease_by_start ON lease (started_at DESC, id);
 
 -- What is sealed does not compress.
 ALTER TABLE lease_evidence ALTER COLUMN sealed SET STORAGE EXTERNAL;

@@ -30,4 +30,4 @@ SELECT license_id, '', count(*) FROM lease WHERE ended_at IS NULL AND seat_until
 DROP INDEX lease_by_license;
 -- Those that take a seat.
 CREATE INDEX lease_seated ON lease (license_id, seat_until) WHERE ended_at IS NULL AND seat_until > 0;
-CREATE INDEX lease_by_start ON lease (started_at, id);
+CREATE INDEX lease_by_start ON lease (started_at DESC, id);

@@ -1,6 +1,7 @@
 //! Which leases there are: listed and counted. How they come and go stands in `lease.rs`.
 
 use jiff::Timestamp;
+use release_protocol::LeaseId;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row as _};
 
@@ -9,12 +10,33 @@ use crate::api::LeaseStatus;
 use crate::platform::Platform;
 
 impl Store {
-    /// The newest leases first.
-    pub(crate) async fn leases(&self, limit: u32, now: Timestamp) -> Result<Vec<LeaseStatus>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM lease ORDER BY started_at DESC, id LIMIT $1")
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
+    /// The newest leases first, from behind `after` on.
+    pub(crate) async fn leases(
+        &self,
+        limit: u32,
+        after: Option<&LeaseId>,
+        now: Timestamp,
+    ) -> Result<Vec<LeaseStatus>, StoreError> {
+        let (started_at, id) = match after {
+            None => (i64::MAX, ""),
+            Some(after) => {
+                let row = sqlx::query("SELECT started_at FROM lease WHERE id = $1")
+                    .bind(&after.0)
+                    .fetch_optional(&self.pool)
+                    .await?
+                    .ok_or_else(|| StoreError::Unknown { kind: "lease", name: after.0.clone() })?;
+                (row.try_get(0)?, after.0.as_str())
+            }
+        };
+        let rows = sqlx::query(
+            "SELECT * FROM lease WHERE started_at <= $1 AND (started_at < $1 OR id > $2) \
+             ORDER BY started_at DESC, id LIMIT $3",
+        )
+        .bind(started_at)
+        .bind(id)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter().map(|row| status(row, now)).collect()
     }
 }
