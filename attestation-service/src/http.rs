@@ -76,7 +76,8 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let fresh = Arc::clone(&service);
     tokio::spawn(Arc::clone(&service).hear_of_replicas());
     let witnessed = Arc::clone(&service).keep_witnessed();
-    let refresh = tokio::spawn(async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, keep_giving_back()) });
+    let refresh =
+        tokio::spawn(async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, keep_giving_back()) });
     let connections = service.limits.connections;
     let router = router(Arc::clone(&service));
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));

@@ -1,6 +1,9 @@
 //! What the allocator keeps of memory that is free: little, and none for long. Without this, a flood of requests leaves the
 //! process as large as it was at its peak, since glibc learns from large buffers to keep them. Nothing of what is allocated.
-#![expect(unsafe_code, reason = "glibc's allocator is set by `mallopt` and trimmed by `malloc_trim`, which are foreign")]
+#![expect(
+    unsafe_code,
+    reason = "glibc's allocator is set by `mallopt` and trimmed by `malloc_trim`, which are foreign"
+)]
 
 use std::time::Duration;
 

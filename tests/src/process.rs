@@ -31,9 +31,8 @@ pub fn stat(pid: u32) -> Option<Vec<String>> {
 /// # Panics
 /// When there is no such process.
 pub fn cpu_seconds(pid: u32) -> f64 {
-    let ticks = |fields: Vec<String>| -> u32 {
-        fields[11..15].iter().map(|ticks| ticks.parse::<u32>().expect("ticks")).sum()
-    };
+    let ticks =
+        |fields: Vec<String>| -> u32 { fields[11..15].iter().map(|ticks| ticks.parse::<u32>().expect("ticks")).sum() };
     let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
     let children = processes
         .filter_map(|process| stat(process.file_name().to_str()?.parse().ok()?))

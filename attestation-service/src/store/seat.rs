@@ -97,3 +97,50 @@ pub(super) async fn give_back(write: &mut Write<'_>, license: &str, chip_id: &st
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use release_protocol::LeaseId;
+
+    use super::super::old::database_before;
+    use super::super::{Database, Store};
+    use super::*;
+
+    #[tokio::test]
+    async fn seats_that_were_taken_before_they_were_counted_are_counted_when_the_database_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let old = database_before(9, &path).await;
+        for statement in [
+            "INSERT INTO product (name, created_at) VALUES ('shop', 0)",
+            "INSERT INTO license (id, customer, state, seats, lease_seconds, grace_seconds, claims, issued_at) \
+             VALUES ('lic', 'customer', 'issued', 9, 1, 1, '{}', 0)",
+            "INSERT INTO lease (id, license_id, product, manifest_digest, chip_id, simulated, started_at, expires_at, \
+             seat_until, challenge_at, ended_at) VALUES \
+             ('a', 'lic', 'shop', 'm', 'chip', 0, 0, 50, 50, 0, NULL), ('b', 'lic', 'shop', 'm', 'chip', 0, 0, 90, 90, 0, NULL), \
+             ('c', 'lic', 'shop', 'm', 'other', 0, 0, 90, 90, 0, NULL), ('d', 'lic', 'shop', 'm', 'chip', 0, 0, 9, 0, 0, NULL), \
+             ('e', 'lic', 'shop', 'm', 'chip', 0, 0, 90, 90, 0, 1)",
+        ] {
+            sqlx::query(statement).execute(&old).await.unwrap();
+        }
+        old.close().await;
+
+        let store = Store::open(&Database::Sqlite(path)).await.unwrap();
+        let license = LicenseId("lic".to_owned());
+        let at = |milliseconds| Timestamp::from_millisecond(milliseconds).unwrap();
+        let others = async |own: &str, now| {
+            store.standing(&license, "chip", &LeaseId(own.to_owned()), at(now)).await.unwrap().others_on_chip
+        };
+        assert_eq!((others("x", 10).await, others("a", 10).await), (2, 1));
+        assert_eq!((others("x", 50).await, others("a", 50).await, others("b", 50).await), (1, 1, 0));
+        let mut write = store.write().await.unwrap();
+        assert_eq!(read(&mut write, &license).await.unwrap(), Seats { taken: 3, next_lapse: 50 });
+        assert_eq!(lapse(&mut write, &license, at(50)).await.unwrap(), ["a"]);
+        give_back(&mut write, "lic", "other").await.unwrap();
+        let taken = [((license.clone(), "chip".to_owned()), 2), ((license.clone(), "new".to_owned()), 1)];
+        take(&mut write, taken.iter().map(|(of, count)| (of, count))).await.unwrap();
+        assert_eq!(read(&mut write, &license).await.unwrap().taken, 4);
+        write.commit().await.unwrap();
+        assert_eq!(others("x", 50).await, 3);
+    }
+}

@@ -120,9 +120,9 @@ async fn what_one_replica_changes_decides_at_another_at_once() {
     rig.add_reference(PRODUCT, &rig.guest).await;
     allowed().await;
 
-    post("/platforms/deny", json!({"rule": "Milan", "reason": "recalled"})).await;
+    post("/platforms/deny", json!({"rule": "Genoa", "reason": "recalled"})).await;
     denied("recalled").await;
-    post("/platforms/allow", json!({"rule": "Milan", "reason": "mended"})).await;
+    post("/platforms/allow", json!({"rule": "Genoa", "reason": "mended"})).await;
     allowed().await;
 
     post(&format!("/licenses/{}/suspend", license.id), json!({"reason": "unpaid"})).await;
@@ -139,10 +139,10 @@ async fn what_one_replica_adds_is_known_at_another_at_once() {
     let rig = Rig::start().await;
     let other = rig.replica().await;
     let license = rig.issue(|license| license.seats = 100).await;
-    let start = |token: String| {
+    let start = async |token: String| {
         let mut guest = Guest::new(&other, &token);
         guest.workload.as_mut().unwrap().manifest_digest = LATER.to_owned();
-        async { guest.attest(&other).await }
+        guest.attest(&other).await
     };
     let reasons = start(license.token.clone()).await.denied();
     assert_eq!(reasons, [format!("manifest {LATER} is registered for no product")]);
@@ -175,7 +175,7 @@ async fn a_key_is_not_released_after_what_another_replica_changed() {
     assert!(reasons[0].contains("was revoked"), "{reasons:?}");
 
     let second = token(rig.issue(|_| {}).await.token).await;
-    let deny = json!({"rule": "Milan", "reason": "recalled"});
+    let deny = json!({"rule": "Genoa", "reason": "recalled"});
     rig.admin(Method::POST, "/platforms/deny", &deny).await.ok::<Value>();
     let reasons = other.resource(Some(&second), KEY_PATH).await.denied();
     assert!(reasons[0].contains("recalled"), "{reasons:?}");
