@@ -1,6 +1,6 @@
 //! Evidence bundles: put together from the log and from what was kept with a lease.
 
-use release_protocol::{BundledAttestation, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LeaseId};
+use release_protocol::{BundledAttestation, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LeaseId};
 use transparency_log::{Checkpoint, LeafIndex, Receipt, SignedCheckpoint, TreeSize};
 
 use crate::policy::DEFAULT_POLICY;
@@ -8,10 +8,9 @@ use crate::service::{Service, ServiceError};
 use crate::store::{AuditEntry, StoreError, policy_digest};
 
 impl Service {
-    /// Seals what a decision rests on.
-    pub(crate) fn seal_basis(&self, lease: &LeaseId, basis: &DecisionBasis) -> Result<Vec<u8>, ServiceError> {
-        let text = serde_json::to_vec(basis).map_err(StoreError::from)?;
-        Ok(self.evidence_sealer.seal(&text, lease.0.as_bytes())?)
+    /// Seals what a decision rests on, a `DecisionBasis` in JSON.
+    pub(crate) fn seal_basis(&self, lease: &LeaseId, basis: &[u8]) -> Result<Vec<u8>, ServiceError> {
+        Ok(self.evidence_sealer.seal(basis, lease.0.as_bytes())?)
     }
 
     /// Everything that a lease rests on.

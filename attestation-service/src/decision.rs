@@ -1,12 +1,15 @@
 //! The decision on one release: licence, registered manifest, platform, policy, seat, in this order. Each says yes or gives
 //! its findings; what is denied is recorded with all of them.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use launch_evidence::VerifiedEvidence;
 use release_protocol::{
-    Attestation, DecisionBasis, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RuntimeData, StatedBy,
-    Workload, host_data,
+    Attestation, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RuntimeData, StatedBy, Workload,
+    host_data,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -15,7 +18,9 @@ use crate::platform::Platform;
 use crate::policy::{PolicyDecision, PolicyError};
 use crate::release::{Refusal, chain};
 use crate::service::{Service, ServiceError};
-use crate::store::{AuditKind, LeaseOutcome, LeaseRequest, StoreError};
+use crate::store::{
+    AuditKind, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing, StoreError,
+};
 
 /// What one attested guest asks for.
 pub(crate) struct Asked<'a> {
@@ -66,7 +71,14 @@ pub(crate) struct Granted {
     pub(crate) policy: String,
     /// The audit entry of the grant or renewal.
     pub(crate) entry: Option<u64>,
+    /// What the log grew by with it.
+    pub(crate) grown: Option<Grown>,
+    /// The newest entry after which leases have to be judged again, as it was before the decision.
+    pub(crate) news_since: u64,
 }
+
+/// How often a decision is made anew because what it rests on was changed meanwhile.
+pub(crate) const TRIES: usize = 8;
 
 /// Why it does not get it.
 enum No {
@@ -80,6 +92,13 @@ impl No {
     fn because(stage: Stage, reason: String) -> Self {
         Self::Denied { stage, findings: vec![reason.into()] }
     }
+}
+
+/// What a decision rests on: its digest in canonical JSON (RFC 8785) stands in the log.
+#[derive(Serialize)]
+struct Basis<'a> {
+    attestation: &'a Attestation,
+    policy_input: &'a Value,
 }
 
 impl<E: Into<Refusal>> From<E> for No {
@@ -102,32 +121,45 @@ impl Service {
             Ok(license) => license,
             Err(reason) => return self.deny(asked, None, Stage::License, vec![reason.into()]).await,
         };
-        match self.judge(asked, &presented).await {
-            Ok(granted) => Ok(granted),
-            Err(No::Refused(refusal)) => Err(refusal),
-            Err(No::Denied { stage, findings }) => self.deny(asked, Some(&presented), stage, findings).await,
+        for _ in 0..TRIES {
+            let standing = self.store.standing(&presented.id, &asked.chip_id(), &asked.lease, asked.now).await?;
+            return match self.judge(asked, &presented, &standing).await {
+                Ok(Some(granted)) => Ok(granted),
+                // What was judged by is not in force any more: once more, by what is.
+                Ok(None) | Err(No::Refused(Refusal::Internal(ServiceError::Store(StoreError::Outdated)))) => continue,
+                Err(No::Refused(refusal)) => Err(refusal),
+                Err(No::Denied { stage, findings }) => self.deny(asked, Some(&presented), stage, findings).await,
+            };
         }
+        Err(StoreError::Outdated.into())
     }
 
-    async fn judge(&self, asked: &Asked<'_>, presented: &License) -> Result<Granted, No> {
-        let license = self.current_license(asked, presented).await?;
-        let manifest = self.registered_manifest(asked, &license).await?;
+    /// Judges by the rules that stand; gives nothing where they were changed before that could be written.
+    async fn judge(&self, asked: &Asked<'_>, presented: &License, standing: &Standing) -> Result<Option<Granted>, No> {
+        let rules = &standing.rules;
+        let record = self.current_license(asked, presented, rules).await?;
+        let license = &record.claims;
+        let manifest = self.registered_manifest(asked, license, rules).await?;
         let platform = Platform::of(asked.evidence.claims());
-        let denied = self.store.platform_findings(&asked.chip_id(), platform.as_ref()).await?;
+        let denied = self.store.platform_findings(rules, &asked.chip_id(), platform.as_ref()).await?;
         if !denied.is_empty() {
             return Err(No::Denied { stage: Stage::Platform, findings: denied });
         }
-        let policy_input = self.policy_input(asked, &license, &manifest).await?;
-        let (decision, policy) = self.ask_policy(&manifest.product, policy_input.clone()).await?;
-        let basis = DecisionBasis { attestation: asked.attestation.clone(), policy_input };
-        let digest = digest_of(&basis)?;
+        let product = self.store.product_by(rules, &manifest.product).await?;
+        let policy_input = policy_input(asked, license, &manifest, &product, standing.others_on_chip);
+        let decision = self.ask_policy(&manifest.product, &product, &policy_input).await?;
+        let policy = product.policy_digest.clone();
+        let basis = Basis { attestation: &asked.attestation, policy_input: &policy_input };
+        let basis = serde_json_canonicalizer::to_vec(&basis).map_err(StoreError::from)?;
         let audit = json!({
             "customer": license.customer, "measurement": asked.evidence.measurement().to_string(),
-            "evidence": asked.evidence.evidence_digest(), "claims": platform, "policy": policy, "basis": digest,
+            "evidence": asked.evidence.evidence_digest(), "claims": platform, "policy": policy,
+            "basis": hex::encode(Sha256::digest(&basis)),
         });
         let request = LeaseRequest {
             id: asked.lease.clone(),
-            license: license.id.clone(),
+            license: Arc::clone(&record),
+            rules: rules.version(),
             product: manifest.product.clone(),
             manifest_digest: asked.workload.manifest_digest.clone(),
             chip_id: asked.chip_id(),
@@ -139,15 +171,23 @@ impl Service {
             audit,
             basis: self.seal_basis(&asked.lease, &basis).map_err(Refusal::from)?,
         };
-        match self.store.hold_lease(&request, asked.now).await? {
-            LeaseOutcome::Held { lease, entry } => {
-                let (obligations, license, product) = (decision.obligations, license.id.0, manifest.product);
-                Ok(Granted { lease, obligations, product, license, policy, entry })
-            }
+        let (outcome, grown) = self.store.hold_lease(request, asked.now).await?;
+        match outcome {
+            LeaseOutcome::Held { lease, entry } => Ok(Some(Granted {
+                lease,
+                obligations: decision.obligations,
+                product: manifest.product,
+                license: license.id.0.clone(),
+                policy,
+                entry,
+                grown,
+                news_since: standing.judged_again,
+            })),
             LeaseOutcome::Denied { reason, entry } => {
                 Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) }.into())
             }
             LeaseOutcome::SeatsExhausted { seats, entry } => Err(Refusal::SeatsExhausted { seats, entry }.into()),
+            LeaseOutcome::Outdated => Ok(None),
         }
     }
 
@@ -162,13 +202,18 @@ impl Service {
     }
 
     /// The licence as it holds now: what is in the database counts, the file may be older.
-    async fn current_license(&self, asked: &Asked<'_>, presented: &License) -> Result<License, No> {
+    async fn current_license(
+        &self,
+        asked: &Asked<'_>,
+        presented: &License,
+        rules: &Rules,
+    ) -> Result<Arc<LicenseRecord>, No> {
         let id = &presented.id;
-        let Some(record) = self.store.license(id).await? else {
+        let Some(record) = self.store.license_by(rules, id).await? else {
             return Err(No::because(Stage::License, format!("licence {id} is unknown")));
         };
         let refusal = if asked.renews() { record.refusal_to_go_on(asked.now) } else { record.refusal(asked.now) };
-        let license = record.claims;
+        let license = &record.claims;
         let chip_id = asked.chip_id();
         let reason = if presented.generation != license.generation {
             Some(format!("licence {id} went to another customer: this file of it opens nothing any more"))
@@ -177,12 +222,12 @@ impl Service {
         } else {
             refusal
         };
-        reason.map_or(Ok(license), |reason| Err(No::because(Stage::License, reason)))
+        reason.map_or(Ok(record), |reason| Err(No::because(Stage::License, reason)))
     }
 
-    async fn registered_manifest(&self, asked: &Asked<'_>, license: &License) -> Result<Registered, No> {
+    async fn registered_manifest(&self, asked: &Asked<'_>, license: &License, rules: &Rules) -> Result<Registered, No> {
         let digest = &asked.workload.manifest_digest;
-        let registered = self.store.registered_manifests(digest).await?;
+        let registered = self.store.manifests_by(rules, digest).await?;
         if let Some(own) = registered.iter().find(|manifest| license.products.contains(&manifest.product)) {
             return Ok(Registered { product: own.product.clone(), image: own.image.clone() });
         }
@@ -196,10 +241,15 @@ impl Service {
         Err(No::because(Stage::Manifest, reason))
     }
 
-    /// What the product's policy decides, and the policy's digest.
-    async fn ask_policy(&self, product: &ProductName, input: Value) -> Result<(PolicyDecision, String), No> {
-        let policy = self.policy(product).await?;
-        let digest = policy.digest().to_owned();
+    /// What the product's policy decides.
+    async fn ask_policy(
+        &self,
+        product: &ProductName,
+        rules: &ProductRules,
+        input: &Value,
+    ) -> Result<PolicyDecision, No> {
+        let policy = self.policy(rules).await?;
+        let input = input.to_string();
         let decision = match policy.evaluate_in_turn(input).await? {
             Ok(decision) => decision,
             // The service's own failure is no verdict.
@@ -210,45 +260,13 @@ impl Service {
             }
         };
         if decision.allow {
-            return Ok((decision, digest));
+            return Ok(decision);
         }
         if decision.deny.is_empty() {
             let reason = format!("the release policy of product {product} does not allow it and gives no reason");
             return Err(No::because(Stage::Policy, reason));
         }
         Err(No::Denied { stage: Stage::Policy, findings: decision.deny })
-    }
-
-    async fn policy_input(
-        &self,
-        asked: &Asked<'_>,
-        license: &License,
-        manifest: &Registered,
-    ) -> Result<Value, Refusal> {
-        let product = &manifest.product;
-        // Apart, so that a policy that knows of no retirement accepts no retired one.
-        let (references, retired): (Vec<_>, Vec<_>) =
-            self.store.references(product).await?.into_iter().partition(|reference| reference.counts(asked.now));
-        let signers: Vec<String> =
-            self.store.signers(product).await?.into_iter().map(|signer| signer.thumbprint).collect();
-        let others = self.store.others_on_chip(&license.id, &asked.chip_id(), &asked.lease, asked.now).await?;
-        Ok(json!({
-            "now": asked.now.as_second(),
-            "product": product,
-            "product_signers": signers,
-            "references": references,
-            "retired_references": retired,
-            "tee": asked.evidence.claims(),
-            "platform": asked.evidence.claims().platform(),
-            "checks": checks(asked.evidence),
-            "license": license,
-            "workload": asked.workload,
-            "stated_by": stated_by(asked.stated_by),
-            "init_data": asked.init_data(),
-            "image": manifest.image,
-            "renewal": asked.renews(),
-            "others_on_chip": others,
-        }))
     }
 
     async fn deny(
@@ -272,9 +290,34 @@ impl Service {
     }
 }
 
-/// SHA-256 of the canonical JSON (RFC 8785), hexadecimal.
-fn digest_of(basis: &DecisionBasis) -> Result<String, Refusal> {
-    Ok(hex::encode(Sha256::digest(serde_json_canonicalizer::to_vec(basis).map_err(StoreError::from)?)))
+/// What the policy is asked.
+fn policy_input(
+    asked: &Asked<'_>,
+    license: &License,
+    manifest: &Registered,
+    product: &ProductRules,
+    others_on_chip: u64,
+) -> Value {
+    // Apart, so that a policy that knows of no retirement accepts no retired one.
+    let (references, retired): (Vec<_>, Vec<_>) =
+        product.references.iter().partition(|reference| reference.counts(asked.now));
+    json!({
+        "now": asked.now.as_second(),
+        "product": manifest.product,
+        "product_signers": product.signers,
+        "references": references,
+        "retired_references": retired,
+        "tee": asked.evidence.claims(),
+        "platform": asked.evidence.claims().platform(),
+        "checks": checks(asked.evidence),
+        "license": license,
+        "workload": asked.workload,
+        "stated_by": stated_by(asked.stated_by),
+        "init_data": asked.init_data(),
+        "image": manifest.image,
+        "renewal": asked.renews(),
+        "others_on_chip": others_on_chip,
+    })
 }
 
 /// The names of the checks and how each ended; what they found stands in the claims.

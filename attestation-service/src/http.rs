@@ -25,6 +25,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -33,6 +34,7 @@ pub use tls::ServeError;
 
 use crate::api::API_PREFIX;
 use crate::home::Home;
+use crate::memory::keep_giving_back;
 use crate::service::{Service, SharedService};
 
 /// The largest request body, in bytes: evidence with its certificates and a licence fit many times.
@@ -46,7 +48,7 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    refresh: JoinHandle<((), ())>,
+    refresh: JoinHandle<((), (), ())>,
     service: SharedService,
 }
 
@@ -75,7 +77,8 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let fresh = Arc::clone(&service);
     tokio::spawn(Arc::clone(&service).hear_of_replicas());
     let witnessed = Arc::clone(&service).keep_witnessed();
-    let refresh = tokio::spawn(async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed) });
+    let refresh =
+        tokio::spawn(async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, keep_giving_back()) });
     let connections = service.limits.connections;
     let router = router(Arc::clone(&service));
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));
@@ -104,6 +107,8 @@ fn router(service: SharedService) -> Router {
     routes
         .fallback(problem::no_such_route)
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        // What says that it is larger is refused before anything of it is read.
+        .layer(RequestBodyLimitLayer::new(BODY_MAX))
         .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
         .layer(CatchPanicLayer::new())
         .layer(map_response(problem::of_layers))

@@ -2,7 +2,7 @@
 //!
 //! [`Home`] holds the service's files, [`Service`] decides, [`serve`] speaks HTTP. The packager runs it by
 //! `sealift serve` and talks to it through [`api`]. Policies run in processes of their own, see [`policy_worker`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod access;
 mod administration;
@@ -21,6 +21,7 @@ mod limits;
 mod log;
 mod log_head;
 mod log_key;
+mod memory;
 mod metrics;
 mod platform;
 mod policy;
@@ -39,6 +40,7 @@ pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};
 pub use http::{ServeError, Server, openapi, serve};
 pub use limits::LimitSettings;
 pub use log_head::LogHeadError;
+pub use memory::bound_kept_memory;
 pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRule, TcbComponent, TcbLevels};
 pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy, policy_worker};
 pub use service::{Service, ServiceError, ServiceOptions};

@@ -1,13 +1,13 @@
 //! The audit log as others see it: checkpoints, receipts, proofs, tiles. How it grows stands in `store/log.rs`.
 
 use transparency_log::{
-    Checkpoint, ConsistencyProof, LeafIndex, Receipt, SignedCheckpoint, TileKind, TilePath, TreeSize, VerifierKey,
-    encode_bundle, hash_leaf,
+    Checkpoint, CompactRange, ConsistencyProof, LeafIndex, Receipt, SignedCheckpoint, TileKind, TilePath, TreeSize,
+    VerifierKey, encode_bundle, hash_leaf,
 };
 
 use crate::log_head::LogHeadError;
 use crate::service::{Service, ServiceError};
-use crate::store::StoreError;
+use crate::store::{Grown, StoreError};
 
 impl Service {
     /// The key that checkpoints are verified with.
@@ -24,10 +24,30 @@ impl Service {
         if found < signed {
             return Err(LogHeadError::Shrunk { found, signed }.into());
         }
-        let checkpoint =
-            Checkpoint::new(self.log_signer.name().clone(), range.size(), range.root())?.sign(&self.log_signer)?;
+        let checkpoint = self.sign_checkpoint(&range)?;
         self.log_head.note(&checkpoint)?;
         Ok(checkpoint)
+    }
+
+    /// The receipt of an entry that was just written; `grown` is what the log grew by with it.
+    pub(crate) async fn receipt_of(&self, entry: u64, grown: Option<&Grown>) -> Result<Receipt, ServiceError> {
+        let index = entry.checked_sub(1).and_then(|number| LeafIndex::try_from(number).ok());
+        let proved = match (index, grown) {
+            (Some(index), Some(grown)) => grown.proof(index)?.map(|proved| (index, grown, proved)),
+            _ => None,
+        };
+        // One that is repeated has been written before, and may have been cosigned meanwhile.
+        let Some((index, grown, (entry, proof))) = proved else { return self.receipt(entry).await };
+        let checkpoint = grown.checkpoint(|range| {
+            let checkpoint = self.sign_checkpoint(range)?;
+            self.log_head.note(&checkpoint)?;
+            Ok::<_, ServiceError>(checkpoint)
+        })?;
+        Ok(Receipt { entry, index, proof, checkpoint })
+    }
+
+    fn sign_checkpoint(&self, range: &CompactRange) -> Result<SignedCheckpoint, ServiceError> {
+        Ok(Checkpoint::new(self.log_signer.name().clone(), range.size(), range.root())?.sign(&self.log_signer)?)
     }
 
     /// The newest checkpoint that enough witnesses cosigned.

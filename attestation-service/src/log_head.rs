@@ -5,7 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use transparency_log::{Checkpoint, SignedCheckpoint, TreeSize, VerifierKey};
 
@@ -47,7 +48,17 @@ pub(crate) struct LogHead {
     path: PathBuf,
     file: File,
     key: VerifierKey,
-    signed: Mutex<u64>,
+    noted: Mutex<Noted>,
+    /// How many entries have been signed: what the store does not write below.
+    signed: Arc<AtomicU64>,
+}
+
+/// The newest note.
+#[derive(Debug, Default)]
+struct Noted {
+    size: u64,
+    /// Its text, where this process wrote it: it need not be verified again.
+    text: Vec<u8>,
 }
 
 impl LogHead {
@@ -65,36 +76,48 @@ impl LogHead {
         if let Some(head) = &head {
             check(head, store).await?;
         }
-        let signed = Mutex::new(head.map_or(0, |head| head.size.get()));
-        Ok(Self { path, file, key: key.clone(), signed })
+        let size = head.map_or(0, |head| head.size.get());
+        let (noted, signed) = (Mutex::new(Noted { size, text: Vec::new() }), store.signed());
+        signed.fetch_max(size, Ordering::AcqRel);
+        Ok(Self { path, file, key: key.clone(), noted, signed })
     }
 
     /// How many entries have been signed.
     pub(crate) fn signed(&self) -> u64 {
-        *self.signed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.signed.load(Ordering::Acquire)
     }
 
     /// Notes a checkpoint before anybody gets it; one that is no newer changes nothing. It outlives the process. After a loss
     /// of power an older one may be found, never a newer one.
     pub(crate) fn note(&self, checkpoint: &SignedCheckpoint) -> Result<(), LogHeadError> {
         let size = checkpoint.unverified().size.get();
-        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        if size <= *signed {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if size <= noted.size {
             return Ok(());
         }
-        *signed = locked(&self.file, || self.write_newest(checkpoint)).map_err(write_failed(&self.path))??;
+        *noted = locked(&self.file, || self.write_newest(checkpoint, &noted)).map_err(write_failed(&self.path))??;
+        self.signed.fetch_max(noted.size, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Writes a checkpoint unless another replica has written a newer one; gives the size of what is there then.
-    fn write_newest(&self, checkpoint: &SignedCheckpoint) -> Result<u64, LogHeadError> {
+    /// Writes a checkpoint unless another replica has written a newer one; gives what is there then.
+    fn write_newest(&self, checkpoint: &SignedCheckpoint, before: &Noted) -> Result<Noted, LogHeadError> {
         let size = checkpoint.unverified().size.get();
-        let there = read(&self.path, &self.key)?.map_or(0, |head| head.size.get());
-        if there < size {
-            // In place: sizes grow, so notes of one key do not get shorter.
-            self.file.write_all_at(checkpoint.to_string().as_bytes(), 0).map_err(write_failed(&self.path))?;
+        let bytes = fs::read(&self.path).map_err(|source| HomeError::File {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        })?;
+        if bytes.is_empty() || bytes != before.text {
+            let there = parse(&bytes, &self.path, &self.key)?.map_or(0, |head| head.size.get());
+            if there >= size {
+                return Ok(Noted { size: there, text: bytes });
+            }
         }
-        Ok(there.max(size))
+        let text = checkpoint.to_string().into_bytes();
+        // In place: sizes grow, so notes of one key do not get shorter.
+        self.file.write_all_at(&text, 0).map_err(write_failed(&self.path))?;
+        Ok(Noted { size, text })
     }
 }
 
@@ -113,12 +136,18 @@ fn write_failed(path: &std::path::Path) -> impl Fn(io::Error) -> HomeError {
 /// The checkpoint in the file, where there is one.
 pub(crate) fn read(path: &std::path::Path, key: &VerifierKey) -> Result<Option<Checkpoint>, LogHeadError> {
     let bytes = match fs::read(path) {
-        Ok(bytes) if bytes.is_empty() => return Ok(None),
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(HomeError::File { action: "read", path: path.to_owned(), source }.into()),
     };
-    let head = SignedCheckpoint::from_bytes(&bytes).and_then(|checkpoint| checkpoint.verify(key));
+    parse(&bytes, path, key)
+}
+
+fn parse(bytes: &[u8], path: &std::path::Path, key: &VerifierKey) -> Result<Option<Checkpoint>, LogHeadError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let head = SignedCheckpoint::from_bytes(bytes).and_then(|checkpoint| checkpoint.verify(key));
     head.map(Some).map_err(|_| LogHeadError::Malformed(path.to_owned()))
 }
 

@@ -10,6 +10,8 @@ pub(crate) struct Metrics {
     requests: [[AtomicU64; CLASSES.len()]; ROUTES.len()],
     attestations: [AtomicU64; OUTCOMES.len()],
     pub(crate) key_releases: Counter,
+    /// How often the database was asked for the lease of a guest that waits for news.
+    pub(crate) leases_looked_at: Counter,
     /// Requests that were refused since their address made too many.
     pub(crate) rate_limited: Counter,
     /// Requests that were refused since too many were being answered.
@@ -27,7 +29,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -126,6 +128,12 @@ impl Metrics {
         let cosigned = self.cosigned_entries.load(Ordering::Relaxed);
         for (name, kind, help, value) in [
             ("sealift_key_releases_total", "counter", "Keys released.", self.key_releases.get()),
+            (
+                "sealift_watched_leases_looked_at_total",
+                "counter",
+                "Leases looked at for guests that wait for news.",
+                self.leases_looked_at.get(),
+            ),
             ("sealift_rate_limited_total", "counter", "Requests refused by address.", self.rate_limited.get()),
             ("sealift_overloaded_total", "counter", "Requests refused under load.", self.overloaded.get()),
             ("sealift_leases_live", "gauge", "Leases that live.", gauges.leases_live),

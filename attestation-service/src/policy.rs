@@ -108,12 +108,12 @@ impl ReleasePolicy {
         &self.digest
     }
 
-    /// Evaluates it for one request, off the runtime's threads, once it is its turn.
+    /// Evaluates it for one request (its input in JSON), off the runtime's threads, once it is its turn.
     pub(crate) async fn evaluate_in_turn(
         self,
-        input: serde_json::Value,
+        input: String,
     ) -> Result<Result<PolicyDecision, PolicyError>, JoinError> {
-        in_turn(move || self.evaluate(&input)).await
+        in_turn(move || process::evaluate(&self, input.as_bytes())).await
     }
 
     /// Evaluates it for one request. Blocks until its process has answered.
@@ -136,8 +136,6 @@ async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     /// What this program does when an evaluation of these tests starts it; by itself it is no worker.
@@ -150,7 +148,7 @@ mod tests {
     async fn an_evaluation_waits_until_few_enough_run() {
         let policy = ReleasePolicy::compile("package sealift.release\nallow := true").unwrap();
         let others = EVALUATIONS.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.unwrap();
-        let mut evaluation = std::pin::pin!(policy.evaluate_in_turn(json!({})));
+        let mut evaluation = std::pin::pin!(policy.evaluate_in_turn("{}".to_owned()));
         for _ in 0..1000 {
             tokio::select! {
                 biased;

@@ -1,5 +1,6 @@
 //! The key broker's steps: a challenge, evidence judged, what it may have decided (`decision.rs`), the key to the guest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,15 +8,15 @@ use jose::Jwk;
 use jose::jwe::{self, Recipient};
 use launch_evidence::{EvidenceRejected, HostData, VerifiedEvidence};
 use release_protocol::{
-    AttestAnswer, Attestation, Challenge, LeaseId, Request, ResourcePath, RuntimeData, TeePubKey, host_data,
-    report_data,
+    AttestAnswer, Attestation, Challenge, LeaseId, LicenseId, Request, ResourcePath, RuntimeData, TeePubKey, Workload,
+    host_data, report_data,
 };
 use serde_json::{Value, json};
 
-use crate::decision::Asked;
+use crate::decision::{Asked, TRIES};
 use crate::endorsement::EndorsementError;
 use crate::service::{Service, ServiceError, SharedService};
-use crate::store::AuditKind;
+use crate::store::{AuditKind, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError};
 use crate::token::Session;
 
 /// Why something is not released. Each variant has one HTTP status.
@@ -86,8 +87,6 @@ impl Service {
         bound.remove("license");
         let bound = Value::Object(bound);
         let (evidence, attestation) = self.clone().verify_evidence(attestation, now).await?;
-        // Read before anything is decided: what changes meanwhile makes the guest renew.
-        let news_since = runtime_data.workload.is_some().then(|| self.judged_again());
         let granted = match &runtime_data.workload {
             None => None,
             Some(workload) => {
@@ -106,13 +105,16 @@ impl Service {
             workload: runtime_data.workload,
             simulated: evidence.is_simulated(),
         };
-        let claims = serde_json::to_value(evidence.claims()).map_err(crate::store::StoreError::from)?;
+        let claims = serde_json::to_value(evidence.claims()).map_err(StoreError::from)?;
         let policy = granted.as_ref().map(|granted| granted.policy.as_str());
         let token = self.tokens.issue(&session, &claims, &bound, policy, now)?;
-        let receipt = match granted.as_ref().and_then(|granted| granted.entry) {
-            Some(entry) => Some(self.receipt(entry).await?),
+        let written = granted.as_ref().and_then(|granted| Some((granted.entry?, granted.grown.as_ref())));
+        let receipt = match written {
+            Some((entry, grown)) => Some(self.receipt_of(entry, grown).await?),
             None => None,
         };
+        // Read before anything was decided: what changed meanwhile makes the guest renew.
+        let news_since = granted.as_ref().map(|granted| granted.news_since);
         let (lease, obligations) = granted.map(|granted| (granted.lease, granted.obligations)).unzip();
         Ok(AttestAnswer { token, lease, obligations, receipt, news_since, simulated: evidence.is_simulated() })
     }
@@ -122,32 +124,71 @@ impl Service {
         let now = self.now();
         let session = self.session(token, now)?;
         let path: ResourcePath = path.parse().map_err(|error| Refusal::Malformed(chain(&error)))?;
-        let unknown = || Refusal::Unknown(format!("there is no resource `{path}`"));
-        let sealed = match path.kind.as_str() {
-            ResourcePath::IMAGE_KEY => self.store.sealed_key(&path.product, &path.tag).await?,
-            _ => self.store.sealed_secret(&path).await?,
-        };
-        let sealed = sealed.ok_or_else(unknown)?;
-        if let Some(reason) = self.release_refusal(&session, &path, now).await? {
-            let body = json!({
-                "resource": path.to_string(), "lease": session.lease, "license": session.license,
-                "simulated": session.simulated, "reasons": [reason],
-            });
-            let entry = self.store.record(AuditKind::Denied, &body, now).await?;
-            return Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) });
+        let mut rules = self.store.known_rules();
+        for _ in 0..TRIES {
+            match self.release_by(&rules, &session, &path, now).await {
+                Err(Refusal::Internal(ServiceError::Store(StoreError::Outdated))) => {}
+                answer => return answer,
+            }
+            rules = self.store.current_rules().await?;
         }
-        // Without one it has just been refused.
-        let lease = session.lease.clone().ok_or_else(unknown)?;
-        let key = self.key_sealer.open(&sealed, path.to_string().as_bytes())?;
-        let answer = jwe::encrypt(&key, &[guest(&session.tee_pubkey)?])?;
-        let body = json!({
+        Err(StoreError::Outdated.into())
+    }
+
+    async fn release_by(
+        &self,
+        rules: &Rules,
+        session: &Session,
+        path: &ResourcePath,
+        now: Timestamp,
+    ) -> Result<String, Refusal> {
+        let key = match path.kind.as_str() {
+            ResourcePath::IMAGE_KEY => self.store.key_by(rules, &path.product, &path.tag).await?,
+            _ => self.store.sealed_secret(path).await?.map(|sealed| Arc::new(KeyRules::of_secret(sealed))),
+        };
+        let key = key.ok_or_else(|| Refusal::Unknown(format!("there is no resource `{path}`")))?;
+        let denied = |reasons: &[String]| {
+            json!({
+                "resource": path.to_string(), "lease": session.lease, "license": session.license,
+                "simulated": session.simulated, "reasons": reasons,
+            })
+        };
+        let (workload, lease, license) = match usable(session, path, &key.manifests) {
+            Ok(usable) => usable,
+            Err(reason) => {
+                // A key that was bound to another manifest just now is.
+                if self.store.current_rules().await?.version() != rules.version() {
+                    return Err(StoreError::Outdated.into());
+                }
+                let entry = self.store.record(AuditKind::Denied, &denied(std::slice::from_ref(&reason)), now).await?;
+                return Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) });
+            }
+        };
+        let Some(license) = self.store.license_by(rules, &license).await? else {
+            return Err(StoreError::Value("licence of a session").into());
+        };
+        let plain = self.key_sealer.open(&key.sealed, path.to_string().as_bytes())?;
+        let answer = jwe::encrypt(&plain, &[guest(&session.tee_pubkey)?])?;
+        let released = json!({
             "resource": path.to_string(), "lease": lease, "license": session.license, "product": path.product,
-            "manifest_digest": session.workload.map(|workload| workload.manifest_digest),
-            "simulated": session.simulated,
+            "manifest_digest": workload.manifest_digest, "simulated": session.simulated,
         });
-        // Nothing leaves without its entry.
-        self.store.record_release(&lease, body, now).await?;
-        Ok(answer.to_json().map_err(crate::store::StoreError::from)?)
+        let request = ReleaseRequest {
+            lease: lease.clone(),
+            license,
+            denials: self.store.denials_by(rules).await?,
+            rules: rules.version(),
+            released,
+            denied: denied(&[]),
+        };
+        // Nothing leaves without its entry, nor by what is not in force any more.
+        match self.store.record_release(request, now).await? {
+            ReleaseOutcome::Released => Ok(answer.to_json().map_err(StoreError::from)?),
+            ReleaseOutcome::Denied { reason, entry } => {
+                Err(Refusal::Denied { reasons: vec![reason], entry: Some(entry) })
+            }
+            ReleaseOutcome::Outdated => Err(StoreError::Outdated.into()),
+        }
     }
 
     /// Ends the session's own lease: the workload has stopped. A long lease outlives its token, which serves here all the
@@ -164,30 +205,6 @@ impl Service {
     fn session(&self, token: Option<&str>, now: Timestamp) -> Result<Session, Refusal> {
         let token = token.ok_or_else(|| Refusal::NotAttested("there is no attestation token".to_owned()))?;
         self.tokens.check(token, now).map_err(|error| Refusal::NotAttested(error.to_string()))
-    }
-
-    async fn release_refusal(
-        &self,
-        session: &Session,
-        path: &ResourcePath,
-        now: Timestamp,
-    ) -> Result<Option<String>, Refusal> {
-        let (Some(workload), Some(lease)) = (&session.workload, &session.lease) else {
-            return Ok(Some(
-                "neither the guest nor its initialisation data (`sealift.license`, `sealift.manifest`) state a licence and \
-                 the image that is to run, so nothing can be released"
-                    .to_owned(),
-            ));
-        };
-        if session.product.as_deref() != Some(path.product.as_str()) {
-            return Ok(Some(format!("the guest was attested for another product than {}", path.product)));
-        }
-        let is_key = path.kind == ResourcePath::IMAGE_KEY;
-        let manifests = if is_key { self.store.manifests_of_key(&path.tag).await? } else { Vec::new() };
-        if is_key && !manifests.iter().any(|manifest| manifest.digest == workload.manifest_digest) {
-            return Ok(Some(format!("this key is not for manifest {}", workload.manifest_digest)));
-        }
-        Ok(self.store.lease_refusal(lease, now).await?)
     }
 
     async fn verify_evidence(
@@ -221,6 +238,26 @@ impl Service {
             None => Err(Refusal::Malformed("no verifier is set up".to_owned())),
         }
     }
+}
+
+/// What a session that may ask for this key was attested for, and holds; or why it may not.
+fn usable<'s>(
+    session: &'s Session,
+    path: &ResourcePath,
+    manifests: &[String],
+) -> Result<(&'s Workload, &'s LeaseId, LicenseId), String> {
+    let (Some(workload), Some(lease), Some(license)) = (&session.workload, &session.lease, &session.license) else {
+        return Err("neither the guest nor its initialisation data (`sealift.license`, `sealift.manifest`) state a licence and \
+                    the image that is to run, so nothing can be released"
+            .to_owned());
+    };
+    if session.product.as_deref() != Some(path.product.as_str()) {
+        return Err(format!("the guest was attested for another product than {}", path.product));
+    }
+    if path.kind == ResourcePath::IMAGE_KEY && !manifests.contains(&workload.manifest_digest) {
+        return Err(format!("this key is not for manifest {}", workload.manifest_digest));
+    }
+    Ok((workload, lease, LicenseId(license.clone())))
 }
 
 fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jose::KeyError;
 use jose::jws::JwsError;
 use jose::signing::SigningKey;
-use release_protocol::{LicenseError, ProductName, ServiceAddress};
+use release_protocol::{LicenseError, ServiceAddress};
 
 use crate::challenge::Challenger;
 use crate::custody::{CustodyError, Sealer};
@@ -17,8 +17,8 @@ use crate::home::{Home, HomeError, ServiceSettings};
 use crate::limits::LimitSettings;
 use crate::log_head::{LogHead, LogHeadError};
 use crate::metrics::Metrics;
-use crate::policy::{DEFAULT_POLICY, PolicyError, ReleasePolicy};
-use crate::store::{Store, StoreError};
+use crate::policy::{PolicyError, ReleasePolicy};
+use crate::store::{ProductRules, Store, StoreError};
 use crate::token::TokenIssuer;
 use crate::verification::Verification;
 use crate::watch::Stopping;
@@ -166,14 +166,13 @@ impl Service {
     }
 
     /// The product's policy, compiled once for each version of its source.
-    pub(crate) async fn policy(&self, product: &ProductName) -> Result<ReleasePolicy, ServiceError> {
-        let source = self.store.policy(product).await?.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
-        let key = crate::store::policy_digest(&source);
-        if let Some(policy) = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    pub(crate) async fn policy(&self, product: &ProductRules) -> Result<ReleasePolicy, ServiceError> {
+        let policies = || self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policy) = policies().get(&product.policy_digest) {
             return Ok(policy.clone());
         }
-        let policy = ReleasePolicy::compile_in_turn(source).await??;
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(key, policy.clone());
+        let policy = ReleasePolicy::compile_in_turn(product.policy.clone()).await??;
+        policies().insert(product.policy_digest.clone(), policy.clone());
         Ok(policy)
     }
 }

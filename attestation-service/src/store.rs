@@ -4,10 +4,13 @@
 //! seats exact and orders the log, whoever of several replicas writes.
 
 mod audit;
+mod batch;
 mod database;
 mod evidence;
 mod group;
+mod grown;
 mod image_key;
+mod key_release;
 mod lease;
 mod lease_list;
 mod license;
@@ -18,13 +21,16 @@ mod news;
 mod old;
 mod platform;
 mod product;
+mod reader;
 mod reference;
+mod rules;
 mod seat;
 mod secret;
 mod token;
 mod write;
 
 use std::fs::File;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -33,15 +39,22 @@ use sqlx::{AnyPool, ColumnIndex, Row as _};
 
 use crate::metrics::Gauges;
 use group::Group;
+use reader::Kept;
+use rules::KnownRules;
 use write::{Write, Writer};
 
 pub use audit::AuditEntry;
 pub(crate) use audit::{ACTOR, AuditKind};
 pub(crate) use database::lock;
 pub use database::{Database, DatabaseUrl, DatabaseUrlError};
+pub(crate) use grown::Grown;
 pub(crate) use image_key::KeyRegistration;
+pub(crate) use key_release::{ReleaseOutcome, ReleaseRequest};
 pub(crate) use lease::{LeaseOutcome, LeaseRequest};
+pub(crate) use license::LicenseRecord;
+pub(crate) use news::Listener;
 pub(crate) use product::policy_digest;
+pub(crate) use rules::{KeyRules, ProductRules, Rules, Standing};
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +97,9 @@ pub enum StoreError {
     /// What was to be written shared a transaction that failed, or the service is stopping.
     #[error("the decision could not be written")]
     Writer,
+    /// What a decision rests on was changed again and again while it was made.
+    #[error("what the decision rests on keeps changing")]
+    Outdated,
     /// The change is not allowed in the present state.
     #[error("{0}")]
     Conflict(String),
@@ -93,6 +109,8 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: AnyPool,
+    readers: Kept,
+    rules: KnownRules,
     writer: Writer,
     group: Group,
     lock: Arc<Mutex<Option<File>>>,
@@ -104,7 +122,9 @@ impl Store {
         let lock = Arc::new(Mutex::new(database.lock()?));
         let pool = database.open().await?;
         let writer = Writer::new(database.clone(), pool.clone());
-        let store = Self { pool, group: Group::start(writer.clone()), writer, lock };
+        let group = Group::start(writer.clone(), Kept::of(pool.clone()));
+        let readers = Kept::of(pool.clone());
+        let store = Self { pool, readers, rules: KnownRules::default(), group, writer, lock };
         store.hash_old_entries().await?;
         store.ask_for_news().await?;
         Ok(store)
@@ -116,8 +136,13 @@ impl Store {
     }
 
     /// A transaction that holds the write lock from its start.
-    pub(crate) async fn write(&self) -> Result<Write, StoreError> {
+    pub(crate) async fn write(&self) -> Result<Write<'static>, StoreError> {
         self.writer.begin().await
+    }
+
+    /// How many entries of the log have been signed: no transaction begins on fewer.
+    pub(crate) fn signed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.writer.signed)
     }
 
     /// Asks the database for something small.
@@ -129,7 +154,8 @@ impl Store {
     /// How much there is at `now`.
     pub(crate) async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
         let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM lease WHERE ended_at IS NULL AND seat_until > $1), (SELECT size FROM log_edge)",
+            "SELECT (SELECT count(*) FROM lease WHERE ended_at IS NULL AND seat_until > 0 AND seat_until > $1), \
+             (SELECT size FROM log_edge)",
         )
         .bind(millis(now))
         .fetch_one(&self.pool)
@@ -139,7 +165,10 @@ impl Store {
 
     /// Closes the database.
     pub async fn close(&self) {
-        self.pool.close().await;
+        let closed = self.pool.close();
+        self.readers.clear();
+        self.group.let_go();
+        closed.await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use release_protocol::{LeaseId, LeaseNews, LeaseState};
+use release_protocol::{LeaseNews, LeaseState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::release::Refusal;
 use crate::service::Service;
+use crate::store::Listener;
 
 /// How long a request is held; below the limit that requests have, and the guests' own.
 const HOLD: Duration = Duration::from_secs(20);
@@ -38,19 +39,19 @@ impl Service {
         let mut deaf = false;
         while self.store.is_shared() && !*stopping.borrow_and_update() {
             match self.store.ask_for_news().await {
-                Ok(_) => deaf = false,
+                Ok(()) => deaf = false,
                 Err(error) if !std::mem::replace(&mut deaf, true) => {
                     tracing::warn!(%error, "other replicas are not heard; their guests renew in time all the same");
                 }
                 Err(_) => {}
             }
-            drop(tokio::time::timeout(ASK_EVERY, stopping.changed()).await);
+            // Its own news are asked for, too: others' may have come before them.
+            tokio::select! {
+                () = tokio::time::sleep(ASK_EVERY) => {}
+                () = self.store.has_news() => {}
+                _ = stopping.changed() => {}
+            }
         }
-    }
-
-    /// The number of the newest entry after which leases have to be judged again; what a guest's `since` is compared with.
-    pub(crate) fn judged_again(&self) -> u64 {
-        self.store.news().borrow().judged_again
     }
 
     /// Answers `GET /kbs/v0/lease/watch`: waits until there is news of the session's lease, for a while. A token that has
@@ -59,18 +60,28 @@ impl Service {
         let token = token.ok_or_else(|| Refusal::NotAttested("there is no attestation token".to_owned()))?;
         let session = self.tokens.check_for_return(token).map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let lease = session.lease.ok_or_else(|| Refusal::Unknown("the session has no lease".to_owned()))?;
+        let listener = Listener { lease: lease.0.clone(), license: session.license, product: session.product };
         let (mut news, mut stopping) = (self.store.news(), self.stopping.0.subscribe());
         let until = Instant::now() + HOLD;
-        let since = since.unwrap_or_else(|| self.judged_again());
-        if since > self.judged_again() {
+        let since = since.unwrap_or_else(|| news.borrow().judged_again);
+        if since > news.borrow().judged_again {
             // From a replica that knows more, or from before a database was restored: then it is not known here either.
             self.store.ask_for_news().await?;
         }
+        // Up to which entry the lease was looked at.
+        let mut seen = None;
         loop {
-            let now = news.borrow_and_update().judged_again;
-            if let Some(state) = self.news_of(&lease, since, now).await? {
-                return Ok(LeaseNews { state, since: now });
+            let told = news.borrow_and_update().clone();
+            if seen.is_none_or(|seen| told.may_end(&listener, seen)) {
+                self.metrics.leases_looked_at.count();
+                if let Some(reason) = self.store.lease_refusal(&lease, self.now()).await? {
+                    return Ok(LeaseNews { state: LeaseState::Ended { reason }, since: told.judged_again });
+                }
             }
+            if told.judges_again(&listener, since) {
+                return Ok(LeaseNews { state: LeaseState::Renew, since: told.judged_again });
+            }
+            seen = Some(told.changed);
             let stops = *stopping.borrow_and_update();
             let waited = tokio::time::timeout_at(until, async {
                 tokio::select! {
@@ -80,15 +91,8 @@ impl Service {
             });
             // The service stops, or the time is over.
             if stops || !matches!(waited.await, Ok(Ok(()))) {
-                return Ok(LeaseNews { state: LeaseState::Live, since: now });
+                return Ok(LeaseNews { state: LeaseState::Live, since: told.judged_again });
             }
         }
-    }
-
-    async fn news_of(&self, lease: &LeaseId, since: u64, now: u64) -> Result<Option<LeaseState>, Refusal> {
-        if let Some(reason) = self.store.lease_refusal(lease, self.now()).await? {
-            return Ok(Some(LeaseState::Ended { reason }));
-        }
-        Ok((now != since).then_some(LeaseState::Renew))
     }
 }

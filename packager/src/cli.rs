@@ -257,7 +257,14 @@ pub(crate) enum ProductCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LeaseCommand {
     /// List leases, newest first.
-    List,
+    List {
+        /// How many at the most.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: u32,
+        /// All of them.
+        #[arg(long, conflicts_with = "limit")]
+        all: bool,
+    },
     /// End a lease: its workload stops at its next renewal.
     End {
         /// Its id.

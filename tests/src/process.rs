@@ -26,13 +26,18 @@ pub fn stat(pid: u32) -> Option<Vec<String>> {
     Some(fields.split(' ').map(str::to_owned).collect())
 }
 
-/// User and system time of a process and of the children it has waited for, in seconds.
+/// User and system time of a process and of its children, those that have ended and those that run, in seconds.
 ///
 /// # Panics
 /// When there is no such process.
 pub fn cpu_seconds(pid: u32) -> f64 {
-    let fields = stat(pid).expect("stat");
-    let ticks: u32 = fields[11..15].iter().map(|ticks| ticks.parse::<u32>().expect("ticks")).sum();
+    let ticks =
+        |fields: Vec<String>| -> u32 { fields[11..15].iter().map(|ticks| ticks.parse::<u32>().expect("ticks")).sum() };
+    let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let children = processes
+        .filter_map(|process| stat(process.file_name().to_str()?.parse().ok()?))
+        .filter(|fields| fields[1] == pid.to_string());
+    let ticks: u32 = children.chain([stat(pid).expect("stat")]).map(ticks).sum();
     // USER_HZ is 100 on Linux.
     f64::from(ticks) / 100.0
 }

@@ -240,17 +240,31 @@ async fn bind_key(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lists leases, the newest first.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct LeasePage {
+    /// How many at the most; not more than 10,000.
+    #[serde(default = "Limit::default_limit")]
+    limit: u32,
+    /// The id of the lease that the page before ended with.
+    after: Option<String>,
+}
+
+/// The most leases of one page.
+const LEASES_MAX: u32 = 10_000;
+
+/// Lists leases, the newest first, page by page.
 #[utoipa::path(
     get, path = "/leases", tag = "leases", operation_id = "listLeases",
-    params(Limit),
+    params(LeasePage),
     responses((status = 200, body = Vec<LeaseStatus>))
 )]
 async fn leases(
     State(service): State<SharedService>,
-    Query(limit): Query<Limit>,
+    Query(page): Query<LeasePage>,
 ) -> Result<Json<Vec<LeaseStatus>>, ApiError> {
-    Ok(Json(service.store.leases(limit.limit, service.now()).await?))
+    let after = page.after.map(LeaseId);
+    Ok(Json(service.store.leases(page.limit.min(LEASES_MAX), after.as_ref(), service.now()).await?))
 }
 
 /// Ends a lease: what runs under it stops.

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use release_protocol::{AttestAnswer, Attestation, LeaseNews, LogPlace, Request, SESSION_COOKIE};
 use serde::Deserialize;
+use tower_http::limit::RequestBodyLimitLayer;
 use transparency_log::ConsistencyProof;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,8 +22,12 @@ use crate::release::Refusal;
 use crate::service::SharedService;
 
 pub(super) fn routes() -> OpenApiRouter<SharedService> {
-    OpenApiRouter::new()
+    let auth = OpenApiRouter::new()
         .routes(routes!(auth))
+        .layer(DefaultBodyLimit::max(AUTH_MAX))
+        .layer(RequestBodyLimitLayer::new(AUTH_MAX));
+    OpenApiRouter::new()
+        .merge(auth)
         .routes(routes!(attest))
         .routes(routes!(resource))
         .routes(routes!(end_lease))
@@ -30,6 +35,9 @@ pub(super) fn routes() -> OpenApiRouter<SharedService> {
         .routes(routes!(consistency))
         .routes(routes!(witnessed))
 }
+
+/// The largest request for a challenge, in bytes: there is next to nothing in it, and anybody may send it.
+const AUTH_MAX: usize = 64 << 10;
 
 /// Asks for a challenge.
 #[utoipa::path(

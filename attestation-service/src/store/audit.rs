@@ -137,13 +137,13 @@ const SHORT_NAME: usize = 64;
 /// Appends an entry inside `transaction`, and its leaf to the tree, and gives its number. Where a request of the admin API
 /// is answered, the entry's `by` says whose.
 pub(crate) async fn append(
-    transaction: &mut Write,
+    transaction: &mut Write<'_>,
     kind: AuditKind,
     body: &Value,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
     let entry = append_said(transaction, kind, said_by(body)?, now).await?;
-    transaction.note(kind, entry, ACTOR.try_with(|_| ()).is_ok());
+    transaction.note(kind, entry, body, ACTOR.try_with(|_| ()).is_ok());
     Ok(entry)
 }
 
@@ -158,7 +158,7 @@ fn said_by(body: &Value) -> Result<Value, StoreError> {
 
 /// Like [`append`], for a body that says all that it should.
 pub(super) async fn append_said(
-    transaction: &mut Write,
+    transaction: &mut Write<'_>,
     kind: AuditKind,
     body: Value,
     now: Timestamp,

@@ -17,21 +17,26 @@ pub(crate) struct LeaseEvidence {
     pub(crate) bases: Vec<(u64, Vec<u8>)>,
 }
 
-/// Keeps what a decision rested on. Of renewals, only the newest one's stays.
-pub(super) async fn keep(write: &mut Write, lease: &LeaseId, entry: u64, sealed: &[u8]) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM lease_evidence WHERE lease_id = $1 \
-         AND entry > (SELECT min(entry) FROM lease_evidence WHERE lease_id = $1)",
-    )
-    .bind(&lease.0)
-    .execute(write.sql())
-    .await?;
-    sqlx::query("INSERT INTO lease_evidence (lease_id, entry, sealed) VALUES ($1, $2, $3)")
+/// Keeps what decisions rested on, each sealed, by lease and entry.
+pub(super) async fn keep(write: &mut Write<'_>, bases: &[(LeaseId, u64, Vec<u8>)]) -> Result<(), StoreError> {
+    write
+        .insert("lease_evidence (lease_id, entry, sealed)", 3, bases, |query, (lease, entry, sealed)| {
+            Ok(query.bind(lease.0.clone()).bind(place(*entry)?).bind(sealed.clone()))
+        })
+        .await
+}
+
+/// Of these leases, only what the grant rested on stays.
+pub(super) async fn forget_renewals(write: &mut Write<'_>, leases: &[&LeaseId]) -> Result<(), StoreError> {
+    for lease in leases {
+        sqlx::query(
+            "DELETE FROM lease_evidence WHERE lease_id = $1 \
+             AND entry > (SELECT min(entry) FROM lease_evidence WHERE lease_id = $1)",
+        )
         .bind(&lease.0)
-        .bind(place(entry)?)
-        .bind(sealed)
         .execute(write.sql())
         .await?;
+    }
     Ok(())
 }
 

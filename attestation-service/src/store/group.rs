@@ -2,13 +2,16 @@
 //! one turn at the lock that replicas share, serves them all.
 
 use jiff::Timestamp;
-use release_protocol::LeaseId;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
 use super::audit::{AuditKind, append_said};
-use super::lease::{LeaseOutcome, LeaseRequest, decide, release};
+use super::batch::Batch;
+use super::grown::Grown;
+use super::key_release::{ReleaseOutcome, ReleaseRequest, release};
+use super::lease::{LeaseOutcome, LeaseRequest, decide};
+use super::reader::Kept;
 use super::write::{Write, Writer};
 
 /// The most decisions of one transaction: the first of them waits for the last.
@@ -21,119 +24,157 @@ const WAITING: usize = 1024;
 enum Effect {
     Lease(Box<LeaseRequest>),
     Entry(AuditKind, Value),
-    Release(LeaseId, Value),
+    Release(Box<ReleaseRequest>),
 }
 
 #[derive(Debug)]
 enum Outcome {
-    Lease(LeaseOutcome),
+    Lease(Box<LeaseOutcome>),
     Entry(u64),
+    Release(ReleaseOutcome),
 }
+
+/// An outcome, and what the log grew by with it.
+type Answer = (Outcome, Option<Grown>);
 
 #[derive(Debug)]
 struct Asked {
     effect: Effect,
     now: Timestamp,
-    answer: oneshot::Sender<Result<Outcome, StoreError>>,
+    answer: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
 /// The writer's door.
 #[derive(Clone, Debug)]
-pub(super) struct Group(mpsc::Sender<Asked>);
+pub(super) struct Group {
+    door: mpsc::Sender<Asked>,
+    /// The connection that the writer has to itself.
+    own: Kept,
+}
 
 impl Group {
     /// Starts the writer; it ends with the last copy of its door.
-    pub(super) fn start(writer: Writer) -> Self {
-        let (sender, mut asked) = mpsc::channel(WAITING);
+    pub(super) fn start(writer: Writer, own: Kept) -> Self {
+        let (door, mut asked) = mpsc::channel(WAITING);
+        let kept = own.clone();
         tokio::spawn(async move {
             let mut together = Vec::with_capacity(MOST);
             while asked.recv_many(&mut together, MOST).await > 0 {
-                write(&writer, std::mem::take(&mut together)).await;
+                write(&writer, &kept, std::mem::take(&mut together)).await;
             }
         });
-        Self(sender)
+        Self { door, own }
+    }
+
+    /// Gives the writer's connection back to the pool, for good once that is closed.
+    pub(super) fn let_go(&self) {
+        self.own.clear();
     }
 
     /// Grants or renews a lease, or denies it.
-    pub(super) async fn lease(&self, request: &LeaseRequest, now: Timestamp) -> Result<LeaseOutcome, StoreError> {
-        match self.ask(Effect::Lease(Box::new(request.clone())), now).await? {
-            Outcome::Lease(outcome) => Ok(outcome),
-            Outcome::Entry(_) => Err(StoreError::Writer),
+    pub(super) async fn lease(
+        &self,
+        request: LeaseRequest,
+        now: Timestamp,
+    ) -> Result<(LeaseOutcome, Option<Grown>), StoreError> {
+        match self.ask(Effect::Lease(Box::new(request)), now).await? {
+            (Outcome::Lease(outcome), grown) => Ok((*outcome, grown)),
+            _ => Err(StoreError::Writer),
         }
     }
 
     /// Appends an entry whose body says all that it should.
     pub(super) async fn entry(&self, kind: AuditKind, body: Value, now: Timestamp) -> Result<u64, StoreError> {
         match self.ask(Effect::Entry(kind, body), now).await? {
-            Outcome::Entry(number) => Ok(number),
-            Outcome::Lease(_) => Err(StoreError::Writer),
+            (Outcome::Entry(number), _) => Ok(number),
+            _ => Err(StoreError::Writer),
         }
     }
 
-    /// Records that a key is released under a lease.
-    pub(super) async fn release(&self, id: &LeaseId, body: Value, now: Timestamp) -> Result<u64, StoreError> {
-        match self.ask(Effect::Release(id.clone(), body), now).await? {
-            Outcome::Entry(number) => Ok(number),
-            Outcome::Lease(_) => Err(StoreError::Writer),
+    /// Records that a key is released under a lease, or denies it.
+    pub(super) async fn release(&self, request: ReleaseRequest, now: Timestamp) -> Result<ReleaseOutcome, StoreError> {
+        match self.ask(Effect::Release(Box::new(request)), now).await? {
+            (Outcome::Release(outcome), _) => Ok(outcome),
+            _ => Err(StoreError::Writer),
         }
     }
 
-    async fn ask(&self, effect: Effect, now: Timestamp) -> Result<Outcome, StoreError> {
+    async fn ask(&self, effect: Effect, now: Timestamp) -> Result<Answer, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Asked { effect, now, answer }).await.map_err(|_| StoreError::Writer)?;
+        self.door.send(Asked { effect, now, answer }).await.map_err(|_| StoreError::Writer)?;
         answered.await.map_err(|_| StoreError::Writer)?
     }
 }
 
 /// Writes all in one transaction; where one of them fails, each in its own.
-async fn write(writer: &Writer, together: Vec<Asked>) {
-    if together.len() > 1
-        && let Some(outcomes) = at_once(writer, &together).await
-    {
-        for (asked, outcome) in together.into_iter().zip(outcomes) {
-            // Whoever asked may have gone; what was decided stands.
-            drop(asked.answer.send(outcome));
+async fn write(writer: &Writer, own: &Kept, together: Vec<Asked>) {
+    match at_once(writer, own, &together).await {
+        Ok((outcomes, grown)) => {
+            for (asked, outcome) in together.into_iter().zip(outcomes) {
+                // Whoever asked may have gone; what was decided stands.
+                drop(asked.answer.send(Ok((outcome, grown.clone()))));
+            }
         }
-        return;
-    }
-    for Asked { effect, now, answer } in together {
-        drop(answer.send(alone(writer, &effect, now).await));
+        // Whether it took effect is not known: nothing is tried again, and whoever asked has to ask anew.
+        Err(Failed::Commit(error)) => {
+            tracing::error!(%error, decisions = together.len(), "a transaction could not be committed");
+            for asked in together {
+                drop(asked.answer.send(Err(StoreError::Writer)));
+            }
+        }
+        Err(Failed::Before(_)) if together.len() > 1 => {
+            for asked in together {
+                Box::pin(write(writer, own, vec![asked])).await;
+            }
+        }
+        Err(Failed::Before(error)) => {
+            if let Some(asked) = together.into_iter().next() {
+                drop(asked.answer.send(Err(error)));
+            }
+        }
     }
 }
 
-/// `None` where nothing was written because one failed.
-async fn at_once(writer: &Writer, together: &[Asked]) -> Option<Vec<Result<Outcome, StoreError>>> {
-    let mut transaction = writer.begin().await.ok()?;
-    let mut outcomes = Vec::with_capacity(together.len());
-    for Asked { effect, now, .. } in together {
-        let Ok(outcome) = carry_out(&mut transaction, effect, *now).await else {
+/// Why nothing was written.
+enum Failed {
+    /// One of the decisions failed.
+    Before(StoreError),
+    /// All were made, but it is not known whether they were written.
+    Commit(StoreError),
+}
+
+async fn at_once(writer: &Writer, own: &Kept, together: &[Asked]) -> Result<(Vec<Outcome>, Option<Grown>), Failed> {
+    let mut connection = own.take().await.map_err(Failed::Before)?;
+    let mut transaction = writer.begin_on(connection.sql()).await.map_err(Failed::Before)?;
+    match carry_out(&mut transaction, together).await {
+        Ok(outcomes) => {
+            let grown = transaction.commit().await.map_err(Failed::Commit)?;
+            connection.keep();
+            Ok((outcomes, grown))
+        }
+        Err(error) => {
             // Dropped, it would be rolled back at the connection's next use, which may come too late for others.
             drop(transaction.rollback().await);
-            return None;
-        };
-        outcomes.push(Ok(outcome));
-    }
-    match transaction.commit().await {
-        Ok(()) => Some(outcomes),
-        // Whether it took effect is not known: nothing is tried again, and whoever asked has to ask anew.
-        Err(error) => {
-            tracing::error!(%error, decisions = together.len(), "a transaction could not be committed");
-            Some(together.iter().map(|_| Err(StoreError::Writer)).collect())
+            Err(Failed::Before(error))
         }
     }
 }
 
-async fn alone(writer: &Writer, effect: &Effect, now: Timestamp) -> Result<Outcome, StoreError> {
-    let mut transaction = writer.begin().await?;
-    let outcome = carry_out(&mut transaction, effect, now).await?;
-    transaction.commit().await?;
-    Ok(outcome)
-}
-
-async fn carry_out(transaction: &mut Write, effect: &Effect, now: Timestamp) -> Result<Outcome, StoreError> {
-    match effect {
-        Effect::Lease(request) => Ok(Outcome::Lease(decide(transaction, request, now).await?)),
-        Effect::Release(id, body) => Ok(Outcome::Entry(release(transaction, id, body.clone(), now).await?)),
-        Effect::Entry(kind, body) => Ok(Outcome::Entry(append_said(transaction, *kind, body.clone(), now).await?)),
+async fn carry_out(transaction: &mut Write<'_>, together: &[Asked]) -> Result<Vec<Outcome>, StoreError> {
+    let leases = together.iter().filter_map(|asked| match &asked.effect {
+        Effect::Lease(request) => Some(&request.id),
+        Effect::Release(request) => Some(&request.lease),
+        Effect::Entry(..) => None,
+    });
+    let mut batch = Batch::read(transaction, leases).await?;
+    let mut outcomes = Vec::with_capacity(together.len());
+    for Asked { effect, now, .. } in together {
+        outcomes.push(match effect {
+            Effect::Lease(request) => Outcome::Lease(Box::new(decide(&mut batch, transaction, request, *now).await?)),
+            Effect::Release(request) => Outcome::Release(release(&mut batch, transaction, request, *now).await?),
+            Effect::Entry(kind, body) => Outcome::Entry(append_said(transaction, *kind, body.clone(), *now).await?),
+        });
     }
+    batch.write(transaction).await?;
+    Ok(outcomes)
 }

@@ -181,7 +181,7 @@ impl Store {
     }
 }
 
-async fn add_manifests(transaction: &mut Write, id: &str, manifests: &[SealedManifest]) -> Result<(), StoreError> {
+async fn add_manifests(transaction: &mut Write<'_>, id: &str, manifests: &[SealedManifest]) -> Result<(), StoreError> {
     for manifest in manifests {
         sqlx::query(
             "INSERT INTO image_key_manifest (key_id, manifest_digest, platform) VALUES ($1, $2, $3) \

@@ -1,42 +1,42 @@
 //! Which leases there are: listed and counted. How they come and go stands in `lease.rs`.
 
 use jiff::Timestamp;
-use release_protocol::{LeaseId, LicenseId};
+use release_protocol::LeaseId;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Executor, Row as _};
 
-use super::{Store, StoreError, count, millis, timestamp};
+use super::{Store, StoreError, millis, timestamp};
 use crate::api::LeaseStatus;
 use crate::platform::Platform;
 
 impl Store {
-    /// How many other instances run under the licence on the same processor.
-    pub(crate) async fn others_on_chip(
+    /// The newest leases first, from behind `after` on.
+    pub(crate) async fn leases(
         &self,
-        license: &LicenseId,
-        chip_id: &str,
-        own: &LeaseId,
+        limit: u32,
+        after: Option<&LeaseId>,
         now: Timestamp,
-    ) -> Result<u64, StoreError> {
-        let row = sqlx::query(
-            "SELECT count(*) FROM lease \
-             WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2 AND chip_id = $3 AND id <> $4",
+    ) -> Result<Vec<LeaseStatus>, StoreError> {
+        let (started_at, id) = match after {
+            None => (i64::MAX, ""),
+            Some(after) => {
+                let row = sqlx::query("SELECT started_at FROM lease WHERE id = $1")
+                    .bind(&after.0)
+                    .fetch_optional(&self.pool)
+                    .await?
+                    .ok_or_else(|| StoreError::Unknown { kind: "lease", name: after.0.clone() })?;
+                (row.try_get(0)?, after.0.as_str())
+            }
+        };
+        let rows = sqlx::query(
+            "SELECT * FROM lease WHERE started_at <= $1 AND (started_at < $1 OR id > $2) \
+             ORDER BY started_at DESC, id LIMIT $3",
         )
-        .bind(&license.0)
-        .bind(millis(now))
-        .bind(chip_id)
-        .bind(&own.0)
-        .fetch_one(&self.pool)
+        .bind(started_at)
+        .bind(id)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
         .await?;
-        count(&row, 0)
-    }
-
-    /// The newest leases first.
-    pub(crate) async fn leases(&self, limit: u32, now: Timestamp) -> Result<Vec<LeaseStatus>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM lease ORDER BY started_at DESC, id LIMIT $1")
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
         rows.iter().map(|row| status(row, now)).collect()
     }
 }
@@ -47,14 +47,14 @@ pub(super) async fn live_leases<'e>(
     now: Timestamp,
 ) -> Result<Vec<LeaseStatus>, StoreError> {
     let rows =
-        sqlx::query("SELECT * FROM lease WHERE ended_at IS NULL AND seat_until > $1 ORDER BY started_at DESC, id")
+        sqlx::query("SELECT * FROM lease WHERE ended_at IS NULL AND seat_until > 0 AND seat_until > $1 ORDER BY started_at DESC, id")
             .bind(millis(now))
             .fetch_all(executor)
             .await?;
     rows.iter().map(|row| status(row, now)).collect()
 }
 
-pub(super) fn platform(row: &AnyRow) -> Result<Option<Platform>, StoreError> {
+fn platform(row: &AnyRow) -> Result<Option<Platform>, StoreError> {
     Ok(row.try_get::<Option<&str>, _>("platform")?.map(serde_json::from_str).transpose()?)
 }
 

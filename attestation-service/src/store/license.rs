@@ -4,8 +4,8 @@
 use jiff::{SignedDuration, Timestamp};
 use release_protocol::{License, LicenseId};
 use serde_json::json;
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::audit::{AuditKind, append};
 use super::write::Write;
@@ -105,27 +105,31 @@ impl Store {
 
     /// All licences, oldest first, as the admin API shows them.
     pub(crate) async fn license_list(&self, now: Timestamp) -> Result<Vec<LicenseStatus>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT license.*, (SELECT count(*) FROM lease WHERE license_id = license.id \
-             AND ended_at IS NULL AND seat_until > $1) AS seats_in_use FROM license ORDER BY issued_at, id",
-        )
-        .bind(millis(now))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows = sqlx::query(AssertSqlSafe(format!("{STATUS} ORDER BY issued_at, id")))
+            .bind(millis(now))
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter().map(|row| status(row, now)).collect()
     }
 
     /// One licence as the admin API shows it.
     pub(crate) async fn license_status(&self, id: &LicenseId, now: Timestamp) -> Result<LicenseStatus, StoreError> {
-        self.license_list(now)
-            .await?
-            .into_iter()
-            .find(|license| license.id == id.0)
-            .ok_or_else(|| StoreError::Unknown { kind: "licence", name: id.0.clone() })
+        let row = sqlx::query(AssertSqlSafe(format!("{STATUS} WHERE id = $2")))
+            .bind(millis(now))
+            .bind(&id.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        status(&row.ok_or_else(|| StoreError::Unknown { kind: "licence", name: id.0.clone() })?, now)
     }
 }
 
-async fn insert(transaction: &mut Write, license: &License, now: Timestamp) -> Result<(), StoreError> {
+/// Licences with the seats that are taken: those that are counted, but for those that have lapsed since.
+const STATUS: &str = "SELECT license.*, \
+                      coalesce((SELECT taken FROM seat WHERE license_id = license.id AND chip_id = ''), 0) \
+                      - (SELECT count(*) FROM lease WHERE license_id = license.id AND ended_at IS NULL \
+                         AND seat_until > 0 AND seat_until <= $1) AS seats_in_use FROM license";
+
+async fn insert(transaction: &mut Write<'_>, license: &License, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO license (id, customer, state, seats, lease_seconds, grace_seconds, claims, issued_at) \
          VALUES ($1, $2, 'issued', $3, $4, $5, $6, $7)",
@@ -148,7 +152,10 @@ async fn insert(transaction: &mut Write, license: &License, now: Timestamp) -> R
 }
 
 /// The licence inside a transaction, so that a decision and its effect see the same state.
-pub(super) async fn license_in(transaction: &mut Write, id: &LicenseId) -> Result<Option<LicenseRecord>, StoreError> {
+pub(super) async fn license_in(
+    transaction: &mut Write<'_>,
+    id: &LicenseId,
+) -> Result<Option<LicenseRecord>, StoreError> {
     let row = sqlx::query("SELECT * FROM license WHERE id = $1").bind(&id.0).fetch_optional(transaction.sql()).await?;
     row.as_ref().map(LicenseRecord::from_row).transpose()
 }

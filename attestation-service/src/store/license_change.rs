@@ -119,7 +119,7 @@ impl Store {
 }
 
 /// The licence, once it is seen to be there and not revoked.
-async fn changeable(transaction: &mut Write, id: &LicenseId) -> Result<LicenseRecord, StoreError> {
+async fn changeable(transaction: &mut Write<'_>, id: &LicenseId) -> Result<LicenseRecord, StoreError> {
     let record = license_in(transaction, id).await?;
     let record = record.ok_or_else(|| StoreError::Unknown { kind: "licence", name: id.0.clone() })?;
     match record.revoked_at {
@@ -137,10 +137,10 @@ struct Running {
     until: Option<Timestamp>,
 }
 
-async fn running(transaction: &mut Write, id: &LicenseId, now: Timestamp) -> Result<Running, StoreError> {
+async fn running(transaction: &mut Write<'_>, id: &LicenseId, now: Timestamp) -> Result<Running, StoreError> {
     let row = sqlx::query(
         "SELECT count(*), max(seat_until), count(CASE WHEN revocable = 0 THEN 1 END) FROM lease \
-         WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2",
+         WHERE license_id = $1 AND ended_at IS NULL AND seat_until > 0 AND seat_until > $2",
     )
     .bind(&id.0)
     .bind(millis(now))

@@ -27,7 +27,7 @@ fn look_up(nodes: usize) -> String {
 const BATCH: i64 = 1000;
 
 /// Where the nodes of the tree stand that leaves make which were written before there was a tree.
-async fn keep_nodes(transaction: &mut Write, nodes: Vec<(NodeId, Hash)>) -> Result<(), StoreError> {
+async fn keep_nodes(transaction: &mut Write<'_>, nodes: Vec<(NodeId, Hash)>) -> Result<(), StoreError> {
     for (node, hash) in nodes {
         sqlx::query("INSERT INTO log_node (level, idx, hash) VALUES ($1, $2, $3)")
             .bind(i64::from(node.level))

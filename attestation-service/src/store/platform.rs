@@ -2,15 +2,14 @@
 
 use jiff::Timestamp;
 use serde_json::json;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Executor, Row as _};
 
 use super::audit::{AuditKind, append};
 use super::lease_list::live_leases;
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
 use crate::api::{LeaseStatus, NewPlatformDenial, PlatformDenial};
-use crate::finding::Finding;
-use crate::platform::{Platform, PlatformRule};
+use crate::platform::PlatformRule;
 
 const ONE: &str = "denial of platforms";
 
@@ -70,33 +69,9 @@ impl Store {
 
     /// What is denied, oldest first.
     pub(crate) async fn platform_denials(&self) -> Result<Vec<PlatformDenial>, StoreError> {
-        denials(&self.pool).await
+        let rows = sqlx::query("SELECT * FROM platform_denial ORDER BY denied_at, rule").fetch_all(&self.pool).await?;
+        rows.iter().map(from_row).collect()
     }
-
-    /// What the denials say against a platform.
-    pub(crate) async fn platform_findings(
-        &self,
-        chip_id: &str,
-        platform: Option<&Platform>,
-    ) -> Result<Vec<Finding>, StoreError> {
-        findings(&self.pool, chip_id, platform).await
-    }
-}
-
-/// What the denials say against a platform, inside a transaction as well.
-pub(super) async fn findings<'e>(
-    executor: impl Executor<'e, Database = Any>,
-    chip_id: &str,
-    platform: Option<&Platform>,
-) -> Result<Vec<Finding>, StoreError> {
-    let denials = denials(executor).await?;
-    let against = |denial: &PlatformDenial| denial.rule.findings(chip_id, platform, &denial.reason);
-    Ok(Finding::bounded(denials.iter().flat_map(against).collect()))
-}
-
-async fn denials<'e>(executor: impl Executor<'e, Database = Any>) -> Result<Vec<PlatformDenial>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM platform_denial ORDER BY denied_at, rule").fetch_all(executor).await?;
-    rows.iter().map(from_row).collect()
 }
 
 fn from_row(row: &AnyRow) -> Result<PlatformDenial, StoreError> {

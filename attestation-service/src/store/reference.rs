@@ -164,7 +164,7 @@ struct Entry<'a> {
 }
 
 async fn record(
-    transaction: &mut Write,
+    transaction: &mut Write<'_>,
     kind: AuditKind,
     product: &ProductName,
     reference: &Reference,

@@ -1,26 +1,146 @@
-//! The seats of a licence: held by leases until they end or lapse.
+//! The seats of a licence: held by leases until they end or lapse. They are counted as they come and go, so that no decision
+//! takes longer the more there are.
 
 use jiff::Timestamp;
 use release_protocol::LicenseId;
+use sqlx::Row as _;
 
 use super::write::Write;
-use super::{StoreError, count, millis};
+use super::{StoreError, millis};
 
-/// How many seats of a licence are taken at `now`. What has lapsed by then has given its seat back for good: a clock that is
-/// set back later does not take it from who got it.
-pub(super) async fn taken(transaction: &mut Write, license: &LicenseId, now: Timestamp) -> Result<u32, StoreError> {
+/// Stands for all chips of a licence.
+const ALL: &str = "";
+
+/// The seats of one licence inside a transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Seats {
+    pub(super) taken: i64,
+    /// No seat lapses before this time, in milliseconds.
+    pub(super) next_lapse: i64,
+}
+
+pub(super) async fn read(write: &mut Write<'_>, license: &LicenseId) -> Result<Seats, StoreError> {
+    let row = sqlx::query(
+        "SELECT coalesce((SELECT taken FROM seat WHERE license_id = $1 AND chip_id = $2), 0), \
+         (SELECT min(seat_until) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > 0)",
+    )
+    .bind(&license.0)
+    .bind(ALL)
+    .fetch_one(write.sql())
+    .await?;
+    Ok(Seats { taken: row.try_get(0)?, next_lapse: row.try_get::<Option<i64>, _>(1)?.unwrap_or(i64::MAX) })
+}
+
+/// Gives back for good what has lapsed by `now`: a clock that is set back later does not take it from who got it. Gives the
+/// leases that lost theirs.
+pub(super) async fn lapse(
+    write: &mut Write<'_>,
+    license: &LicenseId,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
     sqlx::query(
-        "UPDATE lease SET seat_until = 0 \
-         WHERE license_id = $1 AND ended_at IS NULL AND seat_until > 0 AND seat_until <= $2",
+        "WITH gone (chip_id, seats) AS (SELECT chip_id, count(*) FROM lease WHERE license_id = $1 AND ended_at IS NULL \
+         AND seat_until > 0 AND seat_until <= $2 GROUP BY chip_id) \
+         UPDATE seat SET taken = taken - gone.seats FROM gone WHERE seat.license_id = $1 AND seat.chip_id = gone.chip_id",
     )
     .bind(&license.0)
     .bind(millis(now))
-    .execute(transaction.sql())
+    .execute(write.sql())
     .await?;
-    let row = sqlx::query("SELECT count(*) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > $2")
+    let rows = sqlx::query(
+        "UPDATE lease SET seat_until = 0 \
+         WHERE license_id = $1 AND ended_at IS NULL AND seat_until > 0 AND seat_until <= $2 RETURNING id",
+    )
+    .bind(&license.0)
+    .bind(millis(now))
+    .fetch_all(write.sql())
+    .await?;
+    let gone = i64::try_from(rows.len()).map_err(|_| StoreError::Value("count"))?;
+    sqlx::query("UPDATE seat SET taken = taken - $3 WHERE license_id = $1 AND chip_id = $2")
         .bind(&license.0)
-        .bind(millis(now))
-        .fetch_one(transaction.sql())
+        .bind(ALL)
+        .bind(gone)
+        .execute(write.sql())
         .await?;
-    count(&row, 0)
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// Counts seats that were taken: so many of each licence and chip.
+pub(super) async fn take<'s>(
+    write: &mut Write<'_>,
+    taken: impl IntoIterator<Item = (&'s (LicenseId, String), &'s i64)>,
+) -> Result<(), StoreError> {
+    let mut rows: Vec<(String, String, i64)> = Vec::new();
+    for ((license, chip), count) in taken {
+        // In one statement, no row may come twice.
+        match rows.iter_mut().find(|(of, chip, _)| *of == license.0 && chip == ALL) {
+            Some((.., all)) => *all += count,
+            None => rows.push((license.0.clone(), ALL.to_owned(), *count)),
+        }
+        rows.push((license.0.clone(), chip.clone(), *count));
+    }
+    let add = " ON CONFLICT (license_id, chip_id) DO UPDATE SET taken = seat.taken + excluded.taken";
+    write
+        .upsert("seat (license_id, chip_id, taken)", 3, add, &rows, |query, (license, chip, count)| {
+            Ok(query.bind(license.clone()).bind(chip.clone()).bind(*count))
+        })
+        .await
+}
+
+/// Gives one seat back.
+pub(super) async fn give_back(write: &mut Write<'_>, license: &str, chip_id: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE seat SET taken = taken - 1 WHERE license_id = $1 AND chip_id IN ($2, $3)")
+        .bind(license)
+        .bind(chip_id)
+        .bind(ALL)
+        .execute(write.sql())
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use release_protocol::LeaseId;
+
+    use super::super::old::database_before;
+    use super::super::{Database, Store};
+    use super::*;
+
+    #[tokio::test]
+    async fn seats_that_were_taken_before_they_were_counted_are_counted_when_the_database_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let old = database_before(9, &path).await;
+        for statement in [
+            "INSERT INTO product (name, created_at) VALUES ('shop', 0)",
+            "INSERT INTO license (id, customer, state, seats, lease_seconds, grace_seconds, claims, issued_at) \
+             VALUES ('lic', 'customer', 'issued', 9, 1, 1, '{}', 0)",
+            "INSERT INTO lease (id, license_id, product, manifest_digest, chip_id, simulated, started_at, expires_at, \
+             seat_until, challenge_at, ended_at) VALUES \
+             ('a', 'lic', 'shop', 'm', 'chip', 0, 0, 50, 50, 0, NULL), ('b', 'lic', 'shop', 'm', 'chip', 0, 0, 90, 90, 0, NULL), \
+             ('c', 'lic', 'shop', 'm', 'other', 0, 0, 90, 90, 0, NULL), ('d', 'lic', 'shop', 'm', 'chip', 0, 0, 9, 0, 0, NULL), \
+             ('e', 'lic', 'shop', 'm', 'chip', 0, 0, 90, 90, 0, 1)",
+        ] {
+            sqlx::query(statement).execute(&old).await.unwrap();
+        }
+        old.close().await;
+
+        let store = Store::open(&Database::Sqlite(path)).await.unwrap();
+        let license = LicenseId("lic".to_owned());
+        let at = |milliseconds| Timestamp::from_millisecond(milliseconds).unwrap();
+        let others = async |own: &str, now| {
+            store.standing(&license, "chip", &LeaseId(own.to_owned()), at(now)).await.unwrap().others_on_chip
+        };
+        assert_eq!((others("x", 10).await, others("a", 10).await), (2, 1));
+        assert_eq!((others("x", 50).await, others("a", 50).await, others("b", 50).await), (1, 1, 0));
+        let mut write = store.write().await.unwrap();
+        assert_eq!(read(&mut write, &license).await.unwrap(), Seats { taken: 3, next_lapse: 50 });
+        assert_eq!(lapse(&mut write, &license, at(50)).await.unwrap(), ["a"]);
+        give_back(&mut write, "lic", "other").await.unwrap();
+        let taken = [((license.clone(), "chip".to_owned()), 2), ((license.clone(), "new".to_owned()), 1)];
+        take(&mut write, taken.iter().map(|(of, count)| (of, count))).await.unwrap();
+        assert_eq!(read(&mut write, &license).await.unwrap().taken, 4);
+        write.commit().await.unwrap();
+        assert_eq!(others("x", 50).await, 3);
+    }
 }

@@ -31,7 +31,7 @@ impl Store {
             let new = NewToken { name: name.to_owned(), role: Role::Admin, expires_at: None };
             keep(transaction.sql(), token, &new, now).await?;
         }
-        transaction.commit().await
+        transaction.commit().await.map(drop)
     }
 
     /// Makes a token that somebody asked for.
@@ -90,14 +90,16 @@ impl Store {
     /// Whose token it is, if it is one of ours and still good. The hash is looked up, so no comparison of secrets leaks
     /// through its timing.
     pub(crate) async fn api_token(&self, token: &str, now: Timestamp) -> Result<Option<Actor>, StoreError> {
+        let mut reader = self.reader().await?;
         let row = sqlx::query(
             "SELECT name, role FROM api_token
              WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
         )
         .bind(Sha256::digest(token.as_bytes()).as_slice())
         .bind(millis(now))
-        .fetch_optional(&self.pool)
+        .fetch_optional(reader.sql())
         .await?;
+        reader.keep();
         row.map(|row| Ok(Actor { token: row.try_get("name")?, role: role(&row)? })).transpose()
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use release_protocol::{AttestAnswer, LeaseNews, LeaseState};
 use reqwest::Method;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::guest::{Guest, attest, challenge, prove};
-use crate::rig::{KEY_PATH, Rig};
+use crate::rig::{KEY_ID, KEY_PATH, MANIFEST, PRODUCT, Rig, advance};
 
 #[tokio::test]
 async fn each_step_of_a_start_may_meet_another_replica() {
@@ -84,4 +85,98 @@ async fn what_one_replica_has_told_does_not_make_a_guest_renew_at_another() {
     let path = format!("/kbs/v0/lease/watch?since={}", answer.news_since.unwrap());
     let asked = other.send(Method::GET, &path, Some(&answer.token), None, None);
     assert!(tokio::time::timeout(Duration::from_millis(600), asked).await.is_err(), "there is no news");
+}
+
+/// Every replica keeps in mind what decisions rest on; each kind of change has to be seen there at once.
+#[tokio::test]
+async fn what_one_replica_changes_decides_at_another_at_once() {
+    let rig = Rig::start().await;
+    let other = rig.replica().await;
+    let license = rig.issue(|license| license.seats = 100).await;
+    let start = || async {
+        advance(1);
+        Guest::new(&other, &license.token).attest(&other).await
+    };
+    let denied = async |why: &str| {
+        let reasons = start().await.denied();
+        assert!(reasons.iter().any(|reason| reason.contains(why)), "{reasons:?} for {why}");
+    };
+    let allowed = async || drop(start().await.ok::<AttestAnswer>());
+    let post = async |path: &str, body: Value| {
+        let answer = rig.admin(Method::POST, path, &body).await;
+        assert!(answer.status < 300, "{path}: {}", String::from_utf8_lossy(&answer.body));
+    };
+    allowed().await;
+
+    assert_eq!(rig.set_policy("package sealift.release\nallow := false\ndeny contains \"shut\"").await.status, 204);
+    denied("shut").await;
+    assert_eq!(rig.set_policy("").await.status, 204);
+    allowed().await;
+
+    let references: Vec<Value> = rig.admin_get(&format!("/products/{PRODUCT}/references")).await;
+    let reference = format!("/products/{PRODUCT}/references/{}", references[0]["id"].as_str().unwrap());
+    rig.admin(Method::DELETE, &reference, &json!({})).await;
+    denied("measurement").await;
+    rig.add_reference(PRODUCT, &rig.guest).await;
+    allowed().await;
+
+    post("/platforms/deny", json!({"rule": "Genoa", "reason": "recalled"})).await;
+    denied("recalled").await;
+    post("/platforms/allow", json!({"rule": "Genoa", "reason": "mended"})).await;
+    allowed().await;
+
+    post(&format!("/licenses/{}/suspend", license.id), json!({"reason": "unpaid"})).await;
+    denied("is suspended").await;
+    post(&format!("/licenses/{}/resume", license.id), json!({"reason": "paid"})).await;
+    allowed().await;
+    rig.revoke(&license.id).await;
+    denied("was revoked").await;
+}
+
+#[tokio::test]
+async fn what_one_replica_adds_is_known_at_another_at_once() {
+    const LATER: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
+    let rig = Rig::start().await;
+    let other = rig.replica().await;
+    let license = rig.issue(|license| license.seats = 100).await;
+    let start = async |token: String| {
+        let mut guest = Guest::new(&other, &token);
+        guest.workload.as_mut().unwrap().manifest_digest = LATER.to_owned();
+        guest.attest(&other).await
+    };
+    let reasons = start(license.token.clone()).await.denied();
+    assert_eq!(reasons, [format!("manifest {LATER} is registered for no product")]);
+    // The other replica has the key in mind as it was when it released it.
+    let token = Guest::new(&other, &license.token).start(&other).await.token;
+    assert_eq!(other.resource(Some(&token), KEY_PATH).await.status, 200);
+    rig.register_key(PRODUCT, KEY_ID, &[MANIFEST, LATER]).await;
+    let answer: AttestAnswer = start(license.token).await.ok();
+    assert_eq!(other.resource(Some(&answer.token), KEY_PATH).await.status, 200);
+    let issued_later = rig.issue(|_| {}).await;
+    start(issued_later.token).await.ok::<AttestAnswer>();
+}
+
+#[tokio::test]
+async fn a_key_is_not_released_after_what_another_replica_changed() {
+    let rig = Rig::start().await;
+    let other = rig.replica().await;
+    let token = |license: String| {
+        let other = &other;
+        async move {
+            let token = Guest::new(other, &license).start(other).await.token;
+            assert_eq!(other.resource(Some(&token), KEY_PATH).await.status, 200);
+            token
+        }
+    };
+    let license = rig.issue(|_| {}).await;
+    let first = token(license.token).await;
+    rig.revoke(&license.id).await;
+    let reasons = other.resource(Some(&first), KEY_PATH).await.denied();
+    assert!(reasons[0].contains("was revoked"), "{reasons:?}");
+
+    let second = token(rig.issue(|_| {}).await.token).await;
+    let deny = json!({"rule": "Genoa", "reason": "recalled"});
+    rig.admin(Method::POST, "/platforms/deny", &deny).await.ok::<Value>();
+    let reasons = other.resource(Some(&second), KEY_PATH).await.denied();
+    assert!(reasons[0].contains("recalled"), "{reasons:?}");
 }

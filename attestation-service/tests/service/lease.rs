@@ -1,5 +1,6 @@
 //! The life of a lease: renewed, refused, ended.
 
+use attestation_service::api::LeaseStatus;
 use release_protocol::AttestAnswer;
 use reqwest::Method;
 
@@ -133,4 +134,32 @@ async fn an_expired_lease_opens_nothing_although_the_token_lives() {
     guest.open(&rig, &token).await;
     advance(1);
     assert_eq!(rig.resource(Some(&token), KEY_PATH).await.denied(), ["the lease has expired"]);
+}
+
+#[tokio::test]
+async fn leases_are_listed_page_by_page() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|license| license.seats = 7).await;
+    for number in 0..7 {
+        // Several of the same moment.
+        advance(number % 2);
+        Guest::new(&rig, &license.token).start(&rig).await;
+    }
+    let whole: Vec<LeaseStatus> = rig.admin_get("/leases").await;
+    assert_eq!(whole.len(), 7);
+    assert!(whole.windows(2).all(|pair| pair[0].started_at >= pair[1].started_at));
+    let mut pages: Vec<LeaseStatus> = Vec::new();
+    loop {
+        let after = pages.last().map(|last| format!("&after={}", last.id)).unwrap_or_default();
+        let page: Vec<LeaseStatus> = rig.admin_get(&format!("/leases?limit=3{after}")).await;
+        assert!(page.len() <= 3);
+        if page.is_empty() {
+            break;
+        }
+        pages.extend(page);
+    }
+    let ids = |leases: &[LeaseStatus]| leases.iter().map(|lease| lease.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&pages), ids(&whole));
+    let token = Some(rig.admin_token.as_str());
+    rig.send(Method::GET, "/api/v1/leases?after=none", token, None, None).await.problem(404, "unknown");
 }

@@ -119,3 +119,43 @@ async fn a_token_that_has_expired_still_hears_and_no_token_does_not() {
     ask(&rig, None, None).await.problem(401, "not-attested");
     ask(&rig, Some("a.b.c"), None).await.problem(401, "not-attested");
 }
+
+/// How often the database was asked for the lease of a guest that waits.
+async fn leases_looked_at(rig: &Rig) -> u64 {
+    let text = rig.send(Method::GET, "/metrics", Some(&rig.admin_token), None, None).await.body;
+    let text = String::from_utf8(text).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("sealift_watched_leases_looked_at_total "));
+    line.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn only_the_guests_that_news_concern_ask_the_database() {
+    const GUESTS: u64 = 20;
+    let rig = Rig::start().await;
+    let mut licenses = Vec::new();
+    let mut tokens = Vec::new();
+    for _ in 0..GUESTS {
+        let license = rig.issue(|_| {}).await;
+        tokens.push(Guest::new(&rig, &license.token).start(&rig).await.token);
+        licenses.push(license);
+    }
+    let waiting = futures_util::future::join_all(tokens.iter().map(|token| ask(&rig, Some(token), None)));
+    let happening = async {
+        // Each looks once when it comes.
+        while leases_looked_at(&rig).await < GUESTS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        rig.revoke(&licenses[0].id).await;
+        rig.create_product("other").await;
+        rig.add_reference("other", &rig.guest).await;
+        tokio::time::sleep(A_WHILE).await;
+        assert_eq!(leases_looked_at(&rig).await, GUESTS + 1);
+        // What concerns them all makes all of them look.
+        assert!(rig.set_policy("package sealift.release\nallow := true").await.status < 300);
+    };
+    let (heard, ()) = tokio::time::timeout(3 * SOON, async { tokio::join!(waiting, happening) }).await.unwrap();
+    let states: Vec<LeaseState> = heard.iter().map(|answer| answer.ok::<LeaseNews>().state).collect();
+    assert!(matches!(states[0], LeaseState::Ended { .. }));
+    assert!(states[1..].iter().all(|state| *state == LeaseState::Renew), "{states:?}");
+    assert_eq!(leases_looked_at(&rig).await, 2 * GUESTS);
+}

@@ -12,8 +12,12 @@ use crate::home::VendorHome;
 pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Console) -> Result<(), Failure> {
     let client = AdminClient::new(home)?;
     match command {
-        LeaseCommand::List => {
-            let leases: Vec<LeaseStatus> = client.get("/leases").await?;
+        LeaseCommand::List { limit, all } => {
+            let wanted = if all { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
+            let (leases, are_all) = newest(&client, wanted).await?;
+            if !are_all {
+                console.say(format!("there are more leases than these {wanted}: `--all` lists them"));
+            }
             console.result(&leases, || {
                 table::render(
                     &["LEASE", "LICENSE", "PRODUCT", "STATE", "PLATFORM", "EXPIRES", "REVOCABLE"],
@@ -27,6 +31,30 @@ pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Cons
         }
     }
     Ok(())
+}
+
+/// How many leases are asked for at a time.
+const PAGE: usize = 1000;
+
+/// The newest leases, and whether these are all that there are.
+async fn newest(client: &AdminClient, wanted: usize) -> Result<(Vec<LeaseStatus>, bool), Failure> {
+    let mut leases: Vec<LeaseStatus> = Vec::new();
+    loop {
+        // One more than is wanted shows whether there are more.
+        let left = wanted.saturating_sub(leases.len());
+        let limit = left.saturating_add(1).min(PAGE);
+        let after = leases.last().map(|last| format!("&after={}", last.id)).unwrap_or_default();
+        let page: Vec<LeaseStatus> = client.get(&format!("/leases?limit={limit}{after}")).await?;
+        let is_last = page.len() < limit;
+        leases.extend(page);
+        if leases.len() > wanted {
+            leases.truncate(wanted);
+            return Ok((leases, false));
+        }
+        if is_last {
+            return Ok((leases, true));
+        }
+    }
 }
 
 fn row(lease: &LeaseStatus) -> Vec<String> {

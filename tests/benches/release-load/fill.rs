@@ -1,16 +1,12 @@
 //! Fills the store by the service's own interface, whatever its database: leases by attestations with a licence, entries of
-//! the log by fetching one key again and again.
-
-use std::time::{Duration, Instant};
+//! the log by requests of a token whose role may not make them, the cheapest decision that is recorded.
 
 use futures_util::future::join_all;
 
-use crate::guest::{Ask, Guest, fetch_key};
-use crate::stage::{Stage, text};
+use crate::guest::{Ask, Guest};
+use crate::stage::Stage;
 
 const AT_ONCE: u64 = 64;
-/// A token is good for five minutes.
-const TOKEN_LIFE: Duration = Duration::from_secs(200);
 
 /// Returns once there are so many.
 pub(crate) async fn fill(stage: &Stage, leases: u64, entries: u64) {
@@ -21,7 +17,8 @@ pub(crate) async fn fill(stage: &Stage, leases: u64, entries: u64) {
     let (_, have) = stage.stored().await;
     eprintln!("filling up to {entries} entries, {have} are there");
     let each = entries.saturating_sub(have).div_ceil(AT_ONCE);
-    join_all((0..AT_ONCE).map(|_| fetch_keys(stage, each))).await;
+    let token = stage.auditor_token().await;
+    join_all((0..AT_ONCE).map(|_| be_refused(stage, &token, each))).await;
 }
 
 async fn take_leases(stage: &Stage, count: u64) {
@@ -31,16 +28,12 @@ async fn take_leases(stage: &Stage, count: u64) {
     }
 }
 
-async fn fetch_keys(stage: &Stage, count: u64) {
+async fn be_refused(stage: &Stage, token: &str, count: u64) {
     let client = stage.client();
-    let mut token: Option<(String, Instant)> = None;
+    let url = format!("{}/api/v1/products/bench/policy", stage.url);
     for _ in 0..count {
-        let good = token.take().filter(|(_, since)| since.elapsed() < TOKEN_LIFE);
-        let (text, since) = match good {
-            Some(good) => good,
-            None => (text(&Guest::new().ask(stage, &client, Ask::Lease).await, "token"), Instant::now()),
-        };
-        fetch_key(stage, &client, &text).await;
-        token = Some((text, since));
+        let answer = client.put(&url).bearer_auth(token).send().await.expect("service");
+        assert_eq!(answer.status(), reqwest::StatusCode::FORBIDDEN);
+        answer.bytes().await.expect("answer");
     }
 }

@@ -80,6 +80,14 @@ impl Stage {
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
     }
 
+    /// A token that may read, and change nothing.
+    pub(crate) async fn auditor_token(&self) -> String {
+        let body = json!({"name": "bench-auditor", "role": "auditor"});
+        let request = self.client().post(format!("{}/api/v1/tokens", self.url)).bearer_auth(self.vendor.admin_token());
+        let answer = request.json(&body).send().await.expect("service");
+        text(&answer.json().await.expect("token"), "token")
+    }
+
     /// A client with connections of its own.
     pub(crate) fn client(&self) -> reqwest::Client {
         self.vendor.client()
