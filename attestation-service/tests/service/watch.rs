@@ -105,7 +105,7 @@ async fn the_revocation_of_another_licence_is_no_news() {
     let token = Guest::new(&rig, &license.token).start(&rig).await.token;
     let waiting = tokio::time::timeout(2 * A_WHILE, ask(&rig, Some(&token), None));
     let (heard, ()) = tokio::join!(waiting, rig.revoke(&other.id));
-    assert!(heard.is_err(), "it still waits");
+    assert!(heard.is_err(), "it still waits: {heard:?}");
 }
 
 #[tokio::test]
