@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use command_line::{CommonArgs, RegistryArgs, WitnessArgs};
 use image_store::ImageReference;
 
+use crate::agent::client::DEFAULT_SOCKET;
+
 /// Runs sealed images: attests first, then fetches, verifies, unpacks and runs them, while the licence lives.
 #[derive(Debug, Parser)]
 #[command(name = "sealift-shim", version, propagate_version = true, arg_required_else_help = true)]
@@ -98,6 +100,14 @@ pub(crate) struct OpeningArgs {
     pub(crate) platform: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+/// Where the agent of this node is.
+#[derive(Debug, Args)]
+pub(crate) struct AgentSocketArgs {
+    /// The socket of this node's agent.
+    #[arg(long = "agent", value_name = "PATH", env = "SEALIFT_AGENT", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
 }
 
 #[derive(Debug, Args)]

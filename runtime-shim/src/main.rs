@@ -1,6 +1,7 @@
 //! `sealift-shim`: the customer's side. Parses the command line, runs one command, reports how it ended.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod attest;
 mod attester;
 mod cli;
