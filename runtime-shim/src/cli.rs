@@ -1,11 +1,15 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
+mod install;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use command_line::{CommonArgs, RegistryArgs, WitnessArgs};
 use image_store::ImageReference;
+use key_provider::ListenArgs;
 
+pub(crate) use self::install::{Engine, InstallArgs};
 use crate::agent::client::DEFAULT_SOCKET;
 
 /// Runs sealed images: attests first, then fetches, verifies, unpacks and runs them, while the licence lives.
@@ -29,9 +33,13 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// The same up to an OCI bundle.
     Unpack(UnpackArgs),
-    /// Open a layer's key for skopeo, buildah or podman: ocicrypt's key provider protocol on stdin and stdout.
+    /// Open layers' keys for skopeo, buildah or podman: ocicrypt's key provider protocol, on stdin and stdout or over gRPC.
     #[command(name = "keyprovider")]
     KeyProvider(KeyProviderArgs),
+    /// Decrypt one layer for containerd, in the place of `ctd-decoder`.
+    StreamProcessor(StreamProcessorArgs),
+    /// Print or write what a container engine needs to know of this program, or take it back.
+    Install(InstallArgs),
     /// Show this machine's launch evidence and the service's verdict on it.
     Attest(AttestArgs),
     /// Say what this machine lacks.
@@ -87,7 +95,7 @@ pub(crate) struct ImageArgs {
 }
 
 /// How a sealed image is found, and what is told and kept on the way to its keys.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct OpeningArgs {
     /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
     #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
@@ -141,20 +149,46 @@ pub(crate) struct UnpackArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Name it `attestation-agent` in the file that OCICRYPT_KEYPROVIDER_CONFIG names:\n  \
+#[command(
+    after_help = "Name it `attestation-agent` in the file that OCICRYPT_KEYPROVIDER_CONFIG names, by its program or by where it \
+listens:\n  \
 {\"key-providers\": {\"attestation-agent\": {\"cmd\": {\n    \
-\"path\": \"/usr/bin/sealift-shim\", \"args\": [\"keyprovider\"]}}}}\n\
+\"path\": \"/usr/bin/sealift-shim\", \"args\": [\"keyprovider\"]}}}}\n  \
+{\"key-providers\": {\"attestation-agent\": {\"grpc\": \"127.0.0.1:50051\"}}}\n\
 then decrypt in the guest:\n  \
-SEALIFT_LICENSE=FILE SEALIFT_IMAGE=REF skopeo copy --decryption-key provider:attestation-agent REF DST")]
+skopeo copy --decryption-key provider:attestation-agent REF DST\n\
+The agent of the node is asked, or, with SEALIFT_LICENSE=FILE SEALIFT_IMAGE=REF, the service itself."
+)]
 pub(crate) struct KeyProviderArgs {
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    #[command(flatten)]
+    pub(crate) keys: LayerKeyArgs,
+}
+
+/// Where the keys of single layers come from: the agent, unless there is a licence.
+#[derive(Debug, Args)]
+pub(crate) struct LayerKeyArgs {
+    #[command(flatten)]
+    pub(crate) agent: AgentSocketArgs,
     /// The sealed image that is decrypted: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG]. Its layers' keys only are given.
     #[arg(long = "image", value_name = "REF", env = "SEALIFT_IMAGE")]
-    pub(crate) reference: ImageReference,
-    /// The licence that the vendor issued.
+    pub(crate) reference: Option<ImageReference>,
+    /// The licence that the vendor issued: attest here for each layer, without an agent.
     #[arg(long, value_name = "FILE", env = "SEALIFT_LICENSE")]
-    pub(crate) license: PathBuf,
+    pub(crate) license: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) opening: OpeningArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "containerd starts it for each layer; `sealift-shim install containerd` writes the configuration. \
+The key packet comes on file descriptor 3, the ciphertext on stdin; the plain layer, still compressed, goes to stdout."
+)]
+pub(crate) struct StreamProcessorArgs {
+    #[command(flatten)]
+    pub(crate) keys: LayerKeyArgs,
 }
 
 #[derive(Debug, Args)]

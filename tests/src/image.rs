@@ -121,6 +121,25 @@ pub async fn unzip(store: &Store, layer: &Descriptor) -> Vec<u8> {
     tar
 }
 
+/// The digests of a plain image's tars, whatever compresses them.
+///
+/// # Panics
+/// When a layer cannot be read.
+pub async fn plain_digests(store: &Store, manifest: &Manifest) -> Vec<String> {
+    let mut digests = Vec::new();
+    for layer in &manifest.layers {
+        let blob = store.small_blob(layer, 64 << 20).await.expect("layer");
+        let mut tar = Vec::new();
+        match layer.media_type.rsplit('+').next() {
+            Some("gzip") => flate2::read::GzDecoder::new(blob.as_ref()).read_to_end(&mut tar).map(drop).expect("gzip"),
+            Some("zstd") => tar = zstd::decode_all(blob.as_ref()).expect("zstd"),
+            _ => tar = blob.to_vec(),
+        }
+        digests.push(image_store::Digest::of(&tar).to_string());
+    }
+    digests
+}
+
 /// Flips one byte of a file.
 ///
 /// # Panics

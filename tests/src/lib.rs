@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod books;
+pub mod cri;
 pub mod cut;
 pub mod debian13;
 pub mod device;
@@ -11,6 +12,7 @@ pub mod forge;
 pub mod front;
 pub mod guest;
 pub mod image;
+pub mod node;
 pub mod peer;
 pub mod postgres;
 pub mod process;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, StoreError, serve};
-use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, stop_asked};
 use jiff::Timestamp;
 use launch_evidence::simulated::SimulatedPlatform;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
@@ -38,7 +37,7 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
     let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});
     console.result(&ready, || format!("https://{}", server.address()));
-    wait_for_stop().await?;
+    stop_asked().await?;
     console.say("stopping");
     server.stop().await;
     Ok(())
@@ -88,15 +87,4 @@ fn simulated_roots(home: &VendorHome, args: &ServeArgs) -> Result<Vec<Vec<u8>>, 
                 .map_err(|failure| failure.hint("make one with `sealift simulate platform`"))
         })
         .collect()
-}
-
-async fn wait_for_stop() -> Result<(), Failure> {
-    let failed = || "cannot listen for signals".to_owned();
-    let mut terminate = signal(SignalKind::terminate()).or_fail(ExitCode::Other, failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).or_fail(ExitCode::Other, failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
