@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod books;
 pub mod cut;
 pub mod debian13;
@@ -11,6 +12,7 @@ pub mod forge;
 pub mod front;
 pub mod guest;
 pub mod image;
+pub mod node;
 pub mod peer;
 pub mod postgres;
 pub mod process;
