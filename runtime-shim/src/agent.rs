@@ -60,11 +60,9 @@ pub(crate) async fn run(args: AgentArgs, console: &Console) -> Result<(), Failur
         console: *console,
     });
     agent.take_up(notes);
-    for reference in &agent.images {
-        if let Err(failure) = agent.open(reference).await {
-            console.say(format!("note: `{reference}` cannot be opened yet: {}", failure.message));
-        }
-    }
+    let opening = tokio::spawn(Arc::clone(&agent).open_all());
+    // Who asks first finds them known; a registry that is away holds nobody up.
+    let _ = tokio::time::timeout(OPENING, opening).await;
     let mut terminate = signal(SignalKind::terminate()).or_fail(ExitCode::Other, cannot_listen)?;
     let mut interrupt = signal(SignalKind::interrupt()).or_fail(ExitCode::Other, cannot_listen)?;
     console.result(&json!({"socket": args.socket}), || format!("listening at {}", args.socket.display()));
@@ -76,6 +74,35 @@ pub(crate) async fn run(args: AgentArgs, console: &Console) -> Result<(), Failur
     console.say("the agent ends; containers go on until their leases are over, unless an agent takes them up again");
     Ok(())
 }
+
+impl Agent {
+    /// Opens all images that this node may open, those that cannot be opened again and again: their layers are to be known
+    /// before somebody starts them.
+    async fn open_all(self: Arc<Self>) {
+        let mut left: Vec<(&ImageReference, bool)> = self.images.iter().map(|image| (image, false)).collect();
+        while !left.is_empty() {
+            let mut failed = Vec::new();
+            for (reference, is_told) in left {
+                if let Err(failure) = self.open(reference).await {
+                    if !is_told {
+                        self.console.say(format!("note: `{reference}` cannot be opened yet: {}", failure.message));
+                    }
+                    failed.push((reference, true));
+                }
+            }
+            left = failed;
+            if !left.is_empty() {
+                tokio::time::sleep(OPEN_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// How long the first faces may have to wait for images to be opened.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// The pause before images are opened again that could not be.
+const OPEN_AGAIN: Duration = Duration::from_secs(30);
 
 fn cannot_listen() -> String {
     "cannot listen for signals".to_owned()

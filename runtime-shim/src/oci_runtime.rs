@@ -4,6 +4,7 @@
 mod arguments;
 mod container_image;
 mod containerd;
+mod docker;
 mod log;
 mod storage;
 pub(crate) mod watchdog;
@@ -68,10 +69,13 @@ fn handle(call: &Call) -> Result<u8, Failure> {
     let bundle =
         bundle.or_fail(ExitCode::BadInput, || format!("there is no bundle `{}`", creation.bundle.display()))?;
     let config = read_config(&creation.config.clone().unwrap_or_else(|| bundle.join("config.json")))?;
+    let root = bundle.join(config["root"]["path"].as_str().unwrap_or_default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.or_fail(ExitCode::Other, || "cannot start the asynchronous runtime".to_owned())?;
     runtime.block_on(async {
-        let Some(image) = container_image::of(&bundle).await? else { return Err(replace(&inner, call)) };
+        let Some(image) = container_image::of(&bundle, &creation.id, &root).await? else {
+            return Err(replace(&inner, call));
+        };
         let client = AgentClient::new(call.agent.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)));
         let container = ContainerName { id: creation.id.clone(), root: call.root(&inner) };
         let request = start_request(container.clone(), image.clone(), &config);

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use command_line::{ExitCode, Failure, FailureContext as _};
+use image_store::Digest;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::protocol::ContainerImage;
 use crate::image::SignedImage;
@@ -135,7 +135,7 @@ pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     for diff_id in diff_ids {
         chain.push(match chain.last() {
             None => diff_id.clone(),
-            Some(below) => format!("sha256:{:x}", Sha256::digest(format!("{below} {diff_id}"))),
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()).to_string(),
         });
     }
     chain
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn chains_are_named_as_the_specification_has_it() {
         let layers = ["sha256:aa", "sha256:bb"].map(ToOwned::to_owned);
-        let expected = format!("sha256:{:x}", Sha256::digest("sha256:aa sha256:bb"));
+        let expected = "sha256:b68ad689d6d1ec110ea1c13617437ad6f3766d4b3b309f6a603a222e07a0164f".to_owned();
         assert_eq!(chain_ids(&layers), ["sha256:aa".to_owned(), expected]);
     }
 

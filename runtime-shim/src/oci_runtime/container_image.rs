@@ -1,4 +1,5 @@
-//! Which image a container is of. The bundle's place tells which engine made it; the engine's own storage tells the rest.
+//! Which image a container is of. The places of bundle and root file system tell which engine made it; the engine's own storage
+//! tells the rest.
 
 use std::path::Path;
 
@@ -6,15 +7,20 @@ use command_line::{ExitCode, Failure, FailureContext as _};
 use ocicrypt::layer::SealedLayer;
 use serde::Deserialize;
 
-use super::{containerd, storage};
+use super::{containerd, docker, storage};
 use crate::agent::protocol::ContainerImage;
 
 /// The image; `None` for a container of none, or of an engine that is not known.
-pub(super) async fn of(bundle: &Path) -> Result<Option<ContainerImage>, Failure> {
-    match storage::image_of(bundle)? {
-        None => containerd::image_of(bundle).await,
-        image => Ok(image),
+pub(super) async fn of(bundle: &Path, id: &str, root: &Path) -> Result<Option<ContainerImage>, Failure> {
+    let found = storage::image_of(bundle, root)?;
+    if found.is_some() {
+        return Ok(found);
     }
+    let found = containerd::image_of(bundle).await?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    docker::image_of(id, root)
 }
 
 /// What counts of a manifest, and of a config.

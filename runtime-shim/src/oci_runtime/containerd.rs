@@ -5,7 +5,7 @@ mod api;
 
 use std::path::{Path, PathBuf};
 
-use command_line::{ExitCode, Failure, FailureContext as _};
+use command_line::Failure;
 use serde::Deserialize;
 
 use self::api::Containerd;

@@ -1,9 +1,11 @@
 //! containers/storage, where podman, CRI-O and buildah keep containers and images: `DRIVER-containers` and `DRIVER-images` side
 //! by side in the graph root. Read only, as the files stand.
 
+mod place;
+
 use std::fs;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -11,6 +13,7 @@ use command_line::{ExitCode, Failure, FailureContext as _};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::place::Place;
 use super::container_image::{diff_ids, is_sealed};
 use crate::agent::protocol::ContainerImage;
 
@@ -23,6 +26,8 @@ struct Container {
     id: String,
     #[serde(default)]
     image: String,
+    #[serde(default)]
+    layer: String,
 }
 
 /// `images.json`
@@ -33,27 +38,33 @@ struct Image {
     #[serde(default)]
     digest: Option<String>,
     #[serde(default)]
+    layer: String,
+    #[serde(default)]
     names: Vec<String>,
     #[serde(default)]
     big_data_names: Vec<String>,
 }
 
-/// The image of the container whose bundle this is; `None` where it is no bundle of this storage, or a container of no image.
-pub(super) fn image_of(bundle: &Path) -> Result<Option<ContainerImage>, Failure> {
-    let Some(place) = Place::of(bundle) else { return Ok(None) };
-    let id = place.image_id()?;
-    if id.is_empty() {
-        return Ok(None);
-    }
-    let images: Vec<Image> = Place::list(&place.images.join("images.json"))?;
-    let image = images.into_iter().find(|image| image.id == id).ok_or_else(|| {
-        Failure::other(format!("the image {id} of the container is not in the storage `{}`", place.images.display()))
+/// The image of the container with this bundle and root file system; `None` where neither is of this storage, or the container
+/// is of no image.
+pub(super) fn image_of(bundle: &Path, root: &Path) -> Result<Option<ContainerImage>, Failure> {
+    let Some(place) = Place::of(bundle, root) else { return Ok(None) };
+    let images: Vec<Image> = list(&place.images.join("images.json"))?;
+    let image = match place.container()? {
+        Some(container) if container.image.is_empty() => return Ok(None),
+        Some(container) => images.into_iter().find(|image| image.id == container.image),
+        // Somebody has mounted the image itself.
+        None => images.into_iter().find(|image| Some(&image.layer) == place.layer.as_ref()),
+    };
+    let image = image.ok_or_else(|| {
+        Failure::other(format!("which image the container is of cannot be told from `{}`", place.images.display()))
             .hint("images of additional stores cannot be told from sealed ones: pull the image into the engine's own store")
     })?;
+    let id = &image.id;
     let manifest_digest = place.sealed_manifest(&image)?;
     // An image's id is the digest of its config.
     let config = image.big_data_names.iter().find(|name| **name == format!("sha256:{id}"));
-    let diff_ids = config.map(|name| diff_ids(&place.data(&id, name)?)).transpose()?;
+    let diff_ids = config.map(|name| diff_ids(&place.data(id, name)?)).transpose()?;
     let Some(diff_ids) = diff_ids else {
         return Err(Failure::other(format!("the image {id} of the container has no config in the storage")));
     };
@@ -66,46 +77,19 @@ pub(super) fn image_of(bundle: &Path) -> Result<Option<ContainerImage>, Failure>
     }))
 }
 
-struct Place {
-    containers: PathBuf,
-    images: PathBuf,
-    container_id: String,
-}
-
 impl Place {
-    /// From `GRAPHROOT/DRIVER-containers/ID/userdata`.
-    fn of(bundle: &Path) -> Option<Self> {
-        let own = bundle.parent().filter(|_| bundle.file_name().is_some_and(|name| name == "userdata"))?;
-        let containers = own.parent()?;
-        let driver = containers.file_name()?.to_str()?.strip_suffix("-containers")?;
-        Some(Self {
-            images: containers.with_file_name(format!("{driver}-images")),
-            containers: containers.to_owned(),
-            container_id: own.file_name()?.to_str()?.to_owned(),
-        })
-    }
-
-    fn image_id(&self) -> Result<String, Failure> {
+    /// The container; `None` where no container has its root file system.
+    fn container(&self) -> Result<Option<Container>, Failure> {
         for file in ["containers.json", "volatile-containers.json"] {
-            let containers: Vec<Container> = Self::list(&self.containers.join(file))?;
-            if let Some(container) = containers.into_iter().find(|container| container.id == self.container_id) {
-                return Ok(container.image);
+            let containers: Vec<Container> = list(&self.containers.join(file))?;
+            let found = containers.into_iter().find(|container| {
+                Some(&container.id) == self.container_id.as_ref() || Some(&container.layer) == self.layer.as_ref()
+            });
+            if found.is_some() {
+                return Ok(found);
             }
         }
-        Err(Failure::other(format!(
-            "container {} is not in the storage `{}`: which image it is of cannot be told",
-            self.container_id,
-            self.containers.display()
-        )))
-    }
-
-    /// A list in a file; empty where there is no file.
-    fn list<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>, Failure> {
-        let cannot = || format!("cannot read the storage's `{}`", file.display());
-        match read(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            read => serde_json::from_slice(&read.or_fail(ExitCode::Other, cannot)?).or_fail(ExitCode::Other, cannot),
-        }
+        Ok(None)
     }
 
     /// The digest of the image's sealed manifest. Whoever decrypts keeps it beside the plain one that it writes.
@@ -129,6 +113,15 @@ impl Place {
     }
 }
 
+/// A list in a file; empty where there is no file.
+fn list<T: DeserializeOwned>(file: &Path) -> Result<Vec<T>, Failure> {
+    let cannot = || format!("cannot read the storage's `{}`", file.display());
+    match read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => serde_json::from_slice(&read.or_fail(ExitCode::Other, cannot)?).or_fail(ExitCode::Other, cannot),
+    }
+}
+
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(FILE_MAX).read_to_end(&mut bytes)?;
@@ -148,10 +141,10 @@ mod tests {
         fn make(media_type: &str) -> Self {
             let storage = Self(tempfile::tempdir().unwrap());
             let image = json!([{
-                "id": "feed", "digest": "sha256:01", "names": ["registry.example/app:v1"],
+                "id": "feed", "digest": "sha256:01", "layer": "top", "names": ["registry.example/app:v1"],
                 "big-data-names": ["sha256:feed", "manifest-sha256:01", "manifest-sha256:03", "manifest"],
             }]);
-            let containers = json!([{"id": "abc", "image": "feed"}, {"id": "bare"}]);
+            let containers = json!([{"id": "abc", "image": "feed", "layer": "upper"}, {"id": "bare"}]);
             storage.write("overlay-containers/containers.json", &containers.to_string());
             let containers = json!([{"id": "brief", "image": "feed"}, {"id": "lost", "image": "f00d"}]);
             storage.write("overlay-containers/volatile-containers.json", &containers.to_string());
@@ -177,7 +170,8 @@ mod tests {
         }
 
         fn image_of(&self, container: &str) -> Result<Option<ContainerImage>, Failure> {
-            image_of(&self.0.path().join("overlay-containers").join(container).join("userdata"))
+            let bundle = self.0.path().join("overlay-containers").join(container).join("userdata");
+            image_of(&bundle, &bundle.join("rootfs"))
         }
     }
 
@@ -198,6 +192,11 @@ mod tests {
             for container in ["abc", "brief"] {
                 assert_eq!(storage.image_of(container).unwrap(), Some(expected.clone()));
             }
+            // Whatever the bundle, and also when the image itself is mounted.
+            for layer in ["upper", "top"] {
+                let root = storage.0.path().join("overlay").join(layer).join("merged");
+                assert_eq!(image_of(Path::new("/var/tmp/buildah"), &root).unwrap(), Some(expected.clone()));
+            }
         }
     }
 
@@ -205,7 +204,7 @@ mod tests {
     fn what_is_of_no_image_or_no_storage_is_said_to_be_so_and_what_cannot_be_told_fails() {
         let storage = Storage::make("application/vnd.oci.image.layer.v1.tar");
         assert_eq!(storage.image_of("bare").unwrap(), None);
-        assert_eq!(image_of(Path::new("/run/some/bundle")).unwrap(), None);
+        assert_eq!(image_of(Path::new("/run/some/bundle"), Path::new("/run/some/bundle/rootfs")).unwrap(), None);
         assert!(storage.image_of("unknown").is_err(), "a container that is not there");
         assert!(storage.image_of("lost").is_err(), "an image that is not there");
         let manifest = format!("overlay-images/feed/={}", BASE64_STANDARD.encode("manifest-sha256:03"));
