@@ -11,6 +11,7 @@ use key_provider::ListenArgs;
 
 pub(crate) use self::install::{Engine, InstallArgs};
 use crate::agent::client::DEFAULT_SOCKET;
+use crate::agent::record::DEFAULT_STATE;
 
 /// Runs sealed images: attests first, then fetches, verifies, unpacks and runs them, while the licence lives.
 #[derive(Debug, Parser)]
@@ -40,6 +41,13 @@ pub(crate) enum Command {
     StreamProcessor(StreamProcessorArgs),
     /// Print or write what a container engine needs to know of this program, or take it back.
     Install(InstallArgs),
+    /// Hold keys and leases for the container engines of this node; key providers and the OCI runtime ask it.
+    Agent(AgentArgs),
+    /// Show which containers of this node hold leases of its agent.
+    Containers(AgentSocketArgs),
+    /// Stand between a container engine and runc or crun: no lease, no start; lease lost, stop.
+    #[command(name = "oci-runtime")]
+    OciRuntime(OciRuntimeArgs),
     /// Show this machine's launch evidence and the service's verdict on it.
     Attest(AttestArgs),
     /// Say what this machine lacks.
@@ -189,6 +197,46 @@ The key packet comes on file descriptor 3, the ciphertext on stdin; the plain la
 pub(crate) struct StreamProcessorArgs {
     #[command(flatten)]
     pub(crate) keys: LayerKeyArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Containers hold a lease each, and stop when it is lost: at once on revocation, else when lease and grace \
+are over. An agent that is started again takes up the containers of the one before."
+)]
+pub(crate) struct AgentArgs {
+    /// The licences that the vendors issued; the first one that fits an image and is not denied serves.
+    #[arg(long = "license", value_name = "FILE", env = "SEALIFT_LICENSE", value_delimiter = ':', required = true)]
+    pub(crate) licenses: Vec<PathBuf>,
+    /// Where engines reach the agent. The directory is made for its owner alone.
+    #[arg(long, value_name = "PATH", env = "SEALIFT_AGENT", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// A sealed image that this node may open. Needed for faces that cannot say which image a key is of.
+    #[arg(long = "image", value_name = "REF")]
+    pub(crate) images: Vec<ImageReference>,
+    /// Where the agent keeps what it knows of sealed images and of containers; no keys. Must be storage of the TEE.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_AGENT_STATE", default_value = DEFAULT_STATE)]
+    pub(crate) state_dir: PathBuf,
+    /// How long a container has between SIGTERM and SIGKILL when its lease is lost; five minutes at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=300))]
+    pub(crate) stop_timeout: u64,
+    #[command(flatten)]
+    pub(crate) opening: OpeningArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Engines take a program without arguments: link `sealift-runtime` to this program and name the link.\n  \
+podman --runtime /usr/bin/sealift-runtime [--runtime-flag inner=/usr/bin/crun] run IMAGE\n  \
+containerd: BinaryName = \"/usr/bin/sealift-runtime\"\n\
+Options before the command, beside those of the runtime:\n  \
+--inner PATH  the runtime (SEALIFT_INNER_RUNTIME; else runc or crun on the PATH)\n  \
+--agent PATH  the agent's socket (SEALIFT_AGENT)"
+)]
+pub(crate) struct OciRuntimeArgs {
+    /// The runtime's own command line.
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -15,11 +15,13 @@ mod keyprovider;
 mod layer_key;
 mod license;
 mod materialize;
+mod oci_runtime;
 mod receipt;
 mod run;
 mod session;
 mod stream_processor;
 mod supervise;
+mod whole_file;
 
 use clap::CommandFactory as _;
 use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};
@@ -32,6 +34,14 @@ fn main() -> std::process::ExitCode {
     runtime_shim::launcher::intercept();
     // Nor does the first process of a measured guest.
     guest::intercept();
+    // Nor does a watchdog, nor what a container engine starts as its OCI runtime.
+    if let Some(code) = oci_runtime::watchdog::intercepted() {
+        return code.into();
+    }
+    if let Some(words) = oci_runtime::intercepted() {
+        start_logging(0, "warn");
+        return oci_runtime::run(words).into();
+    }
     // The workload's own codes stay below ours.
     let offset = |subcommand: &str| if subcommand == "run" { ExitCode::RUN_OFFSET } else { 0 };
     let cli: Cli = parse_command_line(offset);
@@ -64,6 +74,13 @@ async fn dispatch(cli: Cli, payload: Option<Payload>, console: &Console) -> Resu
         Command::KeyProvider(args) => keyprovider::run(args, *console).await?,
         Command::StreamProcessor(args) => stream_processor::run(args, payload, *console).await?,
         Command::Install(args) => install::run(args, console)?,
+        Command::Agent(args) => agent::run(args, console).await?,
+        Command::Containers(args) => agent::status::run(args, console).await?,
+        Command::OciRuntime(args) => {
+            return tokio::task::spawn_blocking(|| oci_runtime::run(args.words))
+                .await
+                .or_fail(ExitCode::Other, || "the OCI runtime could not be run".to_owned());
+        }
         Command::Attest(args) => attest::run(args, console).await?,
         Command::Doctor(args) => doctor::run(args, console).await?,
         Command::Receipt(command) => receipt::run(command, console).await?,

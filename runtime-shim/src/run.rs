@@ -68,7 +68,7 @@ async fn run_leased(
     let deadlines = Deadlines::of(&session.holder, asked_at);
     let Session { released, holder } = session;
     say_how_long(holder, &deadlines, console);
-    let lease = keep_lease(holder, deadlines, console);
+    let lease = keep_lease(holder, deadlines, |_, _| {}, console);
     tokio::pin!(lease);
     let stop = Arc::new(AtomicBool::new(false));
     // A large image takes longer than a lease lives.

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod books;
 pub mod cri;
 pub mod cut;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod registry;
 pub mod running;
 pub mod scene;
+pub mod site;
 pub mod tree;
 pub mod vendor;
 pub mod waiting;

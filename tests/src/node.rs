@@ -1,274 +1,195 @@
-//! A customer's node in the Debian 13 box, and the vendor who ships to it: sealed images of every tool that seals, an agent in
-//! a simulated guest, and the engines with the configuration that `sealift-shim install` writes.
+//! A node in the Debian 13 box: mounts of its own, a vendor and a registry that it reaches, an agent, and container engines.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::cri::Cri;
+use crate::agent::Agent;
 use crate::debian13::Debian13;
 use crate::image::PlainImage;
 use crate::peer::{Said, program, run};
 use crate::registry::Registry;
-use crate::running::Running;
 use crate::vendor::Vendor;
 
-/// The product of the node's images.
+/// The product of the node's sealed image.
 pub const PRODUCT: &str = "recipe";
 
-/// What seals an image on the vendor's side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sealer {
-    /// `sealift pack`
-    Pack,
-    /// `skopeo copy --encryption-key`
-    Skopeo,
-    /// `buildah push --encryption-key`
-    Buildah,
-    /// `podman push --encryption-key`
-    Podman,
-}
+/// What a container needs on machines that run tests.
+const RUN: [&str; 5] = ["--network=host", "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=1000:1000"];
 
-impl Sealer {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pack, Self::Skopeo, Self::Buildah, Self::Podman];
-
-    /// The program's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pack => "sealift",
-            Self::Skopeo => "skopeo",
-            Self::Buildah => "buildah",
-            Self::Podman => "podman",
-        }
-    }
-}
+/// Makes the mounts; all of them go with the namespace.
+const MOUNTS: &str = "mount --bind $0 $0 && for name in proc sys dev; do mount --rbind /$name $0/$name || exit 1; done \
+                      && mount -t tmpfs none $0/run && echo ready && exec sleep infinity";
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Node {
-    agent: Option<Running>,
-    engine: Option<Running>,
-    /// Where plain and sealed images are.
-    pub registry: Registry,
-    /// The vendor.
+    /// The vendor, its home inside the box.
     pub vendor: Vendor,
     /// The image before it was sealed.
     pub plain: PlainImage,
-    /// Everything of it, inside the box.
-    pub scratch: TempDir,
-    /// The box.
-    pub debian13: Debian13,
+    /// `docker://127.0.0.1:PORT/vendor/recipe@DIGEST`
+    pub sealed: String,
+    /// Where the sealed image is.
+    pub registry: Registry,
+    /// The licence that agent and key provider have, inside the box.
+    license: PathBuf,
+    namespace: Child,
+    scratch: TempDir,
+    debian13: Debian13,
 }
 
 impl Node {
-    /// Makes a vendor with a product, a registry, and a node that has the shim and nothing else yet.
+    /// Makes it, with a sealed image in the registry and no licence yet.
     ///
     /// # Panics
     /// When anything fails.
     pub async fn make() -> Self {
         let debian13 = Debian13::open();
         let scratch = debian13.scratch();
-        let plain = PlainImage::make(&scratch.path().join("plain")).await;
+        let at = |name: &str| scratch.path().join(name);
+        let plain = PlainImage::make(&at("plain")).await;
         let vendor = Vendor::start(scratch.path(), &[PRODUCT]);
-        let registry = Registry::start(&scratch.path().join("registry"));
+        let registry = Registry::start(&at("registry"));
+        let sealed = vendor.pack(&plain.reference("mixed"), &registry.reference("vendor/recipe:v1"), PRODUCT);
         for name in ["sealift", "sealift-shim"] {
-            std::fs::copy(program(name), scratch.path().join(name)).expect("program");
+            std::fs::copy(program(name), at(name)).expect("program");
         }
-        let node = Self { agent: None, engine: None, registry, vendor, plain, scratch, debian13 };
-        let args = ["--home", &node.debian13.inside(node.vendor.home()), "keyprovider"].map(ToOwned::to_owned);
-        let provider = json!({"key-providers": {"sealift": {"cmd": {"path": node.inside("sealift"), "args": args}}}});
-        std::fs::write(node.path("sealing.json"), provider.to_string()).expect("configuration");
+        std::os::unix::fs::symlink("sealift-shim", at("sealift-runtime")).expect("link");
+        let mut namespace = Command::new("unshare");
+        namespace.args(["--mount", "sh", "-c", MOUNTS]).arg(debian13.root());
+        let mut namespace = namespace.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("namespace");
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(namespace.stdout.as_mut().expect("stdout"), &mut ready).expect("mounts");
+        let license = at("license.jwt");
+        let node = Self { vendor, plain, sealed, registry, license, namespace, scratch, debian13 };
+        std::fs::write(node.path("ocicrypt.json"), node.key_provider().to_string()).expect("configuration");
         node
     }
 
-    /// A place of the node as this side sees it.
+    /// Gives the node another licence, in the place of the one that it had; gives its id.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn license(&self, more: &[&str]) -> String {
+        let (id, file) = self.vendor.license(PRODUCT, more);
+        std::fs::rename(file, &self.license).expect("licence");
+        id
+    }
+
+    /// Ends a licence.
+    pub fn revoke(&self, license: &str) {
+        self.vendor.sealift(["license", "revoke", license, "--reason", "contract ended"]).succeeded();
+    }
+
+    /// A path of this node, as this side sees it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
-    /// The same as the node sees it.
+    /// A path of this node, as programs in the box see it.
     pub fn inside(&self, name: &str) -> String {
         self.debian13.inside(&self.path(name))
     }
 
-    /// Seals the plain image by a tool, has it finished where the tool is none of ours, and gives the reference by digest.
-    ///
-    /// # Errors
-    /// What the tool or `pack --finish` said.
-    pub fn seal(&self, by: Sealer) -> Result<String, String> {
-        let name = self.registry.reference(&format!("vendor/{}:v1", by.name()));
-        if by == Sealer::Pack {
-            let args = ["pack", &self.plain.reference("mixed"), &name, "--product", PRODUCT];
-            return Ok(ok(self.vendor.sealift(args))?.stdout.trim().to_owned());
-        }
-        let digest = self.path("digest");
-        let mut source = format!("oci:{}:mixed", self.debian13.inside(self.plain.directory()));
-        let mut tool = match by {
-            Sealer::Skopeo => {
-                let mut skopeo = self.debian13.command("skopeo");
-                skopeo.args(["copy", "--insecure-policy", "--dest-tls-verify=false"]);
-                skopeo
-            }
-            _ => {
-                // Engines push what is in their storage; the pull says the image's id.
-                let pulled = ok(run(self.storage(by.name()).args(["pull", "--quiet", &source])))?;
-                pulled.stdout.trim().clone_into(&mut source);
-                let mut tool = self.storage(by.name());
-                tool.args(["push", "--tls-verify=false"]);
-                tool
-            }
-        };
-        tool.args([
-            "--encryption-key",
-            "provider:sealift:product=recipe",
-            "--digestfile",
-            &self.debian13.inside(&digest),
-        ]);
-        tool.args([&source, &name]).env("OCICRYPT_KEYPROVIDER_CONFIG", self.inside("sealing.json"));
-        ok(run(&mut tool))?;
-        let pushed = format!("{name}@{}", std::fs::read_to_string(&digest).expect("digest").trim());
-        Ok(ok(self.vendor.sealift(["pack", "--product", PRODUCT, "--finish", &pushed]))?.stdout.trim().to_owned())
+    /// A path anywhere in the box, as programs in it see it.
+    pub fn inside_of(&self, path: &Path) -> String {
+        self.debian13.inside(path)
     }
 
-    /// Starts the agent in a simulated guest, for images that it is told of.
+    /// A program of the box among the node's mounts, not yet run.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.namespace.id()));
+        command.arg("chroot").arg(self.debian13.root()).arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts an agent that may open the sealed image; killed with the value.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start_agent(&mut self, license: &Path, images: &[String]) {
-        let words = ["agent", "--license"].map(ToOwned::to_owned).into_iter();
-        let places =
-            [license.to_path_buf(), "--socket".into(), self.socket(), "--state-dir".into(), self.path("state")];
-        let words = words.chain(places.iter().map(|place| place.display().to_string()));
-        let images = images.iter().flat_map(|image| ["--image".to_owned(), image.clone()]);
-        let mut command = self.vendor.guest_command(&self.vendor.shim(), words.chain(images));
-        self.agent = Some(Running::start(&mut command, &self.path("agent.log")));
+    pub fn agent(&self) -> Agent {
+        let mut command = self.command(&self.inside("sealift"));
+        command.args(["--home", &self.inside_of(self.vendor.home()), "simulate", "launch", "--initrd"]);
+        command.args([&self.inside("sealift-shim"), "--", "agent", "--image", &self.sealed]);
+        command.args(["--license", &self.inside("license.jwt"), "--state-dir", &self.inside("state")]);
+        command.args(["--socket", &self.inside("run/agent.sock")]);
+        Agent::start(&mut command, &self.path("run/agent.sock"), &self.path("agent.log"))
     }
 
-    fn socket(&self) -> PathBuf {
-        self.path("agent/agent.sock")
-    }
-
-    /// What the agent said.
+    /// What agents said.
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
-    /// `sealift-shim install ENGINE --write` below `system/`, as the node's own programs will read it.
-    ///
-    /// # Panics
-    /// When it fails.
-    pub fn install(&self, engine: &str) {
-        std::fs::create_dir_all(self.path("system")).expect("directory");
-        let version = run(self.debian13.machine(engine).arg("--version")).succeeded().stdout;
-        let version = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-        let mut shim = self.vendor.bare_shim();
-        shim.args(["install", engine, "--write", "--root"]).arg(self.path("system"));
-        shim.args(["--shim", &self.inside("sealift-shim"), "--agent", &self.debian13.inside(&self.socket())]);
-        run(shim.args(["--engine-version", version.expect("version")])).succeeded();
-    }
-
-    /// podman, buildah with a storage of the node's own, and the settings that this kind of machine needs.
-    pub fn storage(&self, program: &str) -> Command {
-        let mut command = self.debian13.machine(program);
-        command.args(["--root", &self.inside("storage"), "--runroot", &self.inside("storage-run")]);
-        if program == "podman" {
-            command.args(["--cgroup-manager", "cgroupfs", "--runtime", "runc"]);
-        }
-        command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1").stdin(Stdio::null());
+    /// `podman ARGS` with our runtime, not yet run; its storage is called `storage`.
+    pub fn podman_with(&self, storage: &str, args: &[&str]) -> Command {
+        let mut command = self.command("podman");
+        command.args(["--root", &self.inside(storage), "--runroot", &self.inside(&format!("{storage}.run"))]);
+        command.args(["--storage-driver=overlay", "--cgroup-manager=cgroupfs"]);
+        command.args(["--runtime", &self.inside("sealift-runtime")]);
+        command.args(["--runtime-flag", &format!("agent={}", self.inside("run/agent.sock"))]).args(args);
+        command.env("OCICRYPT_KEYPROVIDER_CONFIG", self.inside("ocicrypt.json")).env("SEALIFT_IMAGE", &self.sealed);
+        command.env("SEALIFT_LICENSE", self.inside("license.jwt")).env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
         command
     }
 
-    /// Where tools on the node find the shim as a key provider.
-    pub fn opening(&self) -> String {
-        self.inside("system/etc/sealift/ocicrypt.json")
+    /// Runs `podman ARGS`.
+    pub fn podman(&self, args: &[&str]) -> Said {
+        run(&mut self.podman_with("storage", args))
     }
 
-    /// Starts containerd afresh, with what `install` wrote in its usual places.
+    /// `podman run ARGS`.
+    pub fn podman_run(&self, args: &[&str]) -> Said {
+        self.podman(&[&["run"], &RUN[..], args].concat())
+    }
+
+    /// Has podman pull the sealed image through the key provider; gives the name that it has there. By its tag: podman
+    /// decrypts nothing that is named by digest.
     ///
     /// # Panics
-    /// When it does not start.
-    pub async fn start_containerd(&mut self) -> Cri {
-        self.engine = None;
-        for name in ["containerd", "containerd-state"] {
-            // There is none the first time.
-            let _ = std::fs::remove_dir_all(self.path(name));
-        }
-        let socket = self.path("containerd.sock");
-        let _ = std::fs::remove_file(&socket);
-        let system = self.inside("system");
-        let script = format!(
-            "for d in etc/containerd usr/local/libexec; do mount --bind {system}/$d /$d || exit; done; echo ready; exec containerd 2>&1 >&2"
-        );
-        let mut command = self.debian13.machine("sh");
-        command.args(["-c", &script]);
-        self.engine = Some(Running::start(&mut command, &self.path("containerd.log")));
-        Cri::connect(&socket).await
+    /// When it fails.
+    pub fn pull(&self) -> String {
+        let name = self.registry.reference("vendor/recipe:v1");
+        let args = ["pull", "--tls-verify=false", "--decryption-key", "provider:attestation-agent:any", &name];
+        self.podman(&args).succeeded();
+        name.trim_start_matches("docker://").to_owned()
     }
 
-    /// containerd's own configuration, before ours is added: what it needs on this kind of machine.
-    ///
-    /// # Panics
-    /// When it cannot be written.
-    pub fn configure_containerd(&self) {
-        let pause = self.registry.reference("pause:1").replace("docker://", "");
-        let [root, state, socket] = ["containerd", "containerd-state", "containerd.sock"].map(|name| self.inside(name));
-        let text = format!(
-            r#"version = 2
-root = "{root}"
-state = "{state}"
-[grpc]
-  address = "{socket}"
-[plugins."io.containerd.grpc.v1.cri"]
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  sandbox_image = "{pause}"
-"#
-        );
-        let directory = self.path("system/etc/containerd");
-        std::fs::create_dir_all(&directory).expect("directory");
-        std::fs::write(directory.join("config.toml"), text).expect("configuration");
-        self.push_pause();
-    }
-
-    /// A sandbox image of one static program; it shares no layer with others.
-    fn push_pause(&self) {
-        let rootfs = self.path("pause");
-        std::fs::create_dir_all(&rootfs).expect("directory");
-        std::fs::copy("/bin/busybox", rootfs.join("pause")).expect("busybox");
-        let (layout, tar) = (self.path("pause-image"), self.path("pause.tar"));
-        let image = format!("{}:1", layout.display());
-        let place = |args: &[&str]| run(Command::new("umoci").args(args)).succeeded();
-        run(Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&tar).arg("pause")).succeeded();
-        place(&["init", "--layout", &layout.display().to_string()]);
-        place(&["new", "--image", &image]);
-        place(&["raw", "add-layer", "--image", &image, &tar.display().to_string()]);
-        let command = ["--config.entrypoint", "/pause", "--config.cmd", "sleep", "--config.cmd", "3600"];
-        place(&[&["config", "--image", &image], &command[..]].concat());
-        let source = format!("oci:{}:1", self.inside("pause-image"));
-        self.debian13
-            .skopeo(&[
-                "copy",
-                "--insecure-policy",
-                "--dest-tls-verify=false",
-                &source,
-                &self.registry.reference("pause:1"),
-            ])
-            .succeeded();
-    }
-
-    /// What containerd said.
-    pub fn containerd_log(&self) -> String {
-        std::fs::read_to_string(self.path("containerd.log")).unwrap_or_default()
+    fn key_provider(&self) -> serde_json::Value {
+        let (home, shim) = (self.inside_of(self.vendor.home()), self.inside("sealift-shim"));
+        let args = ["--home", &home, "simulate", "launch", "--initrd", &shim, "--", "keyprovider"];
+        json!({"key-providers": {"attestation-agent": {"cmd": {"path": self.inside("sealift"), "args": args}}}})
     }
 }
 
-/// What a program said, if it succeeded; else why it did not.
+impl Drop for Node {
+    fn drop(&mut self) {
+        // What a failed test left running; containers that are gone already are no trouble.
+        if self.path("storage").exists() {
+            run(&mut self.podman_with("storage", &["rm", "--all", "--force", "--time", "0"]));
+        }
+        let _ = self.namespace.kill();
+        let _ = self.namespace.wait();
+    }
+}
+
+/// Waits until `seen` gives something.
 ///
-/// # Errors
-/// Its last words.
-pub fn ok(said: Said) -> Result<Said, String> {
-    if said.code == 0 { Ok(said) } else { Err(format!("exit code {}: {}", said.code, said.stderr.trim())) }
+/// # Panics
+/// When `most` is over.
+#[track_caller]
+pub fn wait_for<T>(what: &str, most: Duration, mut seen: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + most;
+    loop {
+        if let Some(found) = seen() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what} did not come within {most:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

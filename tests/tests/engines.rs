@@ -1,11 +1,11 @@
 //! Every tool that seals an image for the vendor × every engine that opens it for the customer: programs of Debian 13, as
-//! `sealift-shim install` sets them up, with the node's agent in a simulated guest. Prints the matrix.
+//! `sealift-shim install` sets them up, with an agent in a simulated guest. Prints the matrix.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::print_stdout, reason = "the matrix is for whoever reads the tests' output")]
 
 use end_to_end::cri::Cri;
 use end_to_end::image::{manifest, open, plain_digests};
-use end_to_end::node::{Node, Sealer, ok};
+use end_to_end::site::{Sealer, Site, ok};
 use end_to_end::peer::run;
 
 /// What the image's script prints as root.
@@ -21,16 +21,16 @@ type Cell = Result<(), String>;
 async fn what_any_tool_sealed_any_engine_opens() {
     let without = std::env::var("SEALIFT_TESTS_WITHOUT").unwrap_or_default();
     let is_wanted = |name: &str| !without.split(',').any(|left_out| left_out == name);
-    let mut node = Node::make().await;
-    let (_, license) = node.vendor.license("recipe", &["--seats", "1"]);
+    let mut site = Site::make().await;
+    let (_, license) = site.vendor.license("recipe", &["--seats", "1"]);
     let sealed: Vec<(Sealer, Option<Result<String, String>>)> =
-        Sealer::ALL.map(|sealer| (sealer, is_wanted(sealer.name()).then(|| node.seal(sealer)))).into();
+        Sealer::ALL.map(|sealer| (sealer, is_wanted(sealer.name()).then(|| site.seal(sealer)))).into();
     let images: Vec<String> = sealed.iter().filter_map(|(_, image)| image.as_ref()?.as_ref().ok().cloned()).collect();
-    node.start_agent(&license, &images);
-    node.install("podman");
+    site.start_agent(&license, &images);
+    site.install("podman");
     if is_wanted("containerd") {
-        node.configure_containerd();
-        node.install("containerd");
+        site.configure_containerd();
+        site.install("containerd");
     }
     let mut failures = Vec::new();
     println!("{:>12} {}", "", OPENERS.map(|opener| format!("{opener:<14}")).join(""));
@@ -41,7 +41,7 @@ async fn what_any_tool_sealed_any_engine_opens() {
                 _ if !is_wanted(opener) => None,
                 None => None,
                 Some(Err(why)) => Some(Err(format!("not sealed: {why}"))),
-                Some(Ok(image)) => Some(opened(&mut node, opener, image, &license).await),
+                Some(Ok(image)) => Some(opened(&mut site, opener, image, &license).await),
             };
             row += &format!(
                 "{:<14}",
@@ -57,36 +57,36 @@ async fn what_any_tool_sealed_any_engine_opens() {
         }
         println!("{row}");
     }
-    assert!(failures.is_empty(), "{}\nagent: {}", failures.join("\n\n"), node.agent_log());
-    let leases = node.vendor.sealift(["lease", "list"]).succeeded().stdout;
+    assert!(failures.is_empty(), "{}\nagent: {}", failures.join("\n\n"), site.agent_log());
+    let leases = site.vendor.sealift(["lease", "list"]).succeeded().stdout;
     assert!(!leases.contains("live"), "the seats are given back: {leases}");
 }
 
-async fn opened(node: &mut Node, opener: &str, image: &str, license: &std::path::Path) -> Cell {
+async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path::Path) -> Cell {
     match opener {
         "sealift-shim" => {
-            let said = node.vendor.guest(["run", image, "--license", &license.display().to_string()]);
+            let said = site.vendor.guest(["run", image, "--license", &license.display().to_string()]);
             let as_expected = (said.code, said.stdout.as_str()) == (7, OUTPUT);
             if as_expected { Ok(()) } else { Err(format!("{said:?}")) }
         }
-        "skopeo" => skopeo(node, image).await,
-        "podman" => podman(node, image),
+        "skopeo" => skopeo(site, image).await,
+        "podman" => podman(site, image),
         _ => {
-            let mut cri = node.start_containerd().await;
-            let result = containerd(&mut cri, node, image).await;
-            result.map_err(|why| format!("{why}\ncontainerd: {}", last_lines(&node.containerd_log())))
+            let mut cri = site.start_containerd().await;
+            let result = containerd(&mut cri, site, image).await;
+            result.map_err(|why| format!("{why}\ncontainerd: {}", last_lines(&site.containerd_log())))
         }
     }
 }
 
 /// Decrypted, every layer's tar is the one that the config names.
-async fn skopeo(node: &Node, image: &str) -> Cell {
+async fn skopeo(site: &Site, image: &str) -> Cell {
     let target = format!("decrypted-{}", image.rsplit('/').next().unwrap().split('@').next().unwrap());
-    let mut skopeo = node.debian13.command("skopeo");
+    let mut skopeo = site.debian13.command("skopeo");
     skopeo.args(["copy", "--insecure-policy", "--src-tls-verify=false", "--decryption-key", "provider:sealift", image]);
-    skopeo.arg(format!("oci:{}:v1", node.inside(&target))).env("OCICRYPT_KEYPROVIDER_CONFIG", node.opening());
+    skopeo.arg(format!("oci:{}:v1", site.inside(&target))).env("OCICRYPT_KEYPROVIDER_CONFIG", site.opening());
     ok(run(&mut skopeo))?;
-    let store = open(&format!("oci:{}:v1", node.path(&target).display())).await;
+    let store = open(&format!("oci:{}:v1", site.path(&target).display())).await;
     let manifest = manifest(&store).await;
     let config = store.small_blob(&manifest.config, 1 << 20).await.unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
@@ -96,27 +96,29 @@ async fn skopeo(node: &Node, image: &str) -> Cell {
     if found == expected { Ok(()) } else { Err(format!("the layers are {found:?}, not {expected:?}")) }
 }
 
-fn podman(node: &Node, image: &str) -> Cell {
+/// By the image's tag: podman decrypts nothing that is named by digest.
+fn podman(site: &Site, image: &str) -> Cell {
+    let image = format!("{}:v1", image.split('@').next().unwrap());
     let name = image.strip_prefix("docker://").unwrap();
-    let mut pull = node.storage("podman");
-    pull.args(["pull", "--quiet", "--tls-verify=false", "--decryption-key", "provider:sealift", image]);
-    ok(run(pull.env("OCICRYPT_KEYPROVIDER_CONFIG", node.opening())))?;
-    let mut podman = node.storage("podman");
+    let mut pull = site.storage("podman");
+    pull.args(["pull", "--quiet", "--tls-verify=false", "--decryption-key", "provider:sealift", &image]);
+    ok(run(pull.env("OCICRYPT_KEYPROVIDER_CONFIG", site.opening())))?;
+    let mut podman = site.storage("podman");
     // What this kind of machine allows: no network of its own, limits that it can set.
     podman.args(["run", "--rm", "--network=host", "--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000", name]);
     let said = run(&mut podman);
-    let removed = ok(run(node.storage("podman").args(["rmi", "--force", name])));
+    let removed = ok(run(site.storage("podman").args(["rmi", "--force", name])));
     if (said.code, said.stdout.as_str()) == (7, OUTPUT) { removed.map(drop) } else { Err(format!("{said:?}")) }
 }
 
 /// As a kubelet does it: sandbox, pull, create, start, logs, exec, stop, remove.
-async fn containerd(cri: &mut Cri, node: &Node, image: &str) -> Cell {
+async fn containerd(cri: &mut Cri, site: &Site, image: &str) -> Cell {
     let name = image.strip_prefix("docker://").unwrap();
     let status = |what: &'static str| move |status: tonic::Status| format!("{what}: {}", status.message());
     cri.pull(name).await.map_err(status("pull"))?;
-    let pod = cri.create("demo", name, &["wait"], &node.inside("logs"), "").await.map_err(status("create"))?;
+    let pod = cri.create("demo", name, &["wait"], &site.inside("logs"), "").await.map_err(status("create"))?;
     cri.start(&pod).await.map_err(status("start"))?;
-    let log = node.debian13.root().join(pod.log().trim_start_matches('/'));
+    let log = site.debian13.root().join(pod.log().trim_start_matches('/'));
     let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !std::fs::read_to_string(&log).unwrap_or_default().contains("ready") {
         if std::time::Instant::now() > until {

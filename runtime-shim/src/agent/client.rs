@@ -45,6 +45,11 @@ impl AgentClient {
         &self.socket
     }
 
+    /// Whether nobody listens there.
+    pub(crate) fn is_absent(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(&self.socket).is_err()
+    }
+
     /// The key of the layer that carries `packet`.
     ///
     /// # Errors

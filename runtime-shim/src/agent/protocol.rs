@@ -86,8 +86,12 @@ pub(crate) struct ContainerImage {
     pub(crate) manifest_digest: Option<String>,
     /// Whether a layer of that manifest is sealed to a service.
     pub(crate) is_sealed: bool,
-    /// The digests of the plain layers (`sha256:…`), lowest first.
+    /// The digests of the plain layers (`sha256:…`), lowest first; empty where the engine has no config any more.
     pub(crate) diff_ids: Vec<String>,
+    /// The names of the snapshots that it is made of, uppermost first, where they are called after their layers: the chain
+    /// ids of the OCI image specification.
+    #[serde(default)]
+    pub(crate) chain_ids: Vec<String>,
 }
 
 /// See [`Request::Started`].
