@@ -5,8 +5,8 @@
 
 use end_to_end::cri::Cri;
 use end_to_end::image::{manifest, open, plain_digests};
-use end_to_end::site::{Sealer, Site, ok};
 use end_to_end::peer::run;
+use end_to_end::site::{Sealer, Site, ok};
 
 /// What the image's script prints as root.
 const OUTPUT: &str = "hello world from 0 in /opt\nupper\n";
