@@ -200,7 +200,7 @@ impl Site {
         let _ = std::fs::remove_file(&socket);
         let system = self.inside("system");
         let script = format!(
-            "for d in etc/containerd usr/local/libexec; do mount --bind {system}/$d /$d || exit; done; echo ready; exec containerd 2>&1 >&2"
+            "for d in etc/containerd usr/local/libexec; do mount --bind {system}/$d /$d || exit; done; echo ready; exec containerd >&2"
         );
         let mut command = self.debian13.machine("sh");
         command.args(["-c", &script]);

@@ -16,5 +16,5 @@ pub use console::{CommonArgs, Console, OutputFormat, parse_command_line, start_l
 pub use failure::{Answerer, ExitCode, Failure, FailureContext};
 pub use progress::ByteProgress;
 pub use registry::{RegistryArgs, store_failure};
-pub use stop::stop_asked;
+pub use stop::StopSignals;
 pub use witness::WitnessArgs;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_line::{Console, ExitCode, Failure, FailureContext as _, stop_asked};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, StopSignals};
 use ocicrypt::keyprovider::{INPUT_MAX, Request};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -73,12 +73,13 @@ where
             let _ = stopped.await;
         });
     tokio::pin!(server);
+    let mut signals = StopSignals::listen()?;
     console.say(format!("key provider on {address} (`\"grpc\": \"{address}\"` in OCICRYPT_KEYPROVIDER_CONFIG)"));
     console.result(&json!({"listening": address.to_string()}), || address.to_string());
     let failed = || "the gRPC server failed".to_owned();
     tokio::select! {
         ended = &mut server => return ended.or_fail(ExitCode::Other, failed),
-        asked = stop_asked() => asked?,
+        () = signals.asked() => {}
     }
     console.say("stopping");
     let _ = stop.send(());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, StoreError, serve};
-use command_line::{Console, ExitCode, Failure, FailureContext as _, stop_asked};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, StopSignals};
 use jiff::Timestamp;
 use launch_evidence::simulated::SimulatedPlatform;
 use serde_json::json;
@@ -25,6 +25,7 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     let options = ServiceOptions { settings: settings.clone(), simulated_roots, clock: Timestamp::now };
     let service = Service::open(&files, options).await.map_err(|error| cannot_open(home, &error))?;
     adopt_admin_token(home, &service).await?;
+    let mut stop = StopSignals::listen()?;
     let listen = args.listen.unwrap_or(settings.listen);
     let server = serve(&files, Arc::new(service), listen)
         .await
@@ -37,7 +38,7 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
     let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});
     console.result(&ready, || format!("https://{}", server.address()));
-    stop_asked().await?;
+    stop.asked().await;
     console.say("stopping");
     server.stop().await;
     Ok(())

@@ -77,15 +77,14 @@ impl Root {
         };
         put().or_fail(ExitCode::Other, || format!("cannot write `{path}`"))
     }
+}
 
-    /// The directories that a file needs and that are not there, each before those in it.
-    fn missing_directories(&self, path: &str) -> Vec<String> {
-        let above = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
-        let mut missing: Vec<String> =
-            above.take_while(|directory| !self.join(directory).exists()).map(ToOwned::to_owned).collect();
-        missing.reverse();
-        missing
-    }
+/// The directories above a file, each before those in it.
+fn directories(path: &str) -> Vec<String> {
+    let above = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
+    let mut directories: Vec<String> = above.filter(|directory| *directory != "/").map(ToOwned::to_owned).collect();
+    directories.reverse();
+    directories
 }
 
 fn record_path(engine: &str) -> String {
@@ -104,10 +103,15 @@ pub(super) fn write(root: &Root, engine: &str, plan: &Plan) -> Result<(), Failur
     let note = record_path(engine);
     let mut record = root.record(engine)?;
     for path in plan.files.iter().map(|file| file.path.as_str()).chain([note.as_str()]) {
-        for directory in root.missing_directories(path) {
-            if !record.directories.contains(&directory) {
+        for directory in directories(path) {
+            let is_missing = !root.join(&directory).exists();
+            if is_missing {
                 fs::create_dir(root.join(&directory))
                     .or_fail(ExitCode::Other, || format!("cannot make `{directory}`"))?;
+            }
+            // One that was made for another engine is both's: whoever goes last removes it.
+            let is_ours = is_missing || records.iter().any(|record| record.directories.contains(&directory));
+            if is_ours && !record.directories.contains(&directory) {
                 record.directories.push(directory);
             }
         }

@@ -110,7 +110,12 @@ fn what_cannot_be_answered_is_refused_with_its_reason() {
         ("/keywrapparams/optsdata", json!(base64("{}")), "what is to be wrapped is not the key of a layer"),
         ("/keywrapparams/optsdata", json!("A".repeat(PAYLOAD_MAX + 4)), "the message or its member `optsdata`"),
         ("/keywrapparams/ec", json!(null), "the message has no `ec`"),
-        ("/keywrapparams/ec/Parameters", json!({"other": ["QQ=="]}), "the key provider is not named"),
+        ("/keywrapparams/ec/Parameters", json!({"other": ["QQ=="]}), "the key provider is named neither"),
+        (
+            "/keywrapparams/ec/Parameters",
+            json!({PROVIDER: ["QQ=="], OWN_PROVIDER: ["Qg=="]}),
+            "the parameter of the key provider",
+        ),
         ("/keywrapparams/ec/Parameters/attestation-agent", json!([]), "the parameter of the key provider"),
         (
             "/keywrapparams/ec/Parameters/attestation-agent",
