@@ -32,6 +32,28 @@ impl PlainImage {
         image
     }
 
+    /// Adds the tag `simple`: without the layer of odd things, since containers/storage (podman, buildah) cannot give back
+    /// sparse files as it got them. Gives the tag.
+    ///
+    /// # Panics
+    /// When umoci fails.
+    pub fn add_simple(&self) -> &'static str {
+        let image = format!("{}:simple", self.directory.display());
+        let tar = |number: u32| self.directory.with_file_name(format!("{number}.tar")).display().to_string();
+        let umoci = |args: &[&str]| run(peer("umoci").args(args)).succeeded();
+        umoci(&["new", "--image", &image]);
+        for number in [1, 3, 4] {
+            umoci(&["raw", "add-layer", "--image", &image, &tar(number)]);
+        }
+        let start = ["--config.workingdir", "/opt", "--config.entrypoint", "/opt/run.sh"];
+        let environment = ["--config.env", "GREETING=world", "--config.env", "PATH=/bin"];
+        umoci(
+            &[&["config", "--image", &image, "--architecture", "amd64", "--os", "linux"], &start[..], &environment[..]]
+                .concat(),
+        );
+        "simple"
+    }
+
     /// `oci:DIR:TAG`.
     pub fn reference(&self, tag: &str) -> String {
         format!("oci:{}:{tag}", self.directory.display())

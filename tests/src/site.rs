@@ -105,7 +105,8 @@ impl Site {
             return Ok(ok(self.vendor.sealift(args))?.stdout.trim().to_owned());
         }
         let digest = self.path("digest");
-        let mut source = format!("oci:{}:mixed", self.debian13.inside(self.plain.directory()));
+        let tag = if by == Sealer::Skopeo { "mixed" } else { self.plain.add_simple() };
+        let mut source = format!("oci:{}:{tag}", self.debian13.inside(self.plain.directory()));
         let mut tool = match by {
             Sealer::Skopeo => {
                 let mut skopeo = self.debian13.command("skopeo");
@@ -175,7 +176,7 @@ impl Site {
         let mut command = self.debian13.machine(program);
         command.args(["--root", &self.inside("storage"), "--runroot", &self.inside("storage-run")]);
         if program == "podman" {
-            command.args(["--cgroup-manager", "cgroupfs", "--runtime", "runc"]);
+            command.args(["--cgroup-manager", "cgroupfs"]);
         }
         command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1").stdin(Stdio::null());
         command
@@ -237,15 +238,15 @@ state = "{state}"
     fn push_pause(&self) {
         let rootfs = self.path("pause");
         std::fs::create_dir_all(&rootfs).expect("directory");
-        std::fs::copy("/bin/busybox", rootfs.join("pause")).expect("busybox");
+        std::fs::copy("/bin/busybox", rootfs.join("busybox")).expect("busybox");
         let (layout, tar) = (self.path("pause-image"), self.path("pause.tar"));
         let image = format!("{}:1", layout.display());
         let place = |args: &[&str]| run(Command::new("umoci").args(args)).succeeded();
-        run(Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&tar).arg("pause")).succeeded();
+        run(Command::new("tar").arg("-C").arg(&rootfs).arg("-cf").arg(&tar).arg("busybox")).succeeded();
         place(&["init", "--layout", &layout.display().to_string()]);
         place(&["new", "--image", &image]);
         place(&["raw", "add-layer", "--image", &image, &tar.display().to_string()]);
-        let command = ["--config.entrypoint", "/pause", "--config.cmd", "sleep", "--config.cmd", "3600"];
+        let command = ["--config.entrypoint", "/busybox", "--config.cmd", "sleep", "--config.cmd", "3600"];
         place(&[&["config", "--image", &image], &command[..]].concat());
         let source = format!("oci:{}:1", self.inside("pause-image"));
         self.debian13

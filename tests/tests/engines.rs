@@ -73,7 +73,11 @@ async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path:
         "podman" => podman(site, image),
         _ => {
             let mut cri = site.start_containerd().await;
-            let result = containerd(&mut cri, site, image).await;
+            // By itself, and as a runtime class that sees to a lease.
+            let mut result = containerd(&mut cri, site, image, "").await;
+            if result.is_ok() {
+                result = containerd(&mut cri, site, image, "sealift").await;
+            }
             result.map_err(|why| format!("{why}\ncontainerd: {}", last_lines(&site.containerd_log())))
         }
     }
@@ -105,6 +109,7 @@ fn podman(site: &Site, image: &str) -> Cell {
     ok(run(pull.env("OCICRYPT_KEYPROVIDER_CONFIG", site.opening())))?;
     let mut podman = site.storage("podman");
     // What this kind of machine allows: no network of its own, limits that it can set.
+    podman.args(["--runtime", &site.inside("system/usr/local/libexec/sealift-oci-runtime")]);
     podman.args(["run", "--rm", "--network=host", "--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000", name]);
     let said = run(&mut podman);
     let removed = ok(run(site.storage("podman").args(["rmi", "--force", name])));
@@ -112,11 +117,11 @@ fn podman(site: &Site, image: &str) -> Cell {
 }
 
 /// As a kubelet does it: sandbox, pull, create, start, logs, exec, stop, remove.
-async fn containerd(cri: &mut Cri, site: &Site, image: &str) -> Cell {
+async fn containerd(cri: &mut Cri, site: &Site, image: &str, class: &str) -> Cell {
     let name = image.strip_prefix("docker://").unwrap();
     let status = |what: &'static str| move |status: tonic::Status| format!("{what}: {}", status.message());
     cri.pull(name).await.map_err(status("pull"))?;
-    let pod = cri.create("demo", name, &["wait"], &site.inside("logs"), "").await.map_err(status("create"))?;
+    let pod = cri.create("demo", name, &["wait"], &site.inside("logs"), class).await.map_err(status("create"))?;
     cri.start(&pod).await.map_err(status("start"))?;
     let log = site.debian13.root().join(pod.log().trim_start_matches('/'));
     let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
@@ -135,6 +140,10 @@ async fn containerd(cri: &mut Cri, site: &Site, image: &str) -> Cell {
     let executed = cri.exec(&pod, &["/bin/cat", "/opt/kept"]).await.map_err(status("exec"))?;
     if executed != (0, "keep\n".to_owned()) {
         return Err(format!("exec gave {executed:?}"));
+    }
+    let leases = site.vendor.sealift(["lease", "list"]).succeeded().stdout;
+    if leases.contains("live") == class.is_empty() {
+        return Err(format!("under the runtime class {class:?} the leases are {leases}"));
     }
     cri.stop(&pod).await.map_err(status("stop"))?;
     let code = cri.wait(&pod).await.map_err(status("status"))?;

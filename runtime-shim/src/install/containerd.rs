@@ -15,6 +15,9 @@ const MAIN: &str = "/etc/containerd/config.toml";
 const DROP_IN: &str = "/etc/containerd/conf.d/sealift.toml";
 const IMPORTS: &str = "/etc/containerd/conf.d/*.toml";
 
+/// The shim of runc and everything that is like it.
+const RUNTIME_TYPE: &str = "io.containerd.runc.v2";
+
 /// What differs between lines of containerd.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Line {
@@ -132,12 +135,18 @@ fn drop_in(line: Line, main: &Table, programs: &Programs) -> Result<String, Fail
         }
     };
     set(&mut plugins, &[images, "image_decryption", "key_model"], "node".into());
-    let runtime = [line.runtimes(), "containerd", "runtimes", "sealift"];
-    set(&mut plugins, &[&runtime[..], &["runtime_type"]].concat(), "io.containerd.runc.v2".into());
+    let runtimes = [line.runtimes(), "containerd", "runtimes"];
+    let set_runtime = |plugins: &mut Table, path: &[&str], value| set(plugins, &[&runtimes[..], path].concat(), value);
+    // Where runtimes are named, containerd adds none by itself, and its default is this one.
+    if runc(main, line).is_none() {
+        set_runtime(&mut plugins, &["runc", "runtime_type"], RUNTIME_TYPE.into());
+    }
+    set_runtime(&mut plugins, &["sealift", "runtime_type"], RUNTIME_TYPE.into());
     // The same cgroups as the pods beside it.
-    let mut options = runc_options(main, line).cloned().unwrap_or_default();
+    let options = runc(main, line).and_then(|runc| runc.get("options")?.as_table());
+    let mut options = options.cloned().unwrap_or_default();
     options.insert("BinaryName".to_owned(), Programs::RUNTIME.into());
-    set(&mut plugins, &[&runtime[..], &["options"]].concat(), Value::Table(options));
+    set_runtime(&mut plugins, &["sealift", "options"], Value::Table(options));
     document.insert("plugins".to_owned(), Value::Table(plugins));
     let text = toml::to_string_pretty(&document).or_fail(ExitCode::Other, || format!("cannot write `{DROP_IN}`"))?;
     let repeated = match line {
@@ -179,8 +188,9 @@ fn plugin(main: &Table, line: Line) -> Option<&Table> {
     main.get("plugins")?.get(line.runtimes())?.as_table()
 }
 
-fn runc_options(main: &Table, line: Line) -> Option<&Table> {
-    plugin(main, line)?.get("containerd")?.get("runtimes")?.get("runc")?.get("options")?.as_table()
+/// The runtime that containerd uses unless it is told another.
+fn runc(main: &Table, line: Line) -> Option<&Table> {
+    plugin(main, line)?.get("containerd")?.get("runtimes")?.get("runc")?.as_table()
 }
 
 /// Puts a value where a path of tables leads.
