@@ -1,4 +1,5 @@
 //! The agent of a node by itself: its socket, keys of layers, and what a restart changes.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};

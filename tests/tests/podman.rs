@@ -1,12 +1,16 @@
 //! podman of Debian 13 with our OCI runtime: sealed images run under a lease of the node's agent or not at all, all others as
 //! ever.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
 use std::time::Duration;
 
 use end_to_end::node::{Node, PRODUCT, wait_for};
+use end_to_end::peer::run;
+use serde_json::{Value, json};
 
 /// Far more than anything takes that a test waits for.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// Far less than the lease, so that it is the revocation that ends a container. It takes well below two seconds on a machine
 /// that has nothing else to do.
@@ -129,4 +133,45 @@ async fn containers_outlive_a_restart_of_the_agent_and_not_its_absence() {
     // Nothing stays behind once the container is gone.
     let agent = node.agent();
     wait_for("no container", LONG, || agent.containers().is_empty().then_some(()));
+}
+
+/// As a person calls a runtime, or buildah: the bundle lies anywhere, the root file system tells which image it is of.
+#[tokio::test]
+async fn a_container_that_is_run_in_the_foreground_is_stopped_as_well() {
+    let node = Node::make().await;
+    let license = node.license(&["--lease", "1h"]);
+    let agent = node.agent();
+    let image = node.pull();
+    node.podman(&["create", "--name", "mounted", &image]).succeeded();
+    let root = node.podman(&["mount", "mounted"]).succeeded().stdout.trim().to_owned();
+    std::fs::create_dir(node.path("bundle")).unwrap();
+    run(node.command("sh").args(["-c", "cd \"$0\" && runc spec", &node.inside("bundle")])).succeeded();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(node.path("bundle/config.json")).unwrap()).unwrap();
+    config["root"]["path"] = root.into();
+    for (name, value) in [
+        ("terminal", json!(false)),
+        ("args", json!(["/opt/run.sh", "wait"])),
+        ("env", json!(["PATH=/bin", "GREETING=world"])),
+    ] {
+        config["process"][name] = value;
+    }
+    std::fs::write(node.path("bundle/config.json"), config.to_string()).unwrap();
+
+    let runtime = |id: &str| {
+        let mut command = node.command(&node.inside("sealift-runtime"));
+        command.args(["--agent", &node.inside("run/agent.sock"), "--root", &node.inside("runc"), "run", "--bundle"]);
+        command.args([&node.inside("bundle"), id]);
+        command
+    };
+    let mut child = runtime("one").stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.ends_with("ready\n") {
+        assert_ne!(stdout.read_line(&mut said).unwrap(), 0, "it ended early: {said}");
+    }
+    wait_for("its process", LONG, || agent.containers()[0]["pid"].as_i64());
+    node.revoke(&license);
+    stdout.read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success() && said.ends_with("stopped\n"), "{said}");
+    run(&mut runtime("two")).failed(1, "contract ended");
 }

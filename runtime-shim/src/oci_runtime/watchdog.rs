@@ -1,6 +1,7 @@
 //! A small process that stays with each container that holds a lease: when the agent is gone and the lease is over, it stops
 //! the container. It hears of renewals from the agent, and finds an agent that was started again.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Watchdog {
         // Whoever waits for the engine's pipes would wait for the container's end.
         runtime_shim::launcher::close_on_exec().or_fail(ExitCode::Other, cannot)?;
         let mut command = Command::new("/proc/self/exe");
-        command.args([WATCHDOG, &told]).current_dir("/").env_clear();
+        command.arg0("sealift-shim").args([WATCHDOG, &told]).current_dir("/").env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().map(drop).or_fail(ExitCode::Other, cannot)
     }
