@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -263,6 +264,22 @@ state = "{state}"
     /// What containerd said.
     pub fn containerd_log(&self) -> String {
         std::fs::read_to_string(self.path("containerd.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Site {
+    /// Ends what a failed test left behind: containers outlive the engine that started them, and are known by their mounts.
+    fn drop(&mut self) {
+        self.engine = None;
+        let name = self.scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let mounts = std::fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
+            let id = process.file_name().to_str().and_then(|id| Pid::from_raw(id.parse().ok()?));
+            if let Some(id) = id.filter(|_| mounts.contains(&name)) {
+                // It may have ended by itself.
+                let _ = kill_process(id, Signal::KILL);
+            }
+        }
     }
 }
 
