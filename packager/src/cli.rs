@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Encrypt an image's layers, register the key, sign, push. Prints the sealed reference.
     Pack(Box<PackArgs>),
-    /// Wrap a layer's key for skopeo, buildah or podman: ocicrypt's key provider protocol on stdin and stdout.
+    /// Wrap layers' keys for skopeo, buildah or podman: ocicrypt's key provider protocol, on stdin and stdout or over gRPC.
     #[command(name = "keyprovider")]
     KeyProvider(KeyProviderArgs),
     /// Show what is sealed to what.

@@ -47,7 +47,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Demo(args) => commands::demo::run(args, console).await,
         Command::Serve(args) => commands::serve::run(&home, args, console).await,
         Command::Pack(args) => commands::pack::run(&home, *args, console).await,
-        Command::KeyProvider(args) => commands::keyprovider::run(&home, args).await,
+        Command::KeyProvider(args) => commands::keyprovider::run(home, args, console).await,
         Command::Inspect(args) => commands::inspect::run(args, console).await,
         Command::Verify(args) => commands::verify::run(&home, args, console).await,
         Command::Measure(command) => commands::measure::run(command, console),

@@ -1,10 +1,17 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
+mod install;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use command_line::{CommonArgs, RegistryArgs, WitnessArgs};
 use image_store::ImageReference;
+use key_provider::ListenArgs;
+
+pub(crate) use self::install::{Engine, InstallArgs};
+use crate::agent::client::DEFAULT_SOCKET;
+use crate::agent::record::DEFAULT_STATE;
 
 use crate::secrets::SecretArg;
 
@@ -29,9 +36,20 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// The same up to an OCI bundle.
     Unpack(UnpackArgs),
-    /// Open a layer's key for skopeo, buildah or podman: ocicrypt's key provider protocol on stdin and stdout.
+    /// Open layers' keys for skopeo, buildah or podman: ocicrypt's key provider protocol, on stdin and stdout or over gRPC.
     #[command(name = "keyprovider")]
     KeyProvider(KeyProviderArgs),
+    /// Decrypt one layer for containerd, in the place of `ctd-decoder`.
+    StreamProcessor(StreamProcessorArgs),
+    /// Print or write what a container engine needs to know of this program, or take it back.
+    Install(InstallArgs),
+    /// Hold keys and leases for the container engines of this node; key providers and the OCI runtime ask it.
+    Agent(AgentArgs),
+    /// Show which containers of this node hold leases of its agent.
+    Containers(AgentSocketArgs),
+    /// Stand between a container engine and runc or crun: no lease, no start; lease lost, stop.
+    #[command(name = "oci-runtime")]
+    OciRuntime(OciRuntimeArgs),
     /// Show this machine's launch evidence and the service's verdict on it.
     Attest(AttestArgs),
     /// Say what this machine lacks.
@@ -87,7 +105,7 @@ pub(crate) struct ImageArgs {
 }
 
 /// How a sealed image is found, and what is told and kept on the way to its keys.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct OpeningArgs {
     /// The initialisation data of this guest's launch, whose SHA-256 the host passed in `HOST_DATA`.
     #[arg(long, value_name = "FILE", env = "SEALIFT_INIT_DATA")]
@@ -100,6 +118,14 @@ pub(crate) struct OpeningArgs {
     pub(crate) platform: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+/// Where the agent of this node is.
+#[derive(Debug, Args)]
+pub(crate) struct AgentSocketArgs {
+    /// The socket of this node's agent.
+    #[arg(long = "agent", value_name = "PATH", env = "SEALIFT_AGENT", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -136,20 +162,86 @@ pub(crate) struct UnpackArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Name it `attestation-agent` in the file that OCICRYPT_KEYPROVIDER_CONFIG names:\n  \
+#[command(
+    after_help = "Name it `attestation-agent` in the file that OCICRYPT_KEYPROVIDER_CONFIG names, by its program or by where it \
+listens:\n  \
 {\"key-providers\": {\"attestation-agent\": {\"cmd\": {\n    \
-\"path\": \"/usr/bin/sealift-shim\", \"args\": [\"keyprovider\"]}}}}\n\
+\"path\": \"/usr/bin/sealift-shim\", \"args\": [\"keyprovider\"]}}}}\n  \
+{\"key-providers\": {\"attestation-agent\": {\"grpc\": \"127.0.0.1:50051\"}}}\n\
 then decrypt in the guest:\n  \
-SEALIFT_LICENSE=FILE SEALIFT_IMAGE=REF skopeo copy --decryption-key provider:attestation-agent REF DST")]
+skopeo copy --decryption-key provider:attestation-agent REF DST\n\
+The agent of the node is asked, or, with SEALIFT_LICENSE=FILE SEALIFT_IMAGE=REF, the service itself."
+)]
 pub(crate) struct KeyProviderArgs {
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    #[command(flatten)]
+    pub(crate) keys: LayerKeyArgs,
+}
+
+/// Where the keys of single layers come from: the agent, unless there is a licence.
+#[derive(Debug, Args)]
+pub(crate) struct LayerKeyArgs {
+    #[command(flatten)]
+    pub(crate) agent: AgentSocketArgs,
     /// The sealed image that is decrypted: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG]. Its layers' keys only are given.
     #[arg(long = "image", value_name = "REF", env = "SEALIFT_IMAGE")]
-    pub(crate) reference: ImageReference,
-    /// The licence that the vendor issued.
+    pub(crate) reference: Option<ImageReference>,
+    /// The licence that the vendor issued: attest here for each layer, without an agent.
     #[arg(long, value_name = "FILE", env = "SEALIFT_LICENSE")]
-    pub(crate) license: PathBuf,
+    pub(crate) license: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) opening: OpeningArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "containerd starts it for each layer; `sealift-shim install containerd` writes the configuration. \
+The key packet comes on file descriptor 3, the ciphertext on stdin; the plain layer, still compressed, goes to stdout."
+)]
+pub(crate) struct StreamProcessorArgs {
+    #[command(flatten)]
+    pub(crate) keys: LayerKeyArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Containers hold a lease each, and stop when it is lost: at once on revocation, else when lease and grace \
+are over. An agent that is started again takes up the containers of the one before."
+)]
+pub(crate) struct AgentArgs {
+    /// The licences that the vendors issued; the first one that fits an image and is not denied serves.
+    #[arg(long = "license", value_name = "FILE", env = "SEALIFT_LICENSE", value_delimiter = ':', required = true)]
+    pub(crate) licenses: Vec<PathBuf>,
+    /// Where engines reach the agent. The directory is made for its owner alone.
+    #[arg(long, value_name = "PATH", env = "SEALIFT_AGENT", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// A sealed image that this node may open. Needed for faces that cannot say which image a key is of.
+    #[arg(long = "image", value_name = "REF")]
+    pub(crate) images: Vec<ImageReference>,
+    /// Where the agent keeps what it knows of sealed images and of containers; no keys. Must be storage of the TEE.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_AGENT_STATE", default_value = DEFAULT_STATE)]
+    pub(crate) state_dir: PathBuf,
+    /// How long a container has between SIGTERM and SIGKILL when its lease is lost; five minutes at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=300))]
+    pub(crate) stop_timeout: u64,
+    #[command(flatten)]
+    pub(crate) opening: OpeningArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Engines take a program without arguments: link `sealift-runtime` to this program and name the link.\n  \
+podman --runtime /usr/bin/sealift-runtime [--runtime-flag inner=/usr/bin/crun] run IMAGE\n  \
+containerd: BinaryName = \"/usr/bin/sealift-runtime\"\n\
+Options before the command, beside those of the runtime:\n  \
+--inner PATH  the runtime (SEALIFT_INNER_RUNTIME; else runc or crun on the PATH)\n  \
+--agent PATH  the agent's socket (SEALIFT_AGENT)"
+)]
+pub(crate) struct OciRuntimeArgs {
+    /// The runtime's own command line.
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,16 @@ impl BootTime {
         Self(self.0.saturating_add(duration))
     }
 
+    /// As other processes of this guest are told of it, in nanoseconds.
+    pub(crate) fn to_nanoseconds(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The time that another process of this guest told.
+    pub(crate) fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self(Duration::from_nanos(nanoseconds))
+    }
+
     /// How long it is until then; zero when it is over.
     pub(crate) fn until(self) -> Duration {
         self.0.saturating_sub(Self::now().0)

@@ -12,7 +12,7 @@ use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::layer::SealedLayer;
 use ocicrypt::options::PrivateOptions;
 use ocicrypt::packet::Kid;
-use release_protocol::ResourcePath;
+use release_protocol::{ResourcePath, Workload};
 
 /// The largest image config that is read, in bytes.
 const CONFIG_MAX: usize = 4 * 1024 * 1024;
@@ -71,6 +71,11 @@ impl SignedImage {
             .iter()
             .map(|layer| layer.sealed.as_ref().map(|sealed| open(layer, sealed, keks)).transpose())
             .collect()
+    }
+
+    /// What is stated of it in the evidence, with the command line that will run.
+    pub(crate) fn workload(&self, command: Vec<String>) -> Workload {
+        Workload { manifest_digest: self.manifest_digest.clone(), signers: self.signers.clone(), command }
     }
 
     /// The command line that will run: the image's own, with `args` in the place of its default arguments.
@@ -157,7 +162,7 @@ fn name(platform: &Platform) -> String {
 }
 
 /// This machine's platform in Go's names.
-fn this_platform() -> String {
+pub(crate) fn this_platform() -> String {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -18,6 +18,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
+pub use self::kernel::close_on_exec;
+
 /// The hidden first argument of stage one.
 pub const STAGE_ONE: &str = "__sealift-launch";
 /// The hidden first argument of stage two.

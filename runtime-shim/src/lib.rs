@@ -3,5 +3,6 @@
 
 pub mod bundle;
 pub mod launcher;
+pub mod pidfd;
 pub mod runtime;
 pub mod unpack;

@@ -1,6 +1,7 @@
 //! `sealift-shim`: the customer's side. Parses the command line, runs one command, reports how it ended.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod attest;
 mod attester;
 mod cli;
@@ -8,26 +9,40 @@ mod clock;
 mod doctor;
 mod guest;
 mod image;
+mod install;
 mod kbs;
 mod keyprovider;
+mod layer_key;
 mod license;
 mod materialize;
+mod oci_runtime;
 mod receipt;
 mod run;
 mod secrets;
 mod session;
+mod stream_processor;
 mod supervise;
+mod whole_file;
 
 use clap::CommandFactory as _;
 use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};
 
 use crate::cli::{Cli, Command};
+use crate::stream_processor::Payload;
 
 fn main() -> std::process::ExitCode {
     // A re-executed stage of the embedded runtime never comes back from here.
     runtime_shim::launcher::intercept();
     // Nor does the first process of a measured guest.
     guest::intercept();
+    // Nor does a watchdog, nor what a container engine starts as its OCI runtime.
+    if let Some(code) = oci_runtime::watchdog::intercepted() {
+        return code.into();
+    }
+    if let Some(words) = oci_runtime::intercepted() {
+        start_logging(0, "warn");
+        return oci_runtime::run(words).into();
+    }
     // The workload's own codes stay below ours.
     let offset = |subcommand: &str| if subcommand == "run" { ExitCode::RUN_OFFSET } else { 0 };
     let cli: Cli = parse_command_line(offset);
@@ -44,18 +59,29 @@ fn start(cli: Cli, console: &Console) -> Result<u8, Failure> {
         .or_fail(ExitCode::Other, || "cannot forbid core files".to_owned())?;
     // One provider for all TLS of the process; a second installation would be a bug of ours and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // Before the asynchronous runtime opens descriptors of its own.
+    let payload = if matches!(cli.command, Command::StreamProcessor(_)) { stream_processor::receive()? } else { None };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .or_fail(ExitCode::Other, || "cannot start the asynchronous runtime".to_owned())?
-        .block_on(dispatch(cli, console))
+        .block_on(dispatch(cli, payload, console))
 }
 
-async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
+async fn dispatch(cli: Cli, payload: Option<Payload>, console: &Console) -> Result<u8, Failure> {
     match cli.command {
         Command::Run(args) => return run::run(args, console).await,
         Command::Unpack(args) => run::unpack(args, console).await?,
-        Command::KeyProvider(args) => keyprovider::run(args, console).await?,
+        Command::KeyProvider(args) => keyprovider::run(args, *console).await?,
+        Command::StreamProcessor(args) => stream_processor::run(args, payload, *console).await?,
+        Command::Install(args) => install::run(args, console)?,
+        Command::Agent(args) => agent::run(args, console).await?,
+        Command::Containers(args) => agent::status::run(args, console).await?,
+        Command::OciRuntime(args) => {
+            return tokio::task::spawn_blocking(|| oci_runtime::run(args.words))
+                .await
+                .or_fail(ExitCode::Other, || "the OCI runtime could not be run".to_owned());
+        }
         Command::Attest(args) => attest::run(args, console).await?,
         Command::Doctor(args) => doctor::run(args, console).await?,
         Command::Receipt(command) => receipt::run(command, console).await?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::BlockingBlob;
+use image_store::{BlockingBlob, Descriptor};
 use ocicrypt::media_type::{Compression, LayerType};
 use ocicrypt::options::PrivateOptions;
 use runtime_shim::bundle::{self, BundleOptions, Network, SecretFile};
@@ -89,12 +89,7 @@ pub(crate) fn config(
 
 fn layer_input(layer: &Layer, key: Option<PrivateOptions>, blob: Stoppable) -> Result<LayerInput<'static>, Failure> {
     let descriptor = &layer.descriptor;
-    let layer_type = LayerType::parse(&descriptor.media_type).ok_or_else(|| {
-        Failure::bad_input(format!(
-            "the layer {} is of the unknown type `{}`",
-            descriptor.digest, descriptor.media_type
-        ))
-    })?;
+    let compression = compression(descriptor)?;
     let sealing = match (&layer.sealed, key) {
         (Some(sealed), Some(key)) => {
             let decryptor = sealed
@@ -109,20 +104,23 @@ fn layer_input(layer: &Layer, key: Option<PrivateOptions>, blob: Stoppable) -> R
         .diff_id
         .parse()
         .or_fail(ExitCode::BadInput, || format!("the image's config names `{}` as a diff_id", layer.diff_id))?;
-    Ok(LayerInput {
-        blob: Box::new(blob),
-        sealing,
-        compression: match layer_type.compression {
-            Compression::Gzip => LayerCompression::Gzip,
-            Compression::None => LayerCompression::None,
-            Compression::Zstd => LayerCompression::Zstd,
-        },
-        diff_id,
+    Ok(LayerInput { blob: Box::new(blob), sealing, compression, diff_id })
+}
+
+/// How the plain layer is compressed.
+pub(crate) fn compression(layer: &Descriptor) -> Result<LayerCompression, Failure> {
+    let layer_type = LayerType::parse(&layer.media_type).ok_or_else(|| {
+        Failure::bad_input(format!("the layer {} is of the unknown type `{}`", layer.digest, layer.media_type))
+    })?;
+    Ok(match layer_type.compression {
+        Compression::Gzip => LayerCompression::Gzip,
+        Compression::None => LayerCompression::None,
+        Compression::Zstd => LayerCompression::Zstd,
     })
 }
 
 /// An unpacking error as a command's.
-fn failure(message: &str, error: &UnpackError) -> Failure {
+pub(crate) fn failure(message: &str, error: &UnpackError) -> Failure {
     match error {
         UnpackError::Read(source) => {
             match source.get_ref().and_then(|inner| inner.downcast_ref::<image_store::Error>()) {

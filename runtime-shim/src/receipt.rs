@@ -4,7 +4,6 @@
 mod command;
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
@@ -16,6 +15,7 @@ use transparency_log::{Receipt, SeenError, SeenLog, VerifierKey};
 pub(crate) use command::run;
 
 use crate::kbs::{Refused, ServiceClient};
+use crate::whole_file;
 
 /// What is remembered of one service's log.
 pub(crate) struct ReceiptBook {
@@ -102,8 +102,14 @@ impl ReceiptBook {
         let (Some(directory), Some(log)) = (&self.directory, self.log_file()) else { return Ok(()) };
         let stem = log.file_stem().and_then(|stem| stem.to_str()).unwrap_or("log").trim_end_matches(".log").to_owned();
         let file = directory.join(format!("{stem}.{}.receipt.json", receipt.index));
-        write(&file, &serde_json::to_vec_pretty(receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?)?;
-        write(&log, &serde_json::to_vec_pretty(&self.seen).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?)
+        whole_file::write(
+            &file,
+            &serde_json::to_vec_pretty(receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?,
+        )?;
+        whole_file::write(
+            &log,
+            &serde_json::to_vec_pretty(&self.seen).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?,
+        )
     }
 }
 
@@ -133,16 +139,6 @@ fn decision(entry: &[u8], lease: &LeaseId) -> Result<Timestamp, Failure> {
             Err(refused("the service's receipt is of no grant").cause(format!("its entry is of the kind `{other}`")))
         }
     }
-}
-
-/// Writes the file whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let cannot = || format!("cannot keep `{}`", path.display());
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    fs::File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&partial, path))
-        .or_fail(ExitCode::Other, cannot)
 }
 
 fn refused(message: &str) -> Failure {

@@ -71,7 +71,7 @@ async fn run_leased(
     let secrets = SecretFiles::fetch(&args.secret, &released.product, holder, instance.path()).await?;
     let secret_files = secrets.as_ref().map(SecretFiles::files).unwrap_or_default();
     say_how_long(holder, &deadlines, console);
-    let lease = keep_lease(holder, deadlines, console);
+    let lease = keep_lease(holder, deadlines, |_, _| {}, console);
     tokio::pin!(lease);
     let stop = Arc::new(AtomicBool::new(false));
     // A large image takes longer than a lease lives.

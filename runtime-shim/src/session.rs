@@ -1,4 +1,5 @@
-//! The road from a reference and a licence to the layers' keys: verify, attest, receive. Shared by `run` and `unpack`.
+//! The road from a reference and a licence to the layers' keys: verify, attest, receive. `run`, `unpack` and the key provider
+//! go all of it at once; the agent goes its parts, each when it is asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +8,12 @@ use command_line::{Console, Failure, store_failure};
 use image_store::{BlobStream, Store};
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
+use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::options::PrivateOptions;
-use release_protocol::{Lease, LeaseState, Obligations, ProductName, ResourcePath, Workload};
+use release_protocol::{Lease, LeaseState, LicenseFile, Obligations, ProductName, ResourcePath, Workload};
 use zeroize::Zeroizing;
 
-use crate::cli::ImageArgs;
+use crate::cli::{ImageArgs, OpeningArgs};
 use crate::clock::{ClockCheck, Diverged, Exchange};
 use crate::image::{Layer, SignedImage};
 use crate::kbs::{Attested, Refused, ServiceClient};
@@ -72,6 +74,25 @@ impl LeaseHolder {
         Ok(self.clock.accept(exchange).map_err(|diverged| clocks_parted(&diverged))?)
     }
 
+    /// The keys at these paths.
+    pub(crate) async fn fetch_keys(&self, paths: &[ResourcePath]) -> Result<Vec<KeyEncryptionKey>, Failure> {
+        let mut keys = Vec::with_capacity(paths.len());
+        for path in paths {
+            keys.push(self.client.fetch_key(&self.token, path).await.map_err(Refused::into_failure)?);
+        }
+        Ok(keys)
+    }
+
+    /// What the lease is for.
+    pub(crate) fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// The bearer's token by which the lease can be given back, also by another process.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Whether each renewal brings the service's time signed.
     pub(crate) fn has_signed_time(&self) -> bool {
         self.receipts.is_some()
@@ -128,16 +149,36 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref()).await?;
     let command = image.command(command_args);
     let attester = attester::open(console)?;
-    let workload = Workload {
-        manifest_digest: image.manifest_digest.clone(),
-        signers: image.signers.clone(),
-        command: command.clone(),
-    };
     let key_paths = image.key_paths()?;
     let product = key_paths.first().map(|path| path.product.clone()).ok_or_else(no_lease)?;
+    let workload = image.workload(command.clone());
+    let (holder, obligations) = hold(license, workload, attester, &args.opening).await?;
+    let received = async {
+        check_obligations(&obligations, &holder.workload, &keys)?;
+        image.unwrap(&holder.fetch_keys(&key_paths).await?)
+    };
+    let layer_keys = match received.await {
+        Ok(layer_keys) => layer_keys,
+        Err(failure) => {
+            holder.release().await;
+            return Err(failure);
+        }
+    };
+    let simulated = if holder.attester.is_simulated() { " (SIMULATED platform)" } else { "" };
+    console.say(format!("attested{simulated}; holding lease {} of licence {}", holder.lease.id, holder.lease.license));
+    Ok(Session { released: Released { store, image, layer_keys, command, product, obligations }, holder })
+}
+
+/// Attests for a workload; gives the lease and what the service obliges this shim to, which nobody has checked yet.
+pub(crate) async fn hold(
+    license: LicenseFile,
+    workload: Workload,
+    attester: Arc<dyn Attester>,
+    opening: &OpeningArgs,
+) -> Result<(LeaseHolder, Obligations), Failure> {
     let log_key = license.unverified().service.log_key.as_ref();
-    let receipts = log_key.map(|key| ReceiptBook::open(key, args.opening.receipts.as_deref())).transpose()?;
-    let client = ServiceClient::new(license)?.with_init_data(args.opening.init_data.as_deref())?;
+    let receipts = log_key.map(|key| ReceiptBook::open(key, opening.receipts.as_deref())).transpose()?;
+    let client = ServiceClient::new(license)?.with_init_data(opening.init_data.as_deref())?;
     let mut attested = client.attest(&attester, Some(&workload), None).await.map_err(Refused::into_failure)?;
     let answer = &mut attested.answer;
     let mut holder = LeaseHolder {
@@ -150,33 +191,12 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
         receipts,
         clock: ClockCheck::default(),
     };
-    let received = async {
-        holder.accept_receipt(&mut attested).await.map_err(Refused::into_failure)?;
-        let obligations = attested.answer.obligations.take().unwrap_or_default();
-        check_obligations(&obligations, &image, &command, &keys)?;
-        let mut keks = Vec::with_capacity(key_paths.len());
-        for path in &key_paths {
-            keks.push(holder.client.fetch_key(&holder.token, path).await.map_err(Refused::into_failure)?);
-        }
-        Ok((obligations, image.unwrap(&keks)?))
+    if let Err(refused) = holder.accept_receipt(&mut attested).await {
+        // A seat must not stay taken by an instance that never starts.
+        holder.release().await;
+        return Err(refused.into_failure());
     }
-    .await;
-    match received {
-        Ok((obligations, layer_keys)) => {
-            let simulated = if holder.attester.is_simulated() { " (SIMULATED platform)" } else { "" };
-            console.say(format!(
-                "attested{simulated}; holding lease {} of licence {}",
-                holder.lease.id, holder.lease.license
-            ));
-            Ok(Session { released: Released { store, image, layer_keys, command, product, obligations }, holder })
-        }
-        Err(failure) => {
-            // A seat must not stay taken by an instance that never starts.
-            holder.release().await;
-            holder.token.clear();
-            Err(failure)
-        }
-    }
+    Ok((holder, attested.answer.obligations.take().unwrap_or_default()))
 }
 
 fn clocks_parted(diverged: &Diverged) -> Failure {
@@ -193,18 +213,17 @@ fn no_lease() -> Failure {
 }
 
 /// What the service obliges this shim to, as far as it can be judged before the start.
-fn check_obligations(
+pub(crate) fn check_obligations(
     obligations: &Obligations,
-    image: &SignedImage,
-    command: &[String],
+    workload: &Workload,
     keys: &[VerifyingKey],
 ) -> Result<(), Failure> {
-    if obligations.manifest_digest.as_ref().is_some_and(|digest| *digest != image.manifest_digest) {
+    if obligations.manifest_digest.as_ref().is_some_and(|digest| *digest != workload.manifest_digest) {
         return Err(Failure::verification("the service released another manifest than the one that was asked for"));
     }
     if !obligations.signers.is_empty() {
         let threshold = obligations.signer_threshold.unwrap_or(1).max(1) as usize;
-        let signed = obligations.signers.iter().filter(|signer| image.signers.contains(signer)).count();
+        let signed = obligations.signers.iter().filter(|signer| workload.signers.contains(signer)).count();
         if signed < threshold {
             let known = keys.iter().map(VerifyingKey::thumbprint).collect::<Vec<_>>().join(", ");
             return Err(Failure::verification(format!(
@@ -213,7 +232,7 @@ fn check_obligations(
             .cause(format!("the licence knows the keys {known}")));
         }
     }
-    if obligations.command.as_ref().is_some_and(|required| required != command) {
+    if obligations.command.as_ref().is_some_and(|required| *required != workload.command) {
         return Err(Failure::denied("the release policy allows another command only")
             .hint("leave the arguments away, or ask the vendor to allow them"));
     }

@@ -19,6 +19,11 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
+    /// When the workload stops unless the lease is renewed.
+    pub(crate) fn stop_at(&self) -> BootTime {
+        self.stop_at
+    }
+
     /// How long the workload can go on without the service.
     pub(crate) fn left(&self) -> Duration {
         self.stop_at.until()
@@ -34,8 +39,13 @@ impl Deadlines {
     }
 }
 
-/// Renews until the lease is lost; returns why it was.
-pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadlines, console: &Console) -> Failure {
+/// Renews until the lease is lost; returns why it was. `on_renewal` hears of each renewal.
+pub(crate) async fn keep_lease(
+    holder: &mut LeaseHolder,
+    mut deadlines: Deadlines,
+    mut on_renewal: impl FnMut(&LeaseHolder, Deadlines),
+    console: &Console,
+) -> Failure {
     let mut warned = false;
     let mut asked_at = BootTime::now();
     loop {
@@ -59,6 +69,7 @@ pub(crate) async fn keep_lease(holder: &mut LeaseHolder, mut deadlines: Deadline
         match renewal {
             Ok(()) => {
                 deadlines = Deadlines::of(holder, asked_at);
+                on_renewal(holder, deadlines);
                 if std::mem::take(&mut warned) {
                     console.say("the service is back; the lease is renewed");
                 }

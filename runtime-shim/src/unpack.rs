@@ -11,6 +11,7 @@ mod pipeline;
 mod root;
 mod sparse;
 mod staging;
+mod stream;
 
 pub use error::{UnpackError, What};
 pub use limits::Limits;
@@ -23,6 +24,7 @@ use limits::Usage;
 use root::Root;
 use staging::Staging;
 pub use staging::remove_tree;
+pub use stream::{SealedStream, relay};
 
 /// What could not be made as the image has it, for want of privilege.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

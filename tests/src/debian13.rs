@@ -48,8 +48,22 @@ impl Debian13 {
         command
     }
 
+    /// A program for which the box is the whole machine, not yet run: its root is the box, with a /run of its own and this
+    /// machine's /proc, /dev and /sys; what it mounts goes with it. Engines unpack and mount below their root, which a chroot
+    /// is not.
+    pub fn machine(&self, program: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation=private", "sh", "-c", ENTER]).arg(&self.0).arg(program);
+        command
+    }
+
     /// Runs the box's skopeo.
     pub fn skopeo(&self, args: &[&str]) -> Said {
         run(self.command("skopeo").args(args))
     }
 }
+
+/// The box becomes the root of a mount namespace.
+const ENTER: &str = r#"mount --rbind "$0" "$0" && for d in proc dev sys; do mount --rbind /$d "$0/$d" || exit; done &&
+mount -t tmpfs none "$0/run" &&
+cd "$0" && pivot_root . . && umount -l . && exec chroot . "$@""#;

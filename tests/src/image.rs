@@ -32,6 +32,28 @@ impl PlainImage {
         image
     }
 
+    /// Adds the tag `simple`: without the layer of odd things, since containers/storage (podman, buildah) cannot give back
+    /// sparse files as it got them. Gives the tag.
+    ///
+    /// # Panics
+    /// When umoci fails.
+    pub fn add_simple(&self) -> &'static str {
+        let image = format!("{}:simple", self.directory.display());
+        let tar = |number: u32| self.directory.with_file_name(format!("{number}.tar")).display().to_string();
+        let umoci = |args: &[&str]| run(peer("umoci").args(args)).succeeded();
+        umoci(&["new", "--image", &image]);
+        for number in [1, 3, 4] {
+            umoci(&["raw", "add-layer", "--image", &image, &tar(number)]);
+        }
+        let start = ["--config.workingdir", "/opt", "--config.entrypoint", "/opt/run.sh"];
+        let environment = ["--config.env", "GREETING=world", "--config.env", "PATH=/bin"];
+        umoci(
+            &[&["config", "--image", &image, "--architecture", "amd64", "--os", "linux"], &start[..], &environment[..]]
+                .concat(),
+        );
+        "simple"
+    }
+
     /// `oci:DIR:TAG`.
     pub fn reference(&self, tag: &str) -> String {
         format!("oci:{}:{tag}", self.directory.display())
@@ -119,6 +141,25 @@ pub async fn unzip(store: &Store, layer: &Descriptor) -> Vec<u8> {
     let mut tar = Vec::new();
     flate2::read::GzDecoder::new(blob.as_ref()).read_to_end(&mut tar).expect("gzip");
     tar
+}
+
+/// The digests of a plain image's tars, whatever compresses them.
+///
+/// # Panics
+/// When a layer cannot be read.
+pub async fn plain_digests(store: &Store, manifest: &Manifest) -> Vec<String> {
+    let mut digests = Vec::new();
+    for layer in &manifest.layers {
+        let blob = store.small_blob(layer, 64 << 20).await.expect("layer");
+        let mut tar = Vec::new();
+        match layer.media_type.rsplit('+').next() {
+            Some("gzip") => flate2::read::GzDecoder::new(blob.as_ref()).read_to_end(&mut tar).map(drop).expect("gzip"),
+            Some("zstd") => tar = zstd::decode_all(blob.as_ref()).expect("zstd"),
+            _ => tar = blob.to_vec(),
+        }
+        digests.push(image_store::Digest::of(&tar).to_string());
+    }
+    digests
 }
 
 /// Flips one byte of a file.

@@ -2,7 +2,9 @@
 #![expect(clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod books;
+pub mod cri;
 pub mod cut;
 pub mod debian13;
 pub mod device;
@@ -11,12 +13,14 @@ pub mod forge;
 pub mod front;
 pub mod guest;
 pub mod image;
+pub mod node;
 pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod registry;
 pub mod running;
 pub mod scene;
+pub mod site;
 pub mod tree;
 pub mod vendor;
 pub mod waiting;

@@ -14,7 +14,9 @@ fn help(name: &str, command: &[&str]) -> String {
         .envs(FIXED)
         .env_remove("SEALIFT_STATE_DIR")
         .env_remove("SEALIFT_LICENSE")
-        .env_remove("SEALIFT_IMAGE"))
+        .env_remove("SEALIFT_IMAGE")
+        .env_remove("SEALIFT_AGENT")
+        .env_remove("SEALIFT_AGENT_STATE"))
     .succeeded()
     .stdout
 }
@@ -92,11 +94,14 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 12] = [
         &[],
         &["run"],
         &["unpack"],
         &["keyprovider"],
+        &["agent"],
+        &["containers"],
+        &["oci-runtime"],
         &["attest"],
         &["doctor"],
         &["receipt", "verify"],

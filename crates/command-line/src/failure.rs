@@ -45,6 +45,21 @@ impl ExitCode {
             Self::LeaseLost => "lease_lost",
         }
     }
+
+    /// The code with this machine name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        const ALL: [ExitCode; 8] = [
+            ExitCode::Done,
+            ExitCode::Other,
+            ExitCode::Usage,
+            ExitCode::BadInput,
+            ExitCode::VerificationFailed,
+            ExitCode::Denied,
+            ExitCode::Unavailable,
+            ExitCode::LeaseLost,
+        ];
+        ALL.into_iter().find(|code| code.name() == name)
+    }
 }
 
 /// Whose answer an error was.
@@ -69,6 +84,12 @@ impl Answerer {
             Self::Service => "service",
             Self::Runtime => "runtime",
         }
+    }
+
+    /// The answerer with this word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        const ALL: [Answerer; 4] = [Answerer::Command, Answerer::Registry, Answerer::Service, Answerer::Runtime];
+        ALL.into_iter().find(|answerer| answerer.name() == name)
     }
 }
 
@@ -168,6 +189,20 @@ impl Failure {
             "causes": self.causes,
         }})
     }
+
+    /// Reads the JSON form, which another of our processes wrote; `None` when it is none.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let error = value.get("error")?;
+        let text = |name: &str| error.get(name).and_then(Value::as_str);
+        let causes = error.get("causes")?.as_array()?.iter().map(|cause| cause.as_str().map(ToOwned::to_owned));
+        Some(Self {
+            code: ExitCode::from_name(text("code")?)?,
+            answerer: Answerer::from_name(text("answerer")?)?,
+            message: text("message")?.to_owned(),
+            hint: text("hint").map(ToOwned::to_owned),
+            causes: causes.collect::<Option<_>>()?,
+        })
+    }
 }
 
 /// The form for people: `error:`, `caused by:` lines, a blank line, `hint:`.
@@ -223,5 +258,22 @@ mod tests {
         assert_eq!(value["error"]["code"], "denied");
         assert_eq!(value["error"]["answerer"], "service");
         assert_eq!(value["error"]["causes"], json!([]));
+    }
+
+    #[test]
+    fn the_json_form_reads_back_as_it_was() {
+        for failure in [
+            Failure::unavailable("away").cause("first").cause("second").hint("wait").from_answerer(Answerer::Registry),
+            Failure::new(ExitCode::LeaseLost, "gone"),
+        ] {
+            let read = Failure::from_json(&failure.to_json()).unwrap();
+            assert_eq!(
+                (read.code, read.answerer, read.to_string()),
+                (failure.code, failure.answerer, failure.to_string())
+            );
+        }
+        let mut other = Failure::other("x").to_json();
+        other["error"]["code"] = "unheard-of".into();
+        assert!(Failure::from_json(&other).is_none());
     }
 }

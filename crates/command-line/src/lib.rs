@@ -9,10 +9,12 @@ mod console;
 mod failure;
 mod progress;
 mod registry;
+mod stop;
 mod witness;
 
 pub use console::{CommonArgs, Console, OutputFormat, parse_command_line, start_logging};
 pub use failure::{Answerer, ExitCode, Failure, FailureContext};
 pub use progress::ByteProgress;
 pub use registry::{RegistryArgs, store_failure};
+pub use stop::StopSignals;
 pub use witness::WitnessArgs;

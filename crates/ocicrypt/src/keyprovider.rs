@@ -13,9 +13,13 @@ use zeroize::Zeroizing;
 use crate::options::{OptionsError, PrivateOptions};
 use crate::packet::{BrokerPacket, Packet, PacketError};
 
-/// The name that a provider must have in `OCICRYPT_KEYPROVIDER_CONFIG`, for its annotation is called after it and
-/// guests read [`packet::ANNOTATION`](crate::packet::ANNOTATION) only.
+/// The name that a provider has in `OCICRYPT_KEYPROVIDER_CONFIG` where its packets are to be in
+/// [`packet::ANNOTATION`](crate::packet::ANNOTATION) at once, since annotations are called after it.
 pub const PROVIDER: &str = "attestation-agent";
+
+/// The provider's other name. Its packets are in [`packet::OWN_ANNOTATION`](crate::packet::OWN_ANNOTATION), where guests
+/// of others do not look, until the image is finished.
+pub const OWN_PROVIDER: &str = "sealift";
 
 /// The longest message that is read, in bytes of JSON. Public keys of other recipients are among the parameters.
 pub const INPUT_MAX: usize = 1024 * 1024;
@@ -43,11 +47,11 @@ pub enum KeyProviderError {
     /// What is to be unwrapped is no packet.
     #[error("what is to be unwrapped is no key packet")]
     Packet(#[source] PacketError),
-    /// The provider has another name, after which its annotation would be called: no guest would look for it.
-    #[error("the key provider is not named `{PROVIDER}`")]
+    /// The provider has another name, after which its annotation would be called: nobody would look for it.
+    #[error("the key provider is named neither `{OWN_PROVIDER}` nor `{PROVIDER}`")]
     Name,
     /// A parameter that is no text, or more than one where one can be followed.
-    #[error("the parameter of the provider `{PROVIDER}` is not one text")]
+    #[error("the parameter of the key provider is not one text")]
     Parameter,
     /// The message did not come.
     #[error("the message cannot be read")]
@@ -197,19 +201,30 @@ struct RawConfig<'a> {
 
 impl RawConfig<'_> {
     fn names_us(&self) -> bool {
-        self.parameters.as_ref().is_some_and(|parameters| parameters.contains_key(PROVIDER))
+        self.ours().next().is_some()
     }
 
-    /// The one parameter of this provider.
+    /// What was said for this provider, under either of its names.
+    fn ours(&self) -> impl Iterator<Item = &[&str]> {
+        let parameters = self.parameters.iter().flatten();
+        parameters
+            .filter(|(name, _)| [OWN_PROVIDER, PROVIDER].contains(&name.as_str()))
+            .map(|(_, values)| values.as_deref().unwrap_or_default())
+    }
+
+    /// The one parameter of this provider. The message does not say by which of its names it was called, so that two
+    /// names must not say two things.
     fn parameter(&self) -> Result<Option<String>, KeyProviderError> {
-        let parameters = self.parameters.as_ref().and_then(|parameters| parameters.get(PROVIDER));
-        let [parameter] = parameters.ok_or(KeyProviderError::Name)?.as_deref().unwrap_or_default() else {
+        let mut ours = self.ours();
+        let first = ours.next().ok_or(KeyProviderError::Name)?;
+        let [parameter] = first else { return Err(KeyProviderError::Parameter) };
+        if ours.any(|other| other != first) {
             return Err(KeyProviderError::Parameter);
-        };
-        if parameter.len() > PARAMETER_MAX {
-            return Err(KeyProviderError::TooLong(PROVIDER));
         }
-        let bytes = BASE64_STANDARD.decode(parameter).map_err(|_| KeyProviderError::Base64(PROVIDER))?;
+        if parameter.len() > PARAMETER_MAX {
+            return Err(KeyProviderError::TooLong(PARAMETERS));
+        }
+        let bytes = BASE64_STANDARD.decode(parameter).map_err(|_| KeyProviderError::Base64(PARAMETERS))?;
         let text = String::from_utf8(bytes).map_err(|_| KeyProviderError::Parameter)?;
         Ok((text != NO_PARAMETER).then_some(text))
     }
@@ -222,6 +237,9 @@ fn decode(member: &'static str, text: Option<&str>) -> Result<Zeroizing<Vec<u8>>
     }
     BASE64_STANDARD.decode(text).map(Zeroizing::new).map_err(|_| KeyProviderError::Base64(member))
 }
+
+/// The member that has providers' parameters.
+const PARAMETERS: &str = "Parameters";
 
 /// What ocicrypt's command line puts where a provider is named without a parameter.
 const NO_PARAMETER: &str = "Enabled";

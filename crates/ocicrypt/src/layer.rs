@@ -174,7 +174,9 @@ impl SealedLayer {
         if wraps.is_empty() {
             return Err(ParseLayerError::NoWrap);
         }
-        let packets = elements(&wraps, packet::ANNOTATION)?
+        let mut packets = elements(&wraps, packet::ANNOTATION)?;
+        packets.extend(elements(&wraps, packet::OWN_ANNOTATION)?);
+        let packets = packets
             .into_iter()
             .map(Packet::from_annotation)
             .collect::<Result<_, _>>()
@@ -206,7 +208,8 @@ impl SealedLayer {
     /// The names of the annotations that wrap the key in ways that are not opened here: PGP,
     /// PKCS #7, PKCS #11, other key providers.
     pub fn other_wraps(&self) -> impl Iterator<Item = &str> {
-        self.wraps.keys().map(String::as_str).filter(|name| *name != packet::ANNOTATION && *name != jwe::ANNOTATION)
+        let opened = [packet::ANNOTATION, packet::OWN_ANNOTATION, jwe::ANNOTATION];
+        self.wraps.keys().map(String::as_str).filter(move |name| !opened.contains(name))
     }
 
     /// Opens the layer with a key-encryption key.
@@ -242,6 +245,18 @@ impl SealedLayer {
 /// Whether an annotation belongs to the format, and goes away when the layer is decrypted.
 pub fn is_encryption_annotation(name: &str) -> bool {
     name.starts_with(ANNOTATION_PREFIX)
+}
+
+/// Moves the packets of [`packet::OWN_ANNOTATION`] to [`packet::ANNOTATION`], where every guest looks for them. Says
+/// whether there were any.
+pub fn move_packets_for_guests(annotations: &mut BTreeMap<String, String>) -> bool {
+    let Some(own) = annotations.remove(packet::OWN_ANNOTATION) else { return false };
+    let all = match annotations.remove(packet::ANNOTATION) {
+        Some(packets) => format!("{packets},{own}"),
+        None => own,
+    };
+    annotations.insert(packet::ANNOTATION.to_owned(), all);
+    true
 }
 
 fn read_private(json: &[u8]) -> Result<PrivateOptions, OpenError> {

@@ -21,6 +21,10 @@ use crate::secret::KeyEncryptionKey;
 /// The annotation of these packets.
 pub const ANNOTATION: &str = "org.opencontainers.image.enc.keys.provider.attestation-agent";
 
+/// Where tools put these packets that know the key provider as `sealift`. Read like the other; guests of others do not
+/// look here.
+pub const OWN_ANNOTATION: &str = "org.opencontainers.image.enc.keys.provider.sealift";
+
 /// The longest packet that is read, in bytes of JSON; real ones have some 500.
 const PACKET_MAX: usize = 16 * 1024;
 

@@ -1,5 +1,5 @@
 //! `pack --finish`: an image that another tool encrypted through the key provider gets its keys bound and its signatures.
-//! The image's bytes stay as they are.
+//! Layers stay as they are; manifests do, too, unless the key packets stand where only our own guests look for them.
 
 use attestation_service::api::KeyManifests;
 use command_line::{Console, Failure, store_failure};
@@ -26,10 +26,17 @@ pub(crate) async fn run(
     let source = args.registry.open(reference).await?;
     let layers = LayerSelection::new(args.layers.clone());
     let image = SealedImage::read(&source, &args.product, &client.key_authority()?, &layers).await?;
+    if image.is_rewritten() && reference.tag().is_none() && reference.digest().is_none() {
+        return Err(Failure::usage(format!(
+            "`{reference}` would hold two images, and its manifest has to be rewritten"
+        ))
+        .hint("name the image by its tag or digest: oci:DIR:TAG"));
+    }
     let store = Store::create(reference, &args.registry.store_options()?)
         .await
         .map_err(|error| store_failure(format!("cannot open `{reference}`"), &error))?;
     let name = docker_reference(reference, &args.product);
+    image.write_nested(&store).await?;
     for (key, manifests) in &image.keys {
         let path = format!("/products/{}/keys/{key}/manifests", args.product);
         client.submit(&path, &KeyManifests { image: name.clone(), manifests: manifests.clone() }).await?;
@@ -37,8 +44,13 @@ pub(crate) async fn run(
     for digest in image.digests() {
         sign(&store, &digest, &name, &signer).await?;
     }
+    // The name that people pull comes last.
+    image.write_named(&store).await?;
     store.commit().await.map_err(|error| store_failure(format!("cannot finish `{reference}`"), &error))?;
     let pinned = reference.with_digest(image.digest);
+    if image.is_rewritten() {
+        console.say(format!("moved the key packets to where every guest looks; the image is now {}", image.digest));
+    }
     console.say(format!(
         "bound {} keys of {} to {} manifests and signed them",
         image.keys.len(),

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, StoreError, serve};
-use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use command_line::{Console, ExitCode, Failure, FailureContext as _, StopSignals};
 use jiff::Timestamp;
 use launch_evidence::simulated::SimulatedPlatform;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
@@ -26,6 +25,7 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     let options = ServiceOptions { settings: settings.clone(), simulated_roots, clock: Timestamp::now };
     let service = Service::open(&files, options).await.map_err(|error| cannot_open(home, &error))?;
     adopt_admin_token(home, &service).await?;
+    let mut stop = StopSignals::listen()?;
     let listen = args.listen.unwrap_or(settings.listen);
     let server = serve(&files, Arc::new(service), listen)
         .await
@@ -38,7 +38,7 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
     let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});
     console.result(&ready, || format!("https://{}", server.address()));
-    wait_for_stop().await?;
+    stop.asked().await;
     console.say("stopping");
     server.stop().await;
     Ok(())
@@ -88,15 +88,4 @@ fn simulated_roots(home: &VendorHome, args: &ServeArgs) -> Result<Vec<Vec<u8>>, 
                 .map_err(|failure| failure.hint("make one with `sealift simulate platform`"))
         })
         .collect()
-}
-
-async fn wait_for_stop() -> Result<(), Failure> {
-    let failed = || "cannot listen for signals".to_owned();
-    let mut terminate = signal(SignalKind::terminate()).or_fail(ExitCode::Other, failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).or_fail(ExitCode::Other, failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

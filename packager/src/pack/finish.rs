@@ -1,11 +1,13 @@
-//! An image that another tool sealed: which of our keys its layers name, and for which manifests. Nothing is written here.
+//! An image that another tool sealed: which of our keys its layers name, for which manifests, and how those manifests must
+//! read so that every guest finds the keys. Nothing is read or written of layers.
 
 use std::collections::BTreeMap;
 
 use attestation_service::api::SealedManifest;
-use command_line::{Failure, store_failure};
-use image_store::{Descriptor, Digest, Document, Manifest, Store};
-use ocicrypt::layer::SealedLayer;
+use bytes::Bytes;
+use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
+use image_store::{Descriptor, Digest, Document, Index, Manifest, Place, RawManifest, Store};
+use ocicrypt::layer::{SealedLayer, move_packets_for_guests};
 use ocicrypt::packet::Kid;
 use release_protocol::{ProductName, ResourcePath};
 
@@ -15,10 +17,14 @@ use super::{LayerSelection, parse, platform_name};
 /// A sealed image, read and found complete.
 pub(crate) struct SealedImage {
     /// Of the manifest or index that the reference names.
+    read: Digest,
+    /// Of what takes its place; the same where nothing was to be rewritten.
     pub(crate) digest: Digest,
     pub(crate) manifests: Vec<SealedManifest>,
     /// Id of a key → the manifests whose layers it opens.
     pub(crate) keys: BTreeMap<String, Vec<SealedManifest>>,
+    /// Manifests whose key packets stood where only we look for them, rewritten; the image's own is the last.
+    rewritten: Vec<RawManifest>,
 }
 
 impl SealedImage {
@@ -37,7 +43,8 @@ impl SealedImage {
             .resolve()
             .await
             .map_err(|error| store_failure(format!("cannot read `{}`", store.reference()), &error))?;
-        let mut image = Self { digest: raw.digest, manifests: Vec::new(), keys: BTreeMap::new() };
+        let (manifests, rewritten) = (Vec::new(), Vec::new());
+        let mut image = Self { read: raw.digest, digest: raw.digest, manifests, keys: BTreeMap::new(), rewritten };
         let is_ours = |kid: &Kid| {
             let [of, kind, _] = kid.parts();
             kid.authority() == authority && of == product.as_str() && kind == ResourcePath::IMAGE_KEY
@@ -45,29 +52,76 @@ impl SealedImage {
         match parse(&raw)? {
             Document::Manifest(manifest) => {
                 let platform = platform_of(store, &manifest).await?;
-                image.add(raw.digest, platform, &manifest, layers, is_ours)?;
+                image.digest = image.add(&raw, platform, manifest, layers, is_ours)?.digest;
             }
-            Document::Index(index) => {
-                for entry in &index.manifests {
-                    let platform = entry.platform.as_ref().map(platform_name);
-                    let Some(platform) = platform.filter(|platform| !platform.starts_with("unknown/")) else {
-                        tracing::warn!(digest = %entry.digest, "did not sign an index entry without a platform");
-                        continue;
-                    };
-                    let raw = store.manifest(&entry.digest).await.map_err(|error| {
-                        store_failure(format!("cannot read the manifest {} for {platform}", entry.digest), &error)
-                    })?;
-                    let Document::Manifest(manifest) = parse(&raw)? else {
-                        return Err(Failure::bad_input(format!("{} is an index inside an index", entry.digest)));
-                    };
-                    image.add(raw.digest, platform, &manifest, layers, is_ours)?;
-                }
-            }
+            Document::Index(index) => image.add_all(store, &raw, index, layers, is_ours).await?,
         }
         if image.manifests.is_empty() {
             return Err(Failure::bad_input(format!("`{}` has an image for no platform", store.reference())));
         }
         Ok(image)
+    }
+
+    async fn add_all(
+        &mut self,
+        store: &Store,
+        raw: &RawManifest,
+        mut index: Index,
+        layers: &LayerSelection,
+        is_ours: impl Fn(&Kid) -> bool + Copy,
+    ) -> Result<(), Failure> {
+        for entry in &mut index.manifests {
+            let platform = entry.platform.as_ref().map(platform_name);
+            let Some(platform) = platform.filter(|platform| !platform.starts_with("unknown/")) else {
+                tracing::warn!(digest = %entry.digest, "did not sign an index entry without a platform");
+                continue;
+            };
+            let raw = store.manifest(&entry.digest).await.map_err(|error| {
+                store_failure(format!("cannot read the manifest {} for {platform}", entry.digest), &error)
+            })?;
+            let Document::Manifest(manifest) = parse(&raw)? else {
+                return Err(Failure::bad_input(format!("{} is an index inside an index", entry.digest)));
+            };
+            let finished = self.add(&raw, platform, manifest, layers, is_ours)?;
+            (entry.digest, entry.size) = (finished.digest, finished.size);
+        }
+        if !self.rewritten.is_empty() {
+            let bytes = index.to_bytes().or_fail(ExitCode::Other, || "cannot write the index".to_owned())?;
+            self.digest = self.rewrite(bytes, &raw.media_type)?.digest;
+        }
+        Ok(())
+    }
+
+    /// Whether manifests have to be written for the image to be finished.
+    pub(crate) fn is_rewritten(&self) -> bool {
+        !self.rewritten.is_empty()
+    }
+
+    /// Writes the manifests that an index names, before it is.
+    pub(crate) async fn write_nested(&self, store: &Store) -> Result<(), Failure> {
+        let Some((_, nested)) = self.rewritten.split_last() else { return Ok(()) };
+        for raw in nested {
+            write(store, raw, Place::Nested).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the image's own manifest, and moves its tag there if it is still where the image was read.
+    pub(crate) async fn write_named(&self, store: &Store) -> Result<(), Failure> {
+        let Some(raw) = self.rewritten.last() else { return Ok(()) };
+        let place = match store.reference().tag() {
+            Some(tag) if self.is_at(store, tag).await? => Place::Tag(tag.to_owned()),
+            _ => Place::Digest,
+        };
+        write(store, raw, place).await
+    }
+
+    async fn is_at(&self, store: &Store, tag: &str) -> Result<bool, Failure> {
+        match store.manifest_by_tag(tag).await {
+            Ok(raw) => Ok(raw.digest == self.read),
+            Err(image_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(store_failure(format!("cannot read what `{tag}` names"), &error)),
+        }
     }
 
     /// All that is to be signed.
@@ -79,37 +133,59 @@ impl SealedImage {
         digests
     }
 
+    /// Takes in one platform's manifest; gives what to sign in its place.
     fn add(
         &mut self,
-        digest: Digest,
+        raw: &RawManifest,
         platform: String,
-        manifest: &Manifest,
+        mut manifest: Manifest,
         layers: &LayerSelection,
         is_ours: impl Fn(&Kid) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Descriptor, Failure> {
         let wanted = layers.resolve(manifest.layers.len())?;
-        let sealed = SealedManifest { digest: digest.to_string(), platform };
-        let mut found = false;
-        for (position, layer) in manifest.layers.iter().enumerate() {
+        let mut keys = Vec::new();
+        let mut moved = false;
+        for (position, layer) in manifest.layers.iter_mut().enumerate() {
             let kids: Vec<Kid> = kids(layer)?.into_iter().filter(&is_ours).collect();
             if kids.is_empty() && wanted.contains(&position) {
-                return Err(unsealed(position, layer, &sealed));
+                return Err(unsealed(position, layer, &platform));
             }
-            for kid in kids {
-                let [_, _, key] = kid.parts();
-                let manifests = self.keys.entry(key.to_owned()).or_default();
-                if !manifests.contains(&sealed) {
-                    manifests.push(sealed.clone());
-                }
-                found = true;
-            }
+            moved |= !kids.is_empty() && move_packets_for_guests(&mut layer.annotations);
+            keys.extend(kids);
         }
-        if !found {
-            return Err(Failure::bad_input(format!("no layer of {digest} is sealed to a key of this product")));
+        if keys.is_empty() {
+            return Err(Failure::bad_input(format!("no layer of {} is sealed to a key of this product", raw.digest)));
+        }
+        let finished = if moved {
+            let bytes = manifest.to_bytes().or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())?;
+            self.rewrite(bytes, &raw.media_type)?
+        } else {
+            raw.descriptor()
+        };
+        let sealed = SealedManifest { digest: finished.digest.to_string(), platform };
+        for kid in keys {
+            let [_, _, key] = kid.parts();
+            let manifests = self.keys.entry(key.to_owned()).or_default();
+            if !manifests.contains(&sealed) {
+                manifests.push(sealed.clone());
+            }
         }
         self.manifests.push(sealed);
-        Ok(())
+        Ok(finished)
     }
+
+    fn rewrite(&mut self, bytes: Bytes, media_type: &str) -> Result<Descriptor, Failure> {
+        let raw = RawManifest::new(bytes, Some(media_type))
+            .or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())?;
+        let descriptor = raw.descriptor();
+        self.rewritten.push(raw);
+        Ok(descriptor)
+    }
+}
+
+async fn write(store: &Store, raw: &RawManifest, place: Place) -> Result<(), Failure> {
+    let written = store.put_manifest(raw.bytes.clone(), &raw.media_type, place).await;
+    written.map(drop).map_err(|error| store_failure(format!("cannot write the manifest {}", raw.digest), &error))
 }
 
 /// The keys that a layer names; none for a plain one.
@@ -123,12 +199,12 @@ fn kids(layer: &Descriptor) -> Result<Vec<Kid>, Failure> {
     Ok(sealed.kids().cloned().collect())
 }
 
-fn unsealed(position: usize, layer: &Descriptor, manifest: &SealedManifest) -> Failure {
+fn unsealed(position: usize, layer: &Descriptor, platform: &str) -> Failure {
     let what = if ocicrypt::media_type::is_encrypted(&layer.media_type) {
         "sealed to no key of this product"
     } else {
         "plain"
     };
-    Failure::bad_input(format!("layer {position} ({}) for {} is {what}", layer.digest, manifest.platform))
+    Failure::bad_input(format!("layer {position} ({}) for {platform} is {what}", layer.digest))
         .hint("encrypt all layers with the key provider, or name those that must be sealed by `--layers`")
 }

@@ -17,9 +17,10 @@ pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
-/// Keeps the workload from inheriting anything but stdin, stdout and stderr, whatever this process was given.
+/// Keeps the program that is executed next from inheriting anything but stdin, stdout and stderr, whatever this process was
+/// given.
 /// Call it while `/proc` is there.
-pub(super) fn close_on_exec() -> io::Result<()> {
+pub fn close_on_exec() -> io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if number <= 2 {

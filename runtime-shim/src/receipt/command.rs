@@ -8,10 +8,9 @@ use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
 use serde_json::{Value, json};
 use transparency_log::{MAX_RECEIPT_BYTES, Receipt, VerifierKey, Witnesses};
 
-use super::write;
 use crate::cli::ReceiptCommand;
 use crate::kbs::{Refused, ServiceClient};
-use crate::license;
+use crate::{license, whole_file};
 
 pub(crate) async fn run(command: ReceiptCommand, console: &Console) -> Result<(), Failure> {
     match command {
@@ -50,7 +49,7 @@ async fn refresh(file: &Path, license_file: &Path, console: &Console) -> Result<
                 .hint("keep the receipt as it is: it proves an entry that the log which witnesses saw does not have")
         })?;
     let text = serde_json::to_vec_pretty(&fresh).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
-    write(file, &text)?;
+    whole_file::write(file, &text)?;
     let checkpoint = fresh.checkpoint.to_string();
     console.result(&json!({"file": file, "checkpoint": checkpoint}), || checkpoint.trim_end().to_owned());
     Ok(())

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub enum What {
     /// The HMAC over the ciphertext.
     Authentication,
+    /// The size and digest of the ciphertext that the image's manifest names.
+    Ciphertext,
     /// The compressed stream: damaged, cut, or followed by something else.
     Compression,
     /// The digest of the plain tar stream that the image's config names.
@@ -21,6 +23,7 @@ impl What {
     fn text(self) -> &'static str {
         match self {
             Self::Authentication => "its ciphertext was changed (HMAC)",
+            Self::Ciphertext => "its ciphertext is not what the image's manifest names (size, digest)",
             Self::Compression => "its compressed stream is damaged, cut, or followed by other bytes",
             Self::DiffId => "its content is not what the image's config names (diff_id)",
             Self::PlainDigest => "its plain bytes are not those that were sealed (digest in the private options)",
@@ -74,6 +77,9 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
+    /// The plain layer could not be passed on.
+    #[error("the plain layer cannot be passed on")]
+    Write(#[source] io::Error),
     /// A thread of the pipeline panicked.
     #[error("a stage of the unpacking pipeline failed")]
     Stage,

@@ -64,7 +64,10 @@ pub(super) fn run(
     let LayerInput { blob, sealing, compression, diff_id } = layer;
     thread::scope(|scope| {
         let reader = scope.spawn(move || read(blob, sealing, &to_decompressor));
-        let decompressor = scope.spawn(move || decompress(decompressor_input, compression, &to_tar, expansion));
+        let decompressor = scope.spawn(move || {
+            let pass_on = |chunk| to_tar.send(chunk).map_err(|_| StageError::Stopped);
+            decompress(decompressor_input, compression, expansion, pass_on)
+        });
         let mut stream = ChunkReader::new(tar_input);
         let applied = apply(&mut stream, usage)
             // The archive may end before its stream does; the digests are over all of it.
@@ -95,16 +98,13 @@ pub(super) fn run(
             return Err(UnpackError::Check(What::DiffId));
         }
         match promised {
-            // skopeo seals the digest of what it read, which is the tar's where it compressed the layer itself.
-            Some(digest) if digest != plain.layer && digest != plain.diff_id => {
-                Err(UnpackError::Check(What::PlainDigest))
-            }
-            _ => Ok(()),
+            Some(digest) => plain.check(digest),
+            None => Ok(()),
         }
     })
 }
 
-enum StageError {
+pub(super) enum StageError {
     Failed(UnpackError),
     /// The next stage hung up.
     Stopped,
@@ -144,7 +144,7 @@ fn read(
     Ok(Some(Digest::from_hash(*digest.as_bytes())))
 }
 
-fn fill(blob: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
+pub(super) fn fill(blob: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while let Some(rest) = chunk.get_mut(length..).filter(|rest| !rest.is_empty()) {
         match blob.read(rest) {
@@ -158,19 +158,31 @@ fn fill(blob: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
 }
 
 /// What the second stage found out.
-struct Plain {
+pub(super) struct Plain {
     /// The digest of the layer as it was sealed: compressed, where it is.
-    layer: Digest,
+    pub(super) layer: Digest,
     /// The digest of the tar.
-    diff_id: Digest,
+    pub(super) diff_id: Digest,
     total_bytes: u64,
 }
 
-fn decompress(
+impl Plain {
+    /// Whether the layer is the one that was sealed.
+    pub(super) fn check(&self, promised: Digest) -> Result<(), UnpackError> {
+        // skopeo seals the digest of what it read, which is the tar's where it compressed the layer itself.
+        if promised == self.layer || promised == self.diff_id {
+            Ok(())
+        } else {
+            Err(UnpackError::Check(What::PlainDigest))
+        }
+    }
+}
+
+pub(super) fn decompress(
     input: Receiver<Vec<u8>>,
     compression: LayerCompression,
-    next: &SyncSender<Vec<u8>>,
     mut expansion: Expansion,
+    mut pass_on: impl FnMut(Vec<u8>) -> Result<(), StageError>,
 ) -> Result<Plain, StageError> {
     let compressed_bytes = Arc::new(AtomicU64::new(0));
     let mut input =
@@ -195,15 +207,19 @@ fn decompress(
             }
             chunk.truncate(length);
             expansion.add(length as u64, compressed_bytes.load(Ordering::Relaxed))?;
-            diff_id.update(&chunk);
-            next.send(chunk).map_err(|_| StageError::Stopped)?;
+            if compression != LayerCompression::None {
+                diff_id.update(&chunk);
+            }
+            pass_on(chunk)?;
         }
     }
     // A decoder may stop before its input does: what is behind it belongs to nobody.
     if !input.fill_buf().map_err(damaged)?.is_empty() {
         return Err(UnpackError::Check(What::Compression).into());
     }
-    Ok(Plain { layer: input.hasher.finish(), diff_id: diff_id.finish(), total_bytes: expansion.total_bytes() })
+    let layer = input.hasher.finish();
+    let diff_id = if compression == LayerCompression::None { layer } else { diff_id.finish() };
+    Ok(Plain { layer, diff_id, total_bytes: expansion.total_bytes() })
 }
 
 /// The chunks of a channel as a reader; its end is the sender's.

@@ -63,6 +63,18 @@ fn a_layer_key_and_the_parameter_are_read() {
     assert_eq!(request.parameter, None);
 }
 
+#[test]
+fn the_provider_goes_by_either_of_its_names() {
+    for parameters in
+        [json!({OWN_PROVIDER: [base64("shop")]}), json!({OWN_PROVIDER: [base64("shop")], PROVIDER: [base64("shop")]})]
+    {
+        let mut message = wrap();
+        message["keywrapparams"]["ec"]["Parameters"] = parameters;
+        let Request::Wrap(request) = read(&message).unwrap() else { panic!("not what was written") };
+        assert_eq!(request.parameter.as_deref(), Some("shop"));
+    }
+}
+
 fn options_in_order() -> String {
     let (key, nonce) = (base64([1; 32]), base64([2; 16]));
     format!(r#"{{"symkey":"{key}","digest":"{PLAIN}","cipheroptions":{{"nonce":"{nonce}"}}}}"#)
@@ -98,11 +110,20 @@ fn what_cannot_be_answered_is_refused_with_its_reason() {
         ("/keywrapparams/optsdata", json!(base64("{}")), "what is to be wrapped is not the key of a layer"),
         ("/keywrapparams/optsdata", json!("A".repeat(PAYLOAD_MAX + 4)), "the message or its member `optsdata`"),
         ("/keywrapparams/ec", json!(null), "the message has no `ec`"),
-        ("/keywrapparams/ec/Parameters", json!({"sealift": ["QQ=="]}), "the key provider is not named"),
-        ("/keywrapparams/ec/Parameters/attestation-agent", json!([]), "the parameter of the provider"),
-        ("/keywrapparams/ec/Parameters/attestation-agent", json!(["QQ==", "Qg=="]), "the parameter of the provider"),
-        ("/keywrapparams/ec/Parameters/attestation-agent", json!(["/w=="]), "the parameter of the provider"),
-        ("/keywrapparams/ec/Parameters/attestation-agent", json!(["?"]), "the member `attestation-agent`"),
+        ("/keywrapparams/ec/Parameters", json!({"other": ["QQ=="]}), "the key provider is named neither"),
+        (
+            "/keywrapparams/ec/Parameters",
+            json!({PROVIDER: ["QQ=="], OWN_PROVIDER: ["Qg=="]}),
+            "the parameter of the key provider",
+        ),
+        ("/keywrapparams/ec/Parameters/attestation-agent", json!([]), "the parameter of the key provider"),
+        (
+            "/keywrapparams/ec/Parameters/attestation-agent",
+            json!(["QQ==", "Qg=="]),
+            "the parameter of the key provider",
+        ),
+        ("/keywrapparams/ec/Parameters/attestation-agent", json!(["/w=="]), "the parameter of the key provider"),
+        ("/keywrapparams/ec/Parameters/attestation-agent", json!(["?"]), "the member `Parameters`"),
     ];
     for (pointer, value, words) in cases {
         let mut message = wrap();

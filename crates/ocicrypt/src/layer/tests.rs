@@ -68,6 +68,33 @@ fn a_new_key_comes_beside_the_old_ones_without_the_layer() {
 }
 
 #[test]
+fn packets_under_either_name_open_and_are_moved_to_where_guests_look() {
+    let (public, private) = options();
+    let (a, b) = (KeyEncryptionKey::generate().unwrap(), KeyEncryptionKey::generate().unwrap());
+    let seal = |id, kek: &KeyEncryptionKey| {
+        let layer = LayerAnnotations::new(public, &private).with_kek(&kid(id), kek).unwrap();
+        layer.build().unwrap().remove(packet::ANNOTATION).unwrap()
+    };
+    let mut annotations = BTreeMap::from([
+        (options::ANNOTATION.to_owned(), public.to_annotation()),
+        (packet::OWN_ANNOTATION.to_owned(), seal("a", &a)),
+    ]);
+    let opens = |annotations: &BTreeMap<String, String>, kek: &KeyEncryptionKey| {
+        SealedLayer::parse(annotations).unwrap().open_with_kek(kek).is_ok()
+    };
+    assert!(opens(&annotations, &a) && !opens(&annotations, &b));
+    annotations.insert(packet::ANNOTATION.to_owned(), seal("b", &b));
+    assert!(opens(&annotations, &a) && opens(&annotations, &b));
+    assert_eq!(SealedLayer::parse(&annotations).unwrap().other_wraps().count(), 0);
+
+    assert!(move_packets_for_guests(&mut annotations));
+    assert!(opens(&annotations, &a) && opens(&annotations, &b));
+    assert_eq!(annotations[packet::ANNOTATION].split(',').count(), 2);
+    assert!(!annotations.contains_key(packet::OWN_ANNOTATION));
+    assert!(!move_packets_for_guests(&mut annotations));
+}
+
+#[test]
 fn a_packet_of_an_unknown_kind_is_an_error_unless_another_opens() {
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;

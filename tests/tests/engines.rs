@@ -1,0 +1,158 @@
+//! Every tool that seals an image for the vendor × every engine that opens it for the customer: programs of Debian 13, as
+//! `sealift-shim install` sets them up, with an agent in a simulated guest. Prints the matrix.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::print_stdout, reason = "the matrix is for whoever reads the tests' output")]
+
+use end_to_end::cri::Cri;
+use end_to_end::image::{manifest, open, plain_digests};
+use end_to_end::peer::run;
+use end_to_end::site::{Sealer, Site, ok};
+
+/// What the image's script prints as root.
+const OUTPUT: &str = "hello world from 0 in /opt\nupper\n";
+
+/// The customer's engines.
+const OPENERS: [&str; 4] = ["sealift-shim", "skopeo", "podman", "containerd"];
+
+/// One cell of the matrix: nothing, or why it did not work.
+type Cell = Result<(), String>;
+
+#[tokio::test]
+async fn what_any_tool_sealed_any_engine_opens() {
+    let without = std::env::var("SEALIFT_TESTS_WITHOUT").unwrap_or_default();
+    let is_wanted = |name: &str| !without.split(',').any(|left_out| left_out == name);
+    let mut site = Site::make().await;
+    let (_, license) = site.vendor.license("recipe", &["--seats", "1"]);
+    let sealed: Vec<(Sealer, Option<Result<String, String>>)> =
+        Sealer::ALL.map(|sealer| (sealer, is_wanted(sealer.name()).then(|| site.seal(sealer)))).into();
+    let images: Vec<String> = sealed.iter().filter_map(|(_, image)| image.as_ref()?.as_ref().ok().cloned()).collect();
+    site.start_agent(&license, &images);
+    site.install("podman");
+    if is_wanted("containerd") {
+        site.configure_containerd();
+        site.install("containerd");
+    }
+    let mut failures = Vec::new();
+    println!("{:>12} {}", "", OPENERS.map(|opener| format!("{opener:<14}")).join(""));
+    for (sealer, image) in &sealed {
+        let mut row = format!("{:>12} ", sealer.name());
+        for opener in OPENERS {
+            let cell = match image {
+                _ if !is_wanted(opener) => None,
+                None => None,
+                Some(Err(why)) => Some(Err(format!("not sealed: {why}"))),
+                Some(Ok(image)) => Some(opened(&mut site, opener, image, &license).await),
+            };
+            row += &format!(
+                "{:<14}",
+                match &cell {
+                    None => "left out",
+                    Some(Ok(())) => "opened",
+                    Some(Err(_)) => "FAILED",
+                }
+            );
+            if let Some(Err(why)) = cell {
+                failures.push(format!("{} sealed, {opener} did not open: {why}", sealer.name()));
+            }
+        }
+        println!("{row}");
+    }
+    assert!(failures.is_empty(), "{}\nagent: {}", failures.join("\n\n"), site.agent_log());
+    let leases = site.vendor.sealift(["lease", "list"]).succeeded().stdout;
+    assert!(!leases.contains("live"), "the seats are given back: {leases}");
+}
+
+async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path::Path) -> Cell {
+    match opener {
+        "sealift-shim" => {
+            let said = site.vendor.guest(["run", image, "--license", &license.display().to_string()]);
+            let as_expected = (said.code, said.stdout.as_str()) == (7, OUTPUT);
+            if as_expected { Ok(()) } else { Err(format!("{said:?}")) }
+        }
+        "skopeo" => skopeo(site, image).await,
+        "podman" => podman(site, image),
+        _ => {
+            let mut cri = site.start_containerd().await;
+            // By itself, and as a runtime class that sees to a lease.
+            let mut result = containerd(&mut cri, site, image, "").await;
+            if result.is_ok() {
+                result = containerd(&mut cri, site, image, "sealift").await;
+            }
+            result.map_err(|why| format!("{why}\ncontainerd: {}", last_lines(&site.containerd_log())))
+        }
+    }
+}
+
+/// Decrypted, every layer's tar is the one that the config names.
+async fn skopeo(site: &Site, image: &str) -> Cell {
+    let target = format!("decrypted-{}", image.rsplit('/').next().unwrap().split('@').next().unwrap());
+    let mut skopeo = site.debian13.command("skopeo");
+    skopeo.args(["copy", "--insecure-policy", "--src-tls-verify=false", "--decryption-key", "provider:sealift", image]);
+    skopeo.arg(format!("oci:{}:v1", site.inside(&target))).env("OCICRYPT_KEYPROVIDER_CONFIG", site.opening());
+    ok(run(&mut skopeo))?;
+    let store = open(&format!("oci:{}:v1", site.path(&target).display())).await;
+    let manifest = manifest(&store).await;
+    let config = store.small_blob(&manifest.config, 1 << 20).await.unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let expected: Vec<&str> =
+        config["rootfs"]["diff_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let found = plain_digests(&store, &manifest).await;
+    if found == expected { Ok(()) } else { Err(format!("the layers are {found:?}, not {expected:?}")) }
+}
+
+/// By the image's tag: podman decrypts nothing that is named by digest.
+fn podman(site: &Site, image: &str) -> Cell {
+    let image = format!("{}:v1", image.split('@').next().unwrap());
+    let name = image.strip_prefix("docker://").unwrap();
+    let mut pull = site.storage("podman");
+    pull.args(["pull", "--quiet", "--tls-verify=false", "--decryption-key", "provider:sealift", &image]);
+    ok(run(pull.env("OCICRYPT_KEYPROVIDER_CONFIG", site.opening())))?;
+    let mut podman = site.storage("podman");
+    // What this kind of machine allows: no network of its own, limits that it can set.
+    podman.args(["--runtime", &site.inside("system/usr/local/libexec/sealift-oci-runtime")]);
+    podman.args(["run", "--rm", "--network=host", "--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000", name]);
+    let said = run(&mut podman);
+    let removed = ok(run(site.storage("podman").args(["rmi", "--force", name])));
+    if (said.code, said.stdout.as_str()) == (7, OUTPUT) { removed.map(drop) } else { Err(format!("{said:?}")) }
+}
+
+/// As a kubelet does it: sandbox, pull, create, start, logs, exec, stop, remove.
+async fn containerd(cri: &mut Cri, site: &Site, image: &str, class: &str) -> Cell {
+    let name = image.strip_prefix("docker://").unwrap();
+    let status = |what: &'static str| move |status: tonic::Status| format!("{what}: {}", status.message());
+    cri.pull(name).await.map_err(status("pull"))?;
+    let pod = cri.create("demo", name, &["wait"], &site.inside("logs"), class).await.map_err(status("create"))?;
+    cri.start(&pod).await.map_err(status("start"))?;
+    let log = site.debian13.root().join(pod.log().trim_start_matches('/'));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !std::fs::read_to_string(&log).unwrap_or_default().contains("ready") {
+        if std::time::Instant::now() > until {
+            return Err(format!("the log has no `ready`: {:?}", std::fs::read_to_string(&log)));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    for line in OUTPUT.lines() {
+        if !text.contains(&format!("stdout F {line}")) {
+            return Err(format!("the log has no {line:?}: {text}"));
+        }
+    }
+    let executed = cri.exec(&pod, &["/bin/cat", "/opt/kept"]).await.map_err(status("exec"))?;
+    if executed != (0, "keep\n".to_owned()) {
+        return Err(format!("exec gave {executed:?}"));
+    }
+    let leases = site.vendor.sealift(["lease", "list"]).succeeded().stdout;
+    if leases.contains("live") == class.is_empty() {
+        return Err(format!("under the runtime class {class:?} the leases are {leases}"));
+    }
+    cri.stop(&pod).await.map_err(status("stop"))?;
+    let code = cri.wait(&pod).await.map_err(status("status"))?;
+    cri.remove(pod).await.map_err(status("remove"))?;
+    if code == 0 { Ok(()) } else { Err(format!("the container ended with {code}")) }
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("level=error") || line.contains("level=warn")).collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
