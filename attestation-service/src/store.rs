@@ -53,7 +53,7 @@ pub(crate) use lease::{LeaseOutcome, LeaseRequest};
 pub(crate) use license::LicenseRecord;
 pub(crate) use news::Listener;
 pub(crate) use product::policy_digest;
-pub(crate) use rules::{ProductRules, Rules, Standing};
+pub(crate) use rules::{ProductRules, Rules, Standing, TRIES};
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]
