@@ -21,7 +21,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 56] = [
+    let commands: [&[&str]; 57] = [
         &[],
         &["init"],
         &["demo"],
@@ -61,6 +61,7 @@ fn help_of_every_command_of_sealift() {
         &["license", "transfer"],
         &["license", "revoke"],
         &["lease"],
+        &["lease", "list"],
         &["lease", "end"],
         &["token"],
         &["token", "create"],
