@@ -19,7 +19,7 @@ use crate::policy::{PolicyDecision, PolicyError};
 use crate::release::{Refusal, chain};
 use crate::service::{Service, ServiceError};
 use crate::store::{
-    AuditKind, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing, StoreError,
+    AuditKind, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing, StoreError, TRIES,
 };
 
 /// What one attested guest asks for.
@@ -76,9 +76,6 @@ pub(crate) struct Granted {
     /// The newest entry after which leases have to be judged again, as it was before the decision.
     pub(crate) news_since: u64,
 }
-
-/// How often a decision is made anew because what it rests on was changed meanwhile.
-pub(crate) const TRIES: usize = 8;
 
 /// Why it does not get it.
 enum No {
@@ -191,14 +188,16 @@ impl Service {
         }
     }
 
-    fn presented_license(&self, asked: &Asked<'_>) -> Result<License, String> {
+    fn presented_license(&self, asked: &Asked<'_>) -> Result<Arc<License>, String> {
         if asked.runtime_data.lease.as_ref().is_some_and(|lease| *lease != asked.lease) {
             return Err("the lease to renew belongs to another guest key".to_owned());
         }
         let token = asked.runtime_data.license.as_deref().ok_or("no licence was presented")?;
-        let file: LicenseFile = token.parse().map_err(|error| chain(&error))?;
-        file.verify(std::slice::from_ref(self.license_key.verifying_key()))
-            .map_err(|_| "the licence was not issued by this service".to_owned())
+        self.licenses.read(token, |token| {
+            let file: LicenseFile = token.parse().map_err(|error| chain(&error))?;
+            file.verify(std::slice::from_ref(self.license_key.verifying_key()))
+                .map_err(|_| "the licence was not issued by this service".to_owned())
+        })
     }
 
     /// The licence as it holds now: what is in the database counts, the file may be older.

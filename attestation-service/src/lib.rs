@@ -30,6 +30,7 @@ mod service;
 mod store;
 mod token;
 mod verification;
+mod verified;
 mod watch;
 mod witness;
 

@@ -13,10 +13,10 @@ use release_protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::decision::{Asked, TRIES};
+use crate::decision::Asked;
 use crate::endorsement::EndorsementError;
 use crate::service::{Service, ServiceError, SharedService};
-use crate::store::{AuditKind, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError};
+use crate::store::{AuditKind, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError, TRIES};
 use crate::token::Session;
 
 /// Why something is not released. Each variant has one HTTP status.

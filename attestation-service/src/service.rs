@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jose::KeyError;
 use jose::jws::JwsError;
 use jose::signing::SigningKey;
-use release_protocol::{LicenseError, ServiceAddress};
+use release_protocol::{License, LicenseError, ServiceAddress};
 
 use crate::challenge::Challenger;
 use crate::custody::{CustodyError, Sealer};
@@ -21,6 +21,7 @@ use crate::policy::{PolicyError, ReleasePolicy};
 use crate::store::{ProductRules, Store, StoreError};
 use crate::token::TokenIssuer;
 use crate::verification::Verification;
+use crate::verified::Verified;
 use crate::watch::Stopping;
 use crate::witness::Witnessing;
 
@@ -95,6 +96,8 @@ pub struct Service {
     pub(crate) challenger: Challenger,
     pub(crate) tokens: TokenIssuer,
     pub(crate) license_key: SigningKey,
+    /// Licences by the files that were presented.
+    pub(crate) licenses: Verified<License>,
     pub(crate) log_signer: transparency_log::NoteSigner,
     pub(crate) log_head: LogHead,
     pub(crate) witnessing: Witnessing,
@@ -125,6 +128,7 @@ impl Service {
             challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),
             license_key: home.license_key()?,
+            licenses: Verified::default(),
             address: ServiceAddress {
                 url: options.settings.url,
                 ca_pem: home.ca_pem()?,

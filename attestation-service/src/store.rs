@@ -54,7 +54,7 @@ pub(crate) use lease::{LeaseOutcome, LeaseRequest};
 pub(crate) use license::LicenseRecord;
 pub(crate) use news::Listener;
 pub(crate) use product::policy_digest;
-pub(crate) use rules::{KeyRules, ProductRules, Rules, Standing};
+pub(crate) use rules::{KeyRules, ProductRules, Rules, Standing, TRIES};
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,14 @@ pub enum StoreError {
     /// The tree over the audit log does not give what it should.
     #[error("the audit log's tree is damaged")]
     Log(#[from] transparency_log::ProofError),
+    /// The database was replaced by an older copy while the service ran.
+    #[error("the database holds {found} entries of the audit log, but {signed} have been signed: it is an older copy")]
+    Shrunk {
+        /// Entries in the database.
+        found: u64,
+        /// Entries of the newest checkpoint.
+        signed: u64,
+    },
     /// A stored value is malformed.
     #[error("a stored {0} is malformed")]
     Value(&'static str),

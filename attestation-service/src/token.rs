@@ -2,6 +2,8 @@
 
 mod appraisal;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use jose::jws::{self, JwsError};
 use jose::signing::SigningKey;
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use appraisal::appraisal;
+
+use crate::verified::Verified;
 
 /// The JWS header's `typ`, as stock clients see it.
 const TYP: &str = "JWT";
@@ -45,7 +49,7 @@ pub(crate) struct Session {
     pub(crate) simulated: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Claims {
     exp: i64,
     sealift: Session,
@@ -54,6 +58,8 @@ struct Claims {
 /// Makes and checks tokens.
 pub(crate) struct TokenIssuer {
     key: SigningKey,
+    /// Tokens that were issued or checked here.
+    known: Verified<Claims>,
 }
 
 impl TokenIssuer {
@@ -61,7 +67,7 @@ impl TokenIssuer {
     pub(crate) const LIFETIME_SECONDS: i64 = 300;
 
     pub(crate) fn new(key: SigningKey) -> Self {
-        Self { key }
+        Self { key, known: Verified::default() }
     }
 
     /// Signs a token over the evidence's claims. `policy` is the digest of the release policy that allowed, where one was asked.
@@ -74,16 +80,19 @@ impl TokenIssuer {
         now: Timestamp,
     ) -> Result<String, JwsError> {
         let iat = now.as_second();
+        let exp = iat + Self::LIFETIME_SECONDS;
         let payload = json!({
             "eat_profile": PROFILE,
             "iss": ISSUER,
             "iat": iat,
-            "exp": iat + Self::LIFETIME_SECONDS,
+            "exp": exp,
             "ear.verifier-id": {"developer": "sealift", "build": concat!("attestation-service ", env!("CARGO_PKG_VERSION"))},
             "submods": {"cpu0": appraisal(claims, runtime_data, policy)},
             "sealift": session,
         });
-        jws::sign(TYP, &payload, &self.key)
+        let token = jws::sign(TYP, &payload, &self.key)?;
+        self.known.read(&token, |_| Ok::<_, JwsError>(Claims { exp, sealift: session.clone() }))?;
+        Ok(token)
     }
 
     /// The session of a token that this service signed and that has not expired.
@@ -92,17 +101,19 @@ impl TokenIssuer {
         if now.as_second() >= claims.exp {
             return Err(TokenError::Expired);
         }
-        Ok(claims.sealift)
+        Ok(claims.sealift.clone())
     }
 
     /// The session of a token that this service signed, however long ago: good for giving something back, nothing else.
     pub(crate) fn check_for_return(&self, token: &str) -> Result<Session, TokenError> {
-        Ok(self.read(token)?.sealift)
+        Ok(self.read(token)?.sealift.clone())
     }
 
-    fn read(&self, token: &str) -> Result<Claims, TokenError> {
-        jws::verify(token, TYP, std::slice::from_ref(self.key.verifying_key()))
-            .and_then(|verified| verified.claims())
-            .map_err(TokenError::Signature)
+    fn read(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+        self.known.read(token, |token| {
+            jws::verify(token, TYP, std::slice::from_ref(self.key.verifying_key()))
+                .and_then(|verified| verified.claims())
+                .map_err(TokenError::Signature)
+        })
     }
 }

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use release_protocol::{LeaseId, LeaseNews, LeaseState};
+use release_protocol::{LeaseNews, LeaseState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::decision::TRIES;
 use crate::release::Refusal;
 use crate::service::Service;
-use crate::store::{Listener, StoreError};
+use crate::store::Listener;
 
 /// How long a request is held; below the limit that requests have, and the guests' own.
 const HOLD: Duration = Duration::from_secs(20);
@@ -75,7 +74,7 @@ impl Service {
             let told = news.borrow_and_update().clone();
             if seen.is_none_or(|seen| told.may_end(&listener, seen)) {
                 self.metrics.leases_looked_at.count();
-                if let Some(reason) = self.lease_refusal(&lease).await? {
+                if let Some(reason) = self.store.lease_refusal(&lease, self.now()).await? {
                     return Ok(LeaseNews { state: LeaseState::Ended { reason }, since: told.judged_again });
                 }
             }
@@ -95,16 +94,5 @@ impl Service {
                 return Ok(LeaseNews { state: LeaseState::Live, since: told.judged_again });
             }
         }
-    }
-
-    /// Why the lease may not go on, by what is in force at one moment.
-    async fn lease_refusal(&self, lease: &LeaseId) -> Result<Option<String>, Refusal> {
-        for _ in 0..TRIES {
-            match self.store.lease_refusal(lease, self.now()).await {
-                Err(StoreError::Outdated) => {}
-                answer => return Ok(answer?),
-            }
-        }
-        Err(StoreError::Outdated.into())
     }
 }

@@ -23,7 +23,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 60] = [
+    let commands: [&[&str]; 61] = [
         &[],
         &["init"],
         &["demo"],
@@ -67,6 +67,7 @@ fn help_of_every_command_of_sealift() {
         &["license", "transfer"],
         &["license", "revoke"],
         &["lease"],
+        &["lease", "list"],
         &["lease", "end"],
         &["token"],
         &["token", "create"],

@@ -169,3 +169,22 @@ fn memory(process: u32) -> Vec<u8> {
     }
     memory
 }
+
+#[tokio::test]
+async fn who_lists_a_part_of_the_leases_is_told_so() {
+    let scene = Scene::set().await;
+    for _ in 0..3 {
+        assert_eq!(scene.run().code, 7, "the workload's own code");
+    }
+    let list = |args: &[&str]| {
+        let said = scene.vendor.sealift(["--output", "json", "lease", "list"].iter().chain(args)).succeeded();
+        let leases: Vec<Value> = serde_json::from_str(&said.stdout).unwrap();
+        let ids: Vec<_> = leases.iter().map(|lease| lease["id"].as_str().unwrap().to_owned()).collect();
+        (ids, said.stderr.contains("there are more leases than these"))
+    };
+    let (all, told) = list(&["--all"]);
+    assert_eq!((all.len(), told), (3, false));
+    assert_eq!(list(&["--limit", "2"]), (all[..2].to_vec(), true));
+    assert_eq!(list(&["--limit", "3"]), (all.clone(), false));
+    assert_eq!(list(&[]), (all, false));
+}

@@ -171,6 +171,7 @@ fn internal(error: &ServiceError, request_id: &str) -> (Kind, String) {
         ServiceError::BadRequest(_) | ServiceError::Policy(_) => (Kind::MALFORMED, text),
         ServiceError::Store(StoreError::Unknown { .. }) => (Kind::UNKNOWN, text),
         ServiceError::Store(StoreError::Exists { .. } | StoreError::Conflict(_)) => (Kind::CONFLICT, text),
+        ServiceError::Store(StoreError::Outdated) => (Kind::UNAVAILABLE, text),
         ServiceError::Store(cause @ (StoreError::Database(_) | StoreError::Writer)) => {
             tracing::error!(request_id, error = cause as &dyn Error, "the database failed");
             (Kind::UNAVAILABLE, "the service's database does not answer".to_owned())

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use transparency_log::{
-    CompactRange, Hash, InclusionProof, LeafIndex, NodeId, ProofError, SignedCheckpoint, hash_leaf, root_nodes,
+    CompactRange, Hash, InclusionProof, LeafIndex, NodeId, SignedCheckpoint, hash_leaf, root_nodes,
 };
 
 use super::StoreError;
@@ -44,7 +44,7 @@ impl Grown {
         let Some(leaf) = place.and_then(|place| self.0.leaves.get(place)) else { return Ok(None) };
         let (size, root) = (self.0.after.size(), self.0.after.root());
         let proof = InclusionProof::new(&self.0.nodes, index, size)?;
-        proof.verify(hash_leaf(leaf), index, size, &root).map_err(ProofError::from)?;
+        proof.verify(hash_leaf(leaf), index, size, &root)?;
         Ok(Some((leaf.clone(), proof)))
     }
 

@@ -12,7 +12,7 @@ use super::batch::{Batch, LeaseRow};
 use super::lease::{ENDED, with};
 use super::license::LicenseRecord;
 use super::log::place;
-use super::rules::against;
+use super::rules::{TRIES, against};
 use super::write::Write;
 use super::{Store, StoreError, count, millis};
 use crate::api::PlatformDenial;
@@ -56,6 +56,16 @@ impl Store {
 
     /// Why nothing may be released under the lease at `now`; `None` when something may.
     pub(crate) async fn lease_refusal(&self, id: &LeaseId, now: Timestamp) -> Result<Option<String>, StoreError> {
+        for _ in 0..TRIES {
+            match self.lease_refusal_by_rules(id, now).await {
+                Err(StoreError::Outdated) => {}
+                refusal => return refusal,
+            }
+        }
+        Err(StoreError::Outdated)
+    }
+
+    async fn lease_refusal_by_rules(&self, id: &LeaseId, now: Timestamp) -> Result<Option<String>, StoreError> {
         let mut reader = self.reader().await?;
         let row = sqlx::query("SELECT lease.*, news.rules FROM news LEFT JOIN lease ON lease.id = $1")
             .bind(&id.0)

@@ -175,6 +175,8 @@ pub(super) fn place(number: u64) -> Result<i64, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use jiff::Timestamp;
     use serde_json::json;
     use sqlx::AssertSqlSafe;
@@ -262,6 +264,17 @@ mod tests {
         let refused = store.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await;
         assert!(matches!(refused, Err(StoreError::Value("audit sequence"))));
         assert_eq!(store.audit_entries(9).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_appended_to_fewer_entries_than_were_signed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory, 3).await;
+        store.signed().store(4, Ordering::Release);
+        let refused = store.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await;
+        assert!(matches!(refused, Err(StoreError::Shrunk { found: 3, signed: 4 })), "{refused:?}");
+        store.signed().store(3, Ordering::Release);
+        assert_eq!(store.record(AuditKind::Denied, &json!({}), Timestamp::UNIX_EPOCH).await.unwrap(), 4);
     }
 
     #[tokio::test]

@@ -18,8 +18,10 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     pool: AnyPool,
-    idle: Arc<Mutex<Vec<(PoolConnection<Any>, Instant)>>>,
+    idle: Arc<Mutex<Vec<Idle>>>,
 }
+
+type Idle = (PoolConnection<Any>, Instant);
 
 /// A connection in use. One that is dropped without [`Self::keep`] goes back to the pool: it may have failed.
 #[derive(Debug)]

@@ -33,6 +33,9 @@ struct Kept {
     denials: Option<Arc<[PlatformDenial]>>,
 }
 
+/// How often a decision is made anew because what it rests on was changed meanwhile.
+pub(crate) const TRIES: usize = 8;
+
 /// How many of each kind are kept.
 const MOST: usize = 4096;
 

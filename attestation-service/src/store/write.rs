@@ -128,8 +128,9 @@ impl Write<'_> {
                 return Err(StoreError::Value("audit sequence"));
             }
             let range = read_range(&row)?;
-            if range.size().get() < self.signed {
-                return Err(StoreError::Value("audit log, an older copy,"));
+            let (found, signed) = (range.size().get(), self.signed);
+            if found < signed {
+                return Err(StoreError::Shrunk { found, signed });
             }
             self.growth = Some(Growth {
                 before: range.clone(),
