@@ -23,11 +23,11 @@ async fn what_any_tool_sealed_any_engine_opens() {
     let is_wanted = |name: &str| !without.split(',').any(|left_out| left_out == name);
     let mut site = Site::make().await;
     let (_, license) = site.vendor.license("recipe", &["--seats", "1"]);
+    site.install("podman");
     let sealed: Vec<(Sealer, Option<Result<String, String>>)> =
         Sealer::ALL.map(|sealer| (sealer, is_wanted(sealer.name()).then(|| site.seal(sealer)))).into();
     let images: Vec<String> = sealed.iter().filter_map(|(_, image)| image.as_ref()?.as_ref().ok().cloned()).collect();
     site.start_agent(&license, &images);
-    site.install("podman");
     if is_wanted("containerd") {
         site.configure_containerd();
         site.install("containerd");
@@ -109,7 +109,7 @@ fn podman(site: &Site, image: &str) -> Cell {
     ok(run(pull.env("OCICRYPT_KEYPROVIDER_CONFIG", site.opening())))?;
     let mut podman = site.storage("podman");
     // What this kind of machine allows: no network of its own, limits that it can set.
-    podman.args(["--runtime", &site.inside("system/usr/local/libexec/sealift-oci-runtime")]);
+    podman.args(["--runtime", "sealift"]);
     podman.args(["run", "--rm", "--network=host", "--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000", name]);
     let said = run(&mut podman);
     let removed = ok(run(site.storage("podman").args(["rmi", "--force", name])));
