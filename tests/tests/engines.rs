@@ -1,7 +1,6 @@
 //! Every tool that seals an image for the vendor × every engine that opens it for the customer: programs of Debian 13, as
 //! `sealift-shim install` sets them up, with an agent in a simulated guest. Prints the matrix.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-#![expect(clippy::print_stdout, reason = "the matrix is for whoever reads the tests' output")]
 
 use end_to_end::cri::Cri;
 use end_to_end::image::{manifest, open, plain_digests};
@@ -35,27 +34,26 @@ async fn what_any_tool_sealed_any_engine_opens() {
     let mut failures = Vec::new();
     println!("{:>12} {}", "", OPENERS.map(|opener| format!("{opener:<14}")).join(""));
     for (sealer, image) in &sealed {
-        let mut row = format!("{:>12} ", sealer.name());
+        let mut row = vec![format!("{:>12}", sealer.name())];
         for opener in OPENERS {
             let cell = match image {
-                _ if !is_wanted(opener) => None,
-                None => None,
-                Some(Err(why)) => Some(Err(format!("not sealed: {why}"))),
-                Some(Ok(image)) => Some(opened(&mut site, opener, image, &license).await),
+                Some(image) if is_wanted(opener) => Some(match image {
+                    Ok(image) => opened(&mut site, opener, image, &license).await,
+                    Err(why) => Err(format!("not sealed: {why}")),
+                }),
+                _ => None,
             };
-            row += &format!(
-                "{:<14}",
-                match &cell {
-                    None => "left out",
-                    Some(Ok(())) => "opened",
-                    Some(Err(_)) => "FAILED",
-                }
-            );
+            let word = match &cell {
+                None => "left out",
+                Some(Ok(())) => "opened",
+                Some(Err(_)) => "FAILED",
+            };
+            row.push(format!("{word:<13}"));
             if let Some(Err(why)) = cell {
                 failures.push(format!("{} sealed, {opener} did not open: {why}", sealer.name()));
             }
         }
-        println!("{row}");
+        println!("{}", row.join(" "));
     }
     assert!(failures.is_empty(), "{}\nagent: {}", failures.join("\n\n"), site.agent_log());
     let leases = site.vendor.sealift(["lease", "list"]).succeeded().stdout;
