@@ -137,17 +137,16 @@ impl Site {
         format!("oci:{}:{tag}", self.debian13.inside(self.plain.directory()))
     }
 
-    /// Starts the agent in a simulated guest, for images that it is told of.
+    /// Starts an agent in a simulated guest, in the place of the one before; it knows of these images and of no others.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start_agent(&mut self, license: &Path, images: &[String]) {
-        let words = ["agent", "--license"].map(ToOwned::to_owned).into_iter();
-        let places =
-            [license.to_path_buf(), "--socket".into(), self.socket(), "--state-dir".into(), self.path("state")];
-        let words = words.chain(places.iter().map(|place| place.display().to_string()));
-        let images = images.iter().flat_map(|image| ["--image".to_owned(), image.clone()]);
-        let mut command = self.vendor.guest_command(&self.vendor.shim(), words.chain(images));
+    pub fn start_agent(&mut self, license: &Path, images: &[&str]) {
+        self.agent = None;
+        let state = tempfile::tempdir_in(self.scratch.path()).expect("directory").keep();
+        let mut command = self.vendor.guest_command(&self.vendor.shim(), ["agent", "--license"]);
+        command.arg(license).arg("--socket").arg(self.socket()).arg("--state-dir").arg(state);
+        command.args(images.iter().flat_map(|image| ["--image", image]));
         self.agent = Some(Running::start(&mut command, &self.path("agent.log")));
     }
 

@@ -25,8 +25,6 @@ async fn what_any_tool_sealed_any_engine_opens() {
     site.install("podman");
     let sealed: Vec<(Sealer, Option<Result<String, String>>)> =
         Sealer::ALL.map(|sealer| (sealer, is_wanted(sealer.name()).then(|| site.seal(sealer)))).into();
-    let images: Vec<String> = sealed.iter().filter_map(|(_, image)| image.as_ref()?.as_ref().ok().cloned()).collect();
-    site.start_agent(&license, &images);
     if is_wanted("containerd") {
         site.configure_containerd();
         site.install("containerd");
@@ -60,6 +58,30 @@ async fn what_any_tool_sealed_any_engine_opens() {
     assert!(!leases.contains("live"), "the seats are given back: {leases}");
 }
 
+#[tokio::test]
+async fn a_revoked_licence_opens_no_layer_for_any_engine() {
+    let without = std::env::var("SEALIFT_TESTS_WITHOUT").unwrap_or_default();
+    let mut site = Site::make().await;
+    let (id, license) = site.vendor.license("recipe", &[]);
+    let image = site.seal(Sealer::Pack).unwrap();
+    site.install("podman");
+    site.start_agent(&license, &[&image]);
+    site.vendor.sealift(["license", "revoke", &id, "--reason", "contract ended"]).succeeded();
+    let why = skopeo(&site, &image).await.unwrap_err();
+    assert!(why.contains("contract ended"), "{why}");
+    if !without.contains("podman") {
+        let why = podman(&site, &image).unwrap_err();
+        assert!(why.contains("contract ended"), "{why}");
+    }
+    if !without.contains("containerd") {
+        site.configure_containerd();
+        site.install("containerd");
+        let mut cri = site.start_containerd().await;
+        let why = containerd(&mut cri, &site, &image, "").await.unwrap_err();
+        assert!(why.starts_with("pull: ") && why.contains("contract ended"), "{why}");
+    }
+}
+
 async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path::Path) -> Cell {
     match opener {
         "sealift-shim" => {
@@ -67,9 +89,17 @@ async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path:
             let as_expected = (said.code, said.stdout.as_str()) == (7, OUTPUT);
             if as_expected { Ok(()) } else { Err(format!("{said:?}")) }
         }
-        "skopeo" => skopeo(site, image).await,
-        "podman" => podman(site, image),
+        "skopeo" => {
+            site.start_agent(license, &[image]);
+            skopeo(site, image).await
+        }
+        "podman" => {
+            site.start_agent(license, &[image]);
+            podman(site, image)
+        }
         _ => {
+            // CRI says which image it pulls; nobody else has to.
+            site.start_agent(license, &[]);
             let mut cri = site.start_containerd().await;
             // By itself, and as a runtime class that sees to a lease.
             let mut result = containerd(&mut cri, site, image, "").await;
