@@ -141,7 +141,7 @@ impl Site {
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start_agent(&mut self, license: &Path, images: &[&str]) {
+    pub fn start_agent(&mut self, license: &Path, images: &[String]) {
         self.agent = None;
         let state = tempfile::tempdir_in(self.scratch.path()).expect("directory").keep();
         let mut command = self.vendor.guest_command(&self.vendor.shim(), ["agent", "--license"]);
