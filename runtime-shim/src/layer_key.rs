@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
-use image_store::{Digest, ImageReference};
+use image_store::ImageReference;
 use ocicrypt::options::PrivateOptions;
 use ocicrypt::packet::{BrokerPacket, Packet};
 use tokio::task::spawn_blocking;
@@ -52,7 +52,7 @@ impl LayerKeys {
                     Failure::usage("which image is decrypted is not known")
                         .hint("name it by `--image` or SEALIFT_IMAGE")
                 })?;
-                own_key(&packet, reference(&image)?, license, opening, console).await
+                own_key(&packet, image.reference()?, license, opening, console).await
             }
         }
     }
@@ -60,20 +60,6 @@ impl LayerKeys {
 
 fn hint(image: &ImageReference) -> ImageHint {
     ImageHint { reference: image.to_string(), manifest_digest: None }
-}
-
-/// The reference that a hint stands for; engines write registries' names without a transport.
-fn reference(hint: &ImageHint) -> Result<ImageReference, Failure> {
-    let cannot = || format!("`{}` names no image", hint.reference);
-    let parsed = hint.reference.parse().or_else(|_| format!("docker://{}", hint.reference).parse());
-    let reference: ImageReference = parsed.or_fail(ExitCode::BadInput, cannot)?;
-    match &hint.manifest_digest {
-        None => Ok(reference),
-        Some(digest) => {
-            let digest: Digest = digest.parse().or_fail(ExitCode::BadInput, cannot)?;
-            Ok(reference.with_digest(digest))
-        }
-    }
 }
 
 async fn own_key(
@@ -130,29 +116,4 @@ fn layer_key(released: Released, packet: &BrokerPacket) -> Result<PrivateOptions
         Failure::verification(format!("no layer of the image {} has the key packet", image.manifest_digest))
             .hint("name the image that is decrypted by `--image` or SEALIFT_IMAGE")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(reference_text: &str, digest: Option<&str>) -> Option<String> {
-        let hint = ImageHint { reference: reference_text.to_owned(), manifest_digest: digest.map(ToOwned::to_owned) };
-        reference(&hint).ok().map(|reference| reference.to_string())
-    }
-
-    #[test]
-    fn an_engines_name_of_an_image_is_a_registrys() {
-        let digest = format!("sha256:{}", "1".repeat(64));
-        let pinned = |name: &str| Some(format!("{name}@{digest}"));
-        assert_eq!(
-            read("registry.example:5000/a/b:v1", None).as_deref(),
-            Some("docker://registry.example:5000/a/b:v1")
-        );
-        assert_eq!(read("registry.example/a:v1", Some(&digest)), pinned("docker://registry.example/a"));
-        assert_eq!(read(&format!("registry.example/a@{digest}"), Some(&digest)), pinned("docker://registry.example/a"));
-        assert_eq!(read("oci:/images:v1", None).as_deref(), Some("oci:/images:v1"));
-        assert_eq!(read("registry.example/a:v1", Some("sha256:1")), None);
-        assert_eq!(read("", None), None);
-    }
 }

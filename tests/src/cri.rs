@@ -17,7 +17,7 @@ use self::proto::{
 };
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A connection to an engine.
 #[derive(Clone, Debug)]

@@ -99,53 +99,54 @@ impl Site {
     ///
     /// # Errors
     /// What the tool or `pack --finish` said.
+    ///
+    /// # Panics
+    /// When a tool that succeeded wrote no digest.
     pub fn seal(&self, by: Sealer) -> Result<String, String> {
         let name = self.registry.reference(&format!("vendor/{}:v1", by.name()));
-        if by == Sealer::Pack {
-            let args = ["pack", &self.plain.reference("mixed"), &name, "--product", PRODUCT];
-            return Ok(ok(self.vendor.sealift(args))?.stdout.trim().to_owned());
-        }
-        let digest = self.path("digest");
-        let tag = if by == Sealer::Skopeo { "mixed" } else { self.plain.add_simple() };
-        let mut source = format!("oci:{}:{tag}", self.debian13.inside(self.plain.directory()));
-        let mut tool = match by {
+        // Options come first: buildah takes none behind the image.
+        let (mut tool, source) = match by {
+            Sealer::Pack => {
+                let args = ["pack", &self.plain.reference("mixed"), &name, "--product", PRODUCT];
+                return Ok(ok(self.vendor.sealift(args))?.stdout.trim().to_owned());
+            }
             Sealer::Skopeo => {
                 let mut skopeo = self.debian13.command("skopeo");
                 skopeo.args(["copy", "--insecure-policy", "--dest-tls-verify=false"]);
-                skopeo
+                (skopeo, self.plain_inside("mixed"))
             }
-            _ => {
+            Sealer::Buildah | Sealer::Podman => {
                 // Engines push what is in their storage; the pull says the image's id.
+                let source = self.plain_inside(self.plain.add_simple());
                 let pulled = ok(run(self.storage(by.name()).args(["pull", "--quiet", &source])))?;
-                pulled.stdout.trim().clone_into(&mut source);
                 let mut tool = self.storage(by.name());
                 tool.args(["push", "--tls-verify=false"]);
-                tool
+                (tool, pulled.stdout.trim().to_owned())
             }
         };
-        tool.args([
-            "--encryption-key",
-            "provider:sealift:product=recipe",
-            "--digestfile",
-            &self.debian13.inside(&digest),
-        ]);
-        tool.args([&source, &name]).env("OCICRYPT_KEYPROVIDER_CONFIG", self.inside("sealing.json"));
+        let digest = self.path("digest");
+        tool.args(["--encryption-key", "provider:sealift:product=recipe", "--digestfile"]);
+        tool.args([&self.debian13.inside(&digest), &source, &name]);
+        tool.env("OCICRYPT_KEYPROVIDER_CONFIG", self.inside("sealing.json"));
         ok(run(&mut tool))?;
         let pushed = format!("{name}@{}", std::fs::read_to_string(&digest).expect("digest").trim());
         Ok(ok(self.vendor.sealift(["pack", "--product", PRODUCT, "--finish", &pushed]))?.stdout.trim().to_owned())
     }
 
-    /// Starts the agent in a simulated guest, for images that it is told of.
+    fn plain_inside(&self, tag: &str) -> String {
+        format!("oci:{}:{tag}", self.debian13.inside(self.plain.directory()))
+    }
+
+    /// Starts an agent in a simulated guest, in the place of the one before; it knows of these images and of no others.
     ///
     /// # Panics
     /// When it does not start.
     pub fn start_agent(&mut self, license: &Path, images: &[String]) {
-        let words = ["agent", "--license"].map(ToOwned::to_owned).into_iter();
-        let places =
-            [license.to_path_buf(), "--socket".into(), self.socket(), "--state-dir".into(), self.path("state")];
-        let words = words.chain(places.iter().map(|place| place.display().to_string()));
-        let images = images.iter().flat_map(|image| ["--image".to_owned(), image.clone()]);
-        let mut command = self.vendor.guest_command(&self.vendor.shim(), words.chain(images));
+        self.agent = None;
+        let state = tempfile::tempdir_in(self.scratch.path()).expect("directory").keep();
+        let mut command = self.vendor.guest_command(&self.vendor.shim(), ["agent", "--license"]);
+        command.arg(license).arg("--socket").arg(self.socket()).arg("--state-dir").arg(state);
+        command.args(images.iter().flat_map(|image| ["--image", image]));
         self.agent = Some(Running::start(&mut command, &self.path("agent.log")));
     }
 
@@ -172,14 +173,22 @@ impl Site {
         run(shim.args(["--engine-version", version.expect("version")])).succeeded();
     }
 
-    /// podman, buildah with a storage of the node's own, and the settings that this kind of machine needs.
+    /// podman or buildah with a storage of the site's own, as this kind of machine needs it.
     pub fn storage(&self, program: &str) -> Command {
-        let mut command = self.debian13.machine(program);
+        let mut command = self.installed(program);
         command.args(["--root", &self.inside("storage"), "--runroot", &self.inside("storage-run")]);
         if program == "podman" {
             command.args(["--cgroup-manager", "cgroupfs"]);
         }
+        command.env("CONTAINERS_CONF_OVERRIDE", self.inside("system/etc/containers/containers.conf.d/50-sealift.conf"));
         command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// A program of the box for which everything that `install` wrote is in its place.
+    fn installed(&self, program: &str) -> Command {
+        let mut command = self.debian13.machine("sh");
+        command.args(["-c", INSTALLED, &self.inside("system"), program]);
         command
     }
 
@@ -200,12 +209,9 @@ impl Site {
         }
         let socket = self.path("containerd.sock");
         let _ = std::fs::remove_file(&socket);
-        let system = self.inside("system");
-        let script = format!(
-            "for d in etc/containerd usr/local/libexec; do mount --bind {system}/$d /$d || exit; done; echo ready; exec containerd >&2"
-        );
-        let mut command = self.debian13.machine("sh");
-        command.args(["-c", &script]);
+        // It says nothing itself.
+        let mut command = self.installed("sh");
+        command.args(["-c", "echo starting; exec containerd >&2"]);
         self.engine = Some(Running::start(&mut command, &self.path("containerd.log")));
         Cri::connect(&socket).await
     }
@@ -282,6 +288,10 @@ impl Drop for Site {
         }
     }
 }
+
+/// Puts what is installed in its place, where there is such a place.
+const INSTALLED: &str = r#"for d in etc/containerd usr/local/libexec; do
+if [ -d "$0/$d" ]; then mount --bind "$0/$d" "/$d" || exit; fi; done; exec "$@""#;
 
 /// What a program said, if it succeeded; else why it did not.
 ///

@@ -95,7 +95,7 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 14] = [
         &[],
         &["run"],
         &["unpack"],
@@ -103,6 +103,8 @@ fn help_of_every_command_of_the_shim() {
         &["agent"],
         &["containers"],
         &["oci-runtime"],
+        &["stream-processor"],
+        &["install"],
         &["attest"],
         &["doctor"],
         &["receipt", "verify"],
@@ -118,7 +120,7 @@ fn help_of_every_command_of_the_shim() {
 
 #[test]
 fn errors_in_their_two_forms() {
-    let cases: [(&str, &[&str]); 20] = [
+    let cases: [(&str, &[&str]); 23] = [
         ("sealift", &["--home", "/nonexistent", "product", "list"]),
         ("sealift", &["--home", "/nonexistent", "--output", "json", "product", "list"]),
         ("sealift", &["inspect", "oci:/nonexistent:v1"]),
@@ -139,6 +141,9 @@ fn errors_in_their_two_forms() {
         ("sealift", &["platform", "deny", "Rome", "--reason", "old"]),
         ("sealift-shim", &["run", "oci:/nonexistent:v1", "--license", "/nonexistent"]),
         ("sealift-shim", &["unpack", "oci:/nonexistent:v1", "/tmp", "--license", "/nonexistent"]),
+        ("sealift", &["keyprovider", "--listen", "0.0.0.0:50051"]),
+        ("sealift-shim", &["install", "containerd", "--engine-version", "2.1.6", "--root", "/nonexistent"]),
+        ("sealift-shim", &["install", "podman", "--undo", "--root", "/nonexistent"]),
     ];
     let text: Vec<String> = cases
         .iter()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use end_to_end::node::{Node, wait_for};
 use end_to_end::peer::{Said, peer, run};
 use end_to_end::running::Running;
+use end_to_end::site::{PRODUCT, Sealer, Site};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -81,4 +82,30 @@ async fn what_containerd_has_unpacked_starts_under_a_lease_only() {
     let refused = containerd.ctr(&["task", "start", "nameless"]);
     assert!(refused.code != 0 && refused.stderr.contains("contract ended"), "{}", refused.stderr);
     assert!(node.agent_log().contains("is stopped: the service ended the lease"), "{}", node.agent_log());
+}
+
+#[tokio::test]
+async fn a_pod_stops_when_its_licence_is_revoked_and_is_told_why_it_does_not_start_again() {
+    let mut site = Site::make().await;
+    let (id, license) = site.vendor.license(PRODUCT, &["--lease", "1h"]);
+    let image = site.seal(Sealer::Pack).unwrap();
+    site.start_agent(&license, std::slice::from_ref(&image));
+    site.configure_containerd();
+    site.install("containerd");
+    let mut cri = site.start_containerd().await;
+    let name = image.strip_prefix("docker://").unwrap();
+    let logs = site.inside("logs");
+    cri.pull(name).await.unwrap();
+    let pod = cri.create("first", name, &["wait"], &logs, "sealift").await.unwrap();
+    cri.start(&pod).await.unwrap();
+    site.vendor.sealift(["license", "revoke", &id, "--reason", "contract ended"]).succeeded();
+    let code = cri.wait(&pod).await.unwrap();
+    // 128 + SIGTERM where the workload had not come to listen to it yet.
+    assert!(matches!(code, 0 | 137 | 143), "{code}");
+    let again = cri.create("again", name, &["wait"], &logs, "sealift").await.unwrap();
+    let refused = cri.start(&again).await.unwrap_err();
+    assert!(refused.message().contains("contract ended"), "{}", refused.message());
+    for pod in [pod, again] {
+        cri.remove(pod).await.unwrap();
+    }
 }

@@ -1,7 +1,6 @@
 //! Every tool that seals an image for the vendor × every engine that opens it for the customer: programs of Debian 13, as
 //! `sealift-shim install` sets them up, with an agent in a simulated guest. Prints the matrix.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-#![expect(clippy::print_stdout, reason = "the matrix is for whoever reads the tests' output")]
 
 use end_to_end::cri::Cri;
 use end_to_end::image::{manifest, open, plain_digests};
@@ -19,15 +18,11 @@ type Cell = Result<(), String>;
 
 #[tokio::test]
 async fn what_any_tool_sealed_any_engine_opens() {
-    let without = std::env::var("SEALIFT_TESTS_WITHOUT").unwrap_or_default();
-    let is_wanted = |name: &str| !without.split(',').any(|left_out| left_out == name);
     let mut site = Site::make().await;
     let (_, license) = site.vendor.license("recipe", &["--seats", "1"]);
+    site.install("podman");
     let sealed: Vec<(Sealer, Option<Result<String, String>>)> =
         Sealer::ALL.map(|sealer| (sealer, is_wanted(sealer.name()).then(|| site.seal(sealer)))).into();
-    let images: Vec<String> = sealed.iter().filter_map(|(_, image)| image.as_ref()?.as_ref().ok().cloned()).collect();
-    site.start_agent(&license, &images);
-    site.install("podman");
     if is_wanted("containerd") {
         site.configure_containerd();
         site.install("containerd");
@@ -35,31 +30,59 @@ async fn what_any_tool_sealed_any_engine_opens() {
     let mut failures = Vec::new();
     println!("{:>12} {}", "", OPENERS.map(|opener| format!("{opener:<14}")).join(""));
     for (sealer, image) in &sealed {
-        let mut row = format!("{:>12} ", sealer.name());
+        let mut row = vec![format!("{:>12}", sealer.name())];
         for opener in OPENERS {
             let cell = match image {
-                _ if !is_wanted(opener) => None,
-                None => None,
-                Some(Err(why)) => Some(Err(format!("not sealed: {why}"))),
-                Some(Ok(image)) => Some(opened(&mut site, opener, image, &license).await),
+                Some(image) if is_wanted(opener) => Some(match image {
+                    Ok(image) => opened(&mut site, opener, image, &license).await,
+                    Err(why) => Err(format!("not sealed: {why}")),
+                }),
+                _ => None,
             };
-            row += &format!(
-                "{:<14}",
-                match &cell {
-                    None => "left out",
-                    Some(Ok(())) => "opened",
-                    Some(Err(_)) => "FAILED",
-                }
-            );
+            let word = match &cell {
+                None => "left out",
+                Some(Ok(())) => "opened",
+                Some(Err(_)) => "FAILED",
+            };
+            row.push(format!("{word:<13}"));
             if let Some(Err(why)) = cell {
                 failures.push(format!("{} sealed, {opener} did not open: {why}", sealer.name()));
             }
         }
-        println!("{row}");
+        println!("{}", row.join(" "));
     }
     assert!(failures.is_empty(), "{}\nagent: {}", failures.join("\n\n"), site.agent_log());
     let leases = site.vendor.sealift(["lease", "list"]).succeeded().stdout;
     assert!(!leases.contains("live"), "the seats are given back: {leases}");
+}
+
+#[tokio::test]
+async fn a_revoked_licence_opens_no_layer_for_any_engine() {
+    let mut site = Site::make().await;
+    let (id, license) = site.vendor.license("recipe", &[]);
+    let image = site.seal(Sealer::Pack).unwrap();
+    site.install("podman");
+    site.start_agent(&license, std::slice::from_ref(&image));
+    site.vendor.sealift(["license", "revoke", &id, "--reason", "contract ended"]).succeeded();
+    let why = skopeo(&site, &image).await.unwrap_err();
+    assert!(why.contains("contract ended"), "{why}");
+    if is_wanted("podman") {
+        let why = podman(&site, &image).unwrap_err();
+        assert!(why.contains("contract ended"), "{why}");
+    }
+    if is_wanted("containerd") {
+        site.configure_containerd();
+        site.install("containerd");
+        let mut cri = site.start_containerd().await;
+        let why = containerd(&mut cri, &site, &image, "").await.unwrap_err();
+        assert!(why.starts_with("pull: ") && why.contains("contract ended"), "{why}");
+    }
+}
+
+/// Whether a program was not left out by its name.
+fn is_wanted(name: &str) -> bool {
+    let without = std::env::var("SEALIFT_TESTS_WITHOUT").unwrap_or_default();
+    !without.split(',').any(|left_out| left_out == name)
 }
 
 async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path::Path) -> Cell {
@@ -69,9 +92,17 @@ async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path:
             let as_expected = (said.code, said.stdout.as_str()) == (7, OUTPUT);
             if as_expected { Ok(()) } else { Err(format!("{said:?}")) }
         }
-        "skopeo" => skopeo(site, image).await,
-        "podman" => podman(site, image),
+        "skopeo" => {
+            site.start_agent(license, &[image.to_owned()]);
+            skopeo(site, image).await
+        }
+        "podman" => {
+            site.start_agent(license, &[image.to_owned()]);
+            podman(site, image)
+        }
         _ => {
+            // CRI says which image it pulls; nobody else has to.
+            site.start_agent(license, &[]);
             let mut cri = site.start_containerd().await;
             // By itself, and as a runtime class that sees to a lease.
             let mut result = containerd(&mut cri, site, image, "").await;
@@ -109,7 +140,7 @@ fn podman(site: &Site, image: &str) -> Cell {
     ok(run(pull.env("OCICRYPT_KEYPROVIDER_CONFIG", site.opening())))?;
     let mut podman = site.storage("podman");
     // What this kind of machine allows: no network of its own, limits that it can set.
-    podman.args(["--runtime", &site.inside("system/usr/local/libexec/sealift-oci-runtime")]);
+    podman.args(["--runtime", "sealift"]);
     podman.args(["run", "--rm", "--network=host", "--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000", name]);
     let said = run(&mut podman);
     let removed = ok(run(site.storage("podman").args(["rmi", "--force", name])));

@@ -119,7 +119,7 @@ impl Agent {
                     .hint("start the agent with `--image REF` for each image that this node may open")
             }));
         };
-        self.open(&reference_of(hint)?).await?;
+        self.open(&hint.reference()?).await?;
         self.openables.find(&packet, Some(hint)).ok_or_else(|| {
             Failure::verification(format!("no layer of the image `{}` has the key packet", hint.reference))
                 .hint("name the image that is decrypted by `--image` or SEALIFT_IMAGE")
@@ -186,37 +186,5 @@ impl Openable {
     /// Lets go of the keys: the licence does not give them any more.
     fn wipe(&self) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-/// The image that is hinted at, by its digest where that is known.
-pub(super) fn reference_of(hint: &ImageHint) -> Result<ImageReference, Failure> {
-    let name = &hint.reference;
-    let unusable = || format!("`{name}` is no image that can be opened");
-    let has_transport = ["docker://", "docker-archive:", "oci:", "oci-archive:"].iter().any(|t| name.starts_with(t));
-    let name = if has_transport { name.clone() } else { format!("docker://{name}") };
-    let name = match &hint.manifest_digest {
-        Some(digest) if !name.contains('@') && !name.starts_with("docker-archive:") => format!("{name}@{digest}"),
-        _ => name,
-    };
-    name.parse().or_fail(ExitCode::BadInput, unusable)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_named_as_people_and_as_engines_name_them() {
-        let digest = format!("sha256:{}", "0".repeat(64));
-        let named = |reference: &str, digest: Option<&str>| {
-            let hint = ImageHint { reference: reference.to_owned(), manifest_digest: digest.map(ToOwned::to_owned) };
-            reference_of(&hint).map(|reference| reference.to_string())
-        };
-        assert_eq!(named("registry.example/app:v1", None).unwrap(), "docker://registry.example/app:v1");
-        let by_digest = named("registry.example/app:v1", Some(&digest)).unwrap();
-        assert!(by_digest.starts_with("docker://registry.example/app") && by_digest.ends_with(&digest), "{by_digest}");
-        assert_eq!(named("oci:/images/app:v1", None).unwrap(), "oci:/images/app:v1");
-        assert!(named("", None).is_err());
     }
 }

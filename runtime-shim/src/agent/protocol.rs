@@ -4,6 +4,7 @@
 use std::io;
 
 use command_line::{ExitCode, Failure, FailureContext as _};
+use image_store::{Digest, ImageReference};
 use ocicrypt::options::PrivateOptions;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,22 @@ pub(crate) struct ImageHint {
     /// The platform's manifest (`sha256:…`), where it is known.
     #[serde(default)]
     pub(crate) manifest_digest: Option<String>,
+}
+
+impl ImageHint {
+    /// The reference that it stands for; engines write registries' names without a transport.
+    pub(crate) fn reference(&self) -> Result<ImageReference, Failure> {
+        let cannot = || format!("`{}` names no image", self.reference);
+        let parsed = self.reference.parse().or_else(|_| format!("docker://{}", self.reference).parse());
+        let reference: ImageReference = parsed.or_fail(ExitCode::BadInput, cannot)?;
+        match &self.manifest_digest {
+            None => Ok(reference),
+            Some(digest) => {
+                let digest: Digest = digest.parse().or_fail(ExitCode::BadInput, cannot)?;
+                Ok(reference.with_digest(digest))
+            }
+        }
+    }
 }
 
 /// A container of an OCI runtime.
@@ -225,5 +242,28 @@ mod tests {
         let unknown = json!({"unwrap": {"packet": "{}", "secret": 1}}).to_string();
         let framed = [&u32::try_from(unknown.len()).unwrap().to_be_bytes()[..], unknown.as_bytes()].concat();
         assert!(matches!(refused(&framed).await, FrameError::Json(_)));
+    }
+
+    fn named(reference_text: &str, digest: Option<&str>) -> Option<String> {
+        let hint = ImageHint { reference: reference_text.to_owned(), manifest_digest: digest.map(ToOwned::to_owned) };
+        hint.reference().ok().map(|reference| reference.to_string())
+    }
+
+    #[test]
+    fn an_engines_name_of_an_image_is_a_registrys() {
+        let digest = format!("sha256:{}", "1".repeat(64));
+        let pinned = |name: &str| Some(format!("{name}@{digest}"));
+        assert_eq!(
+            named("registry.example:5000/a/b:v1", None).as_deref(),
+            Some("docker://registry.example:5000/a/b:v1")
+        );
+        assert_eq!(named("registry.example/a:v1", Some(&digest)), pinned("docker://registry.example/a"));
+        assert_eq!(
+            named(&format!("registry.example/a@{digest}"), Some(&digest)),
+            pinned("docker://registry.example/a")
+        );
+        assert_eq!(named("oci:/images:v1", None).as_deref(), Some("oci:/images:v1"));
+        assert_eq!(named("registry.example/a:v1", Some("sha256:1")), None);
+        assert_eq!(named("", None), None);
     }
 }

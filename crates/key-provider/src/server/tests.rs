@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 

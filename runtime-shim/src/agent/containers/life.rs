@@ -7,7 +7,6 @@ use command_line::{ExitCode, Failure, FailureContext as _};
 
 use super::{Container, LeaseNote, Note, Stage, boot};
 use crate::agent::Agent;
-use crate::agent::keys::reference_of;
 use crate::agent::licenses::Held;
 use crate::agent::process::{ContainerProcess, ProcessName};
 use crate::agent::protocol::{ContainerName, ImageHint, StartRequest, StartedRequest};
@@ -64,7 +63,7 @@ impl Agent {
             return Ok(None);
         }
         let hint = ImageHint { reference: image.reference.clone(), manifest_digest: image.manifest_digest.clone() };
-        let known = self.open(&reference_of(&hint)?).await?;
+        let known = self.open(&hint.reference()?).await?;
         if image.manifest_digest.as_ref().is_some_and(|digest| *digest != known.manifest_digest) {
             return Err(Failure::verification(format!(
                 "`{}` is another image now than the container's",

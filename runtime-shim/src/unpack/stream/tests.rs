@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use ocicrypt::cipher::{AES_256_CTR_HMAC_SHA256, Digest as PlainDigest, by_name};
 
 use super::*;
@@ -68,10 +66,13 @@ fn every_compression_passes_as_it_was_sealed() {
     }
 }
 
+/// Changes the ciphertext, and what the manifest says of it.
+type Spoil = fn(&mut Vec<u8>, &mut SealedStream);
+
 #[test]
 fn what_was_changed_is_refused_and_its_end_never_comes_out() {
     let tar = archive();
-    let cases: [(&str, What, fn(&mut Vec<u8>, &mut SealedStream)); 5] = [
+    let cases: [(&str, What, Spoil); 5] = [
         ("a byte at the end", What::Ciphertext, |ciphertext, _| *ciphertext.last_mut().unwrap() ^= 1),
         ("a cut", What::Ciphertext, |ciphertext, _| ciphertext.truncate(ciphertext.len() - 1024)),
         ("more behind it", What::Ciphertext, |ciphertext, _| ciphertext.extend([0; 512])),
