@@ -73,13 +73,13 @@ async fn what_containerd_has_unpacked_starts_under_a_lease_only() {
     assert_eq!(exec.stdout, "0\n");
     let refused = containerd.container(&["run", "--rm"], "second", &[]);
     assert!(refused.code != 0 && refused.stderr.contains("all seats of the licence are taken"), "{}", refused.stderr);
-    // Its snapshots tell what it is made of, whatever its name stands for by then.
-    containerd.container(&["container", "create"], "nameless", &[]).succeeded();
-    containerd.ctr(&["image", "rm", "app:gzip"]).succeeded();
 
     node.revoke(&license);
     wait_for("the end", LONG, || (!containerd.is_running("first")).then_some(()));
-    let refused = containerd.ctr(&["task", "start", "nameless"]);
+    // Its snapshots tell what it is made of, whatever its name stands for by now.
+    containerd.ctr(&["image", "rm", "app:gzip"]).succeeded();
+    containerd.ctr(&["task", "delete", "first"]);
+    let refused = containerd.ctr(&["task", "start", "first"]);
     assert!(refused.code != 0 && refused.stderr.contains("contract ended"), "{}", refused.stderr);
     assert!(node.agent_log().contains("is stopped: the service ended the lease"), "{}", node.agent_log());
 }
