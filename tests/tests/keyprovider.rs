@@ -57,13 +57,11 @@ impl Scene {
         (said, std::fs::read_to_string(digest).unwrap_or_default().trim().to_owned())
     }
 
-    /// Lets every provider be asked at a port of loopback; gives the port.
-    fn ask_over_grpc(&self) -> u16 {
-        let port = free_port();
-        let server = json!({"grpc": format!("127.0.0.1:{port}")});
+    /// Lets every provider be asked at an address.
+    fn ask_over_grpc(&self, address: &str) {
+        let server = json!({"grpc": address});
         let text = json!({"key-providers": {"attestation-agent": server, "sealift": server}});
         std::fs::write(&self.config, text.to_string()).unwrap();
-        port
     }
 
     /// `skopeo copy --decryption-key` of a registry's image, with what `config` in the box says of key providers.
@@ -176,7 +174,8 @@ async fn skopeo_encrypts_and_decrypts_over_grpc() {
     let (_, license) = scene.vendor.license(PRODUCT, &["--seats", "1"]);
     let registry = Registry::start(&scene.scratch.path().join("registry"));
     let name = registry.reference("vendor/recipe:v1");
-    let address = format!("127.0.0.1:{}", scene.ask_over_grpc());
+    let address = format!("127.0.0.1:{}", free_port());
+    scene.ask_over_grpc(&address);
     let log = scene.scratch.path().join("provider.log");
     let mut command = scene.vendor.command(["keyprovider", "--listen", &address]);
     let server = Running::start(&mut command, &log);
@@ -187,7 +186,10 @@ async fn skopeo_encrypts_and_decrypts_over_grpc() {
     let sealed = scene.finish(&format!("{name}@{digest}"), &[]).succeeded().stdout.trim().to_owned();
     drop(server);
 
-    let address = format!("127.0.0.1:{}", scene.ask_over_grpc());
+    // The other side on a socket of its owner's alone.
+    let socket = scene.scratch.path().join("opening.sock");
+    scene.ask_over_grpc(&format!("unix://{}", scene.debian13.inside(&socket)));
+    let address = format!("unix:{}", socket.display());
     let mut command = scene.vendor.guest_command(&scene.vendor.shim(), ["keyprovider", "--listen", &address]);
     command.env("SEALIFT_IMAGE", &sealed).env("SEALIFT_LICENSE", &license);
     let _server = Running::start(&mut command, &log);
