@@ -18,7 +18,7 @@ pub fn bound_kept_memory() {
         /// allocator from raising it.
         const OWN_PAGES: libc::c_int = 128 << 10;
         /// How many heaps the threads share: each has its own free memory.
-        const HEAPS: libc::c_int = 4;
+        const HEAPS: libc::c_int = 2;
         // SAFETY: sets two numbers of the allocator; no other thread runs that could read them meanwhile.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);

@@ -21,9 +21,12 @@ fn main() -> std::process::ExitCode {
     if let Some(code) = attestation_service::policy_worker() {
         return code;
     }
-    attestation_service::bound_kept_memory();
     let cli: Cli = parse_command_line(|_| 0);
-    let default_filter = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    let serves = matches!(cli.command, Command::Serve(_));
+    if serves {
+        attestation_service::bound_kept_memory();
+    }
+    let default_filter = if serves { "info" } else { "warn" };
     start_logging(cli.common.verbose, default_filter);
     let console = Console::new(&cli.common);
     console.finish(run(cli, &console), 0)
