@@ -17,8 +17,8 @@ pub fn bound_kept_memory() {
         /// Buffers of this size have pages of their own, which go when they are freed, in bytes. Setting it also keeps the
         /// allocator from raising it.
         const OWN_PAGES: libc::c_int = 128 << 10;
-        /// How many heaps the threads share: each has its own free memory.
-        const HEAPS: libc::c_int = 2;
+        /// How many heaps the threads share: each has its own free memory. With fewer, they wait for each other.
+        const HEAPS: libc::c_int = 4;
         // SAFETY: sets two numbers of the allocator; no other thread runs that could read them meanwhile.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);
