@@ -4,7 +4,8 @@
 use std::fs;
 
 use end_to_end::peer::Said;
-use end_to_end::scene::Scene;
+use end_to_end::registry::Registry;
+use end_to_end::scene::{PRODUCT, Scene};
 use serde_json::{Value, json};
 
 /// A vendor, one lease that has started, opened its image and ended, and its bundle.
@@ -120,4 +121,31 @@ async fn a_bundle_with_any_one_value_changed_proves_nothing() {
         let said = bundled.verify(&changed, &["--roots", &bundled.root]);
         assert!([3, 4].contains(&said.code), "{path} was changed: {} {}", said.stdout, said.stderr);
     }
+}
+
+#[tokio::test]
+async fn signatures_are_found_where_the_image_was_packed_to() {
+    let scene = Scene::set().await;
+    let registry = Registry::start(&scene.scratch.path().join("registry"));
+    let sealed = scene.vendor.pack(&scene.plain.reference("gzip"), &registry.reference("recipe:v2"), PRODUCT);
+    assert_eq!(scene.vendor.guest(["run", &sealed, "--license", &scene.license]).code, 7);
+    assert_eq!(scene.run().code, 7);
+    let leases = scene.vendor.sealift(["--output", "json", "lease", "list"]).succeeded().stdout;
+    let leases: Vec<Value> = serde_json::from_str(&leases).unwrap();
+    let digest = sealed.rsplit('@').next().unwrap();
+    let (pushed, kept): (Vec<&Value>, Vec<&Value>) =
+        leases.iter().partition(|lease| lease["manifest_digest"] == digest);
+    let export = |lease: &Value, name: &str, more: &[&str]| {
+        let file = scene.scratch.path().join(name).display().to_string();
+        let args = ["audit", "export", "--lease", lease["id"].as_str().unwrap(), &file];
+        (scene.vendor.sealift(args.iter().chain(more)), file)
+    };
+    let (said, file) = export(pushed[0], "pushed.json", &[]);
+    said.succeeded();
+    let bundle: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(bundle["signatures"].as_array().unwrap().len(), 1);
+    let (said, file) = export(kept[0], "kept.json", &[]);
+    said.failed(3, "was not packed to a registry");
+    assert!(!std::path::Path::new(&file).exists());
+    export(kept[0], "kept.json", &["--without-signatures"]).0.succeeded();
 }

@@ -55,9 +55,12 @@ pub(crate) struct ExportArgs {
     /// This lease's evidence only.
     #[arg(long, value_name = "LEASE")]
     pub(crate) lease: Option<String>,
-    /// Add the signatures of this sealed image, which the lease's guest ran.
+    /// Where the sealed image that the lease's guest ran is, for its signatures; by default the registry that it was packed to.
     #[arg(long, value_name = "REF", requires = "lease")]
     pub(crate) image: Option<ImageReference>,
+    /// Leave the image's signatures out: what the guest says of them stands for them.
+    #[arg(long, requires = "lease", conflicts_with = "image")]
+    pub(crate) without_signatures: bool,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -25,8 +25,12 @@ pub(crate) async fn export(
 ) -> Result<(), Failure> {
     let to = &args.to;
     let mut bundle: EvidenceBundle = AdminClient::new(home)?.get(&format!("/log/leases/{lease}")).await?;
-    if let Some(image) = &args.image {
-        add_signatures(&mut bundle, args, image).await?;
+    if !args.without_signatures && names_signers(&bundle) {
+        let image = args.image.clone().map_or_else(|| packed_to(&bundle), Ok)?;
+        add_signatures(&mut bundle, args, &image).await.map_err(|failure| match failure.hint {
+            Some(_) => failure,
+            None => failure.hint(ELSEWHERE),
+        })?;
     }
     let text = serde_json::to_string_pretty(&bundle).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
     // Licences are in it.
@@ -34,6 +38,29 @@ pub(crate) async fn export(
     let document = json!({"lease": lease, "file": to, "entries": bundle.entries.len()});
     console.result(&document, || format!("{}: {} entries of {lease}", to.display(), bundle.entries.len()));
     Ok(())
+}
+
+/// What helps where the image is not where it was packed to.
+const ELSEWHERE: &str = "name the sealed image by `--image REF`, or leave its signatures out by `--without-signatures`";
+
+/// Whether the guest says whose signatures it has verified; a stock client says nothing.
+fn names_signers(bundle: &EvidenceBundle) -> bool {
+    let mut workloads = bundle.attestations.iter().map(|attestation| &attestation.basis.policy_input["workload"]);
+    workloads.any(|workload| workload["signers"].as_array().is_some_and(|signers| !signers.is_empty()))
+}
+
+/// The registry's image that was packed, as its key's registration has it.
+fn packed_to(bundle: &EvidenceBundle) -> Result<ImageReference, Failure> {
+    let image = bundle.attestations.first().and_then(|attestation| attestation.basis.policy_input["image"].as_str());
+    let image = image.unwrap_or_default();
+    // What was packed to a folder or a file has a name of this kind, which says nothing of where.
+    if image.starts_with("localhost/") {
+        return Err(Failure::bad_input(format!("the image `{image}` was not packed to a registry")).hint(ELSEWHERE));
+    }
+    format!("docker://{image}")
+        .parse()
+        .or_fail(ExitCode::BadInput, || format!("the image `{image}` of the lease cannot be read"))
+        .map_err(|failure| failure.hint(ELSEWHERE))
 }
 
 /// Adds the signatures of those whom the guest named; they lie beside the image.
