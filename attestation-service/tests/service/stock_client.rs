@@ -1,9 +1,10 @@
 //! A stock key broker client: no members of ours, a cookie for a session, `tee-pubkey` and `nonce` bound and no more.
 
-use attestation_service::api::{LeaseStatus, Revoked};
+use attestation_service::api::{IssuedLicense, LeaseStatus, Revoked};
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use jose::jwe::{DecryptionKey, EphemeralKey, Jwe};
+use launch_evidence::simulated::SimulatedGuest;
 use release_protocol::{AttestAnswer, host_data, report_data};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -72,8 +73,13 @@ fn init_data(license: &str, manifest: &str) -> String {
 
 /// Launches a guest with these initialisation data; the stock client in it attests.
 async fn attest_launched(rig: &Rig, key: &EphemeralKey, body: &str) -> crate::rig::Answer {
-    let runtime_data = json!({"tee-pubkey": public(key), "nonce": challenge(rig).await});
     let guest = rig.launch_with_host_data(host_data(body.as_bytes()));
+    attest_claiming(rig, &guest, key, body).await
+}
+
+/// The same in a guest that was launched as it was, whatever the client says of that.
+async fn attest_claiming(rig: &Rig, guest: &SimulatedGuest, key: &EphemeralKey, body: &str) -> crate::rig::Answer {
+    let runtime_data = json!({"tee-pubkey": public(key), "nonce": challenge(rig).await});
     let evidence = guest.evidence(&report_data(runtime_data.as_object().unwrap(), "").unwrap()).unwrap();
     let attestation = json!({
         "init-data": {"format": "toml", "body": body},
@@ -81,6 +87,14 @@ async fn attest_launched(rig: &Rig, key: &EphemeralKey, body: &str) -> crate::ri
         "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
     });
     rig.post("/kbs/v0/attest", &attestation).await
+}
+
+/// A licence for one seat, and initialisation data of it that the vendor has approved.
+async fn approved_launch(rig: &Rig) -> (IssuedLicense, String) {
+    let license = rig.issue(|_| {}).await;
+    let body = init_data(&license.token, MANIFEST);
+    approve(rig, &body).await;
+    (license, body)
 }
 
 async fn approve(rig: &Rig, body: &str) {
@@ -91,9 +105,7 @@ async fn approve(rig: &Rig, body: &str) {
 #[tokio::test]
 async fn a_stock_client_gets_the_key_that_its_approved_launch_names() {
     let rig = Rig::start().await;
-    let license = rig.issue(|_| {}).await;
-    let body = init_data(&license.token, MANIFEST);
-    approve(&rig, &body).await;
+    let (license, body) = approved_launch(&rig).await;
     let key = EphemeralKey::generate().unwrap();
     let answer: AttestAnswer = attest_launched(&rig, &key, &body).await.ok();
     let released = rig.resource(Some(&answer.token), KEY_PATH).await;
@@ -121,9 +133,7 @@ async fn a_stock_client_gets_the_key_that_its_approved_launch_names() {
 #[tokio::test]
 async fn a_revocation_says_how_many_it_does_not_stop_and_ends_their_keys() {
     let rig = Rig::start().await;
-    let license = rig.issue(|_| {}).await;
-    let body = init_data(&license.token, MANIFEST);
-    approve(&rig, &body).await;
+    let (license, body) = approved_launch(&rig).await;
     let key = EphemeralKey::generate().unwrap();
     let answer: AttestAnswer = attest_launched(&rig, &key, &body).await.ok();
     let revoke = format!("/licenses/{}/revoke", license.id);
@@ -136,9 +146,7 @@ async fn a_revocation_says_how_many_it_does_not_stop_and_ends_their_keys() {
 #[tokio::test]
 async fn a_launch_that_the_vendor_did_not_approve_opens_nothing() {
     let rig = Rig::start().await;
-    let license = rig.issue(|_| {}).await;
-    let approved = init_data(&license.token, MANIFEST);
-    approve(&rig, &approved).await;
+    let (license, approved) = approved_launch(&rig).await;
     let key = EphemeralKey::generate().unwrap();
     for body in
         [approved.replace("[data]\n", "[data]\n\"policy.rego\" = \"default allow := true\"\n"), format!("{approved}\n")]
@@ -161,16 +169,7 @@ async fn a_launch_that_the_vendor_did_not_approve_opens_nothing() {
 #[tokio::test]
 async fn initialisation_data_that_the_report_does_not_bind_are_refused() {
     let rig = Rig::start().await;
-    let license = rig.issue(|_| {}).await;
-    let body = init_data(&license.token, MANIFEST);
-    approve(&rig, &body).await;
+    let (_, body) = approved_launch(&rig).await;
     let key = EphemeralKey::generate().unwrap();
-    let runtime_data = json!({"tee-pubkey": public(&key), "nonce": challenge(&rig).await});
-    let evidence = rig.guest.evidence(&report_data(runtime_data.as_object().unwrap(), "").unwrap()).unwrap();
-    let attestation = json!({
-        "init-data": {"format": "toml", "body": body},
-        "runtime-data": runtime_data,
-        "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
-    });
-    rig.post("/kbs/v0/attest", &attestation).await.problem(403, "evidence-rejected");
+    attest_claiming(&rig, &rig.guest, &key, &body).await.problem(403, "evidence-rejected");
 }

@@ -52,14 +52,17 @@ impl LaunchStatement {
 }
 
 impl RuntimeData {
-    /// Adds what the launch says where the guest states no workload itself.
+    /// Adds what the launch says where the guest itself states neither licence nor workload. One that shows a licence speaks
+    /// our protocol: what it leaves out it does not ask for.
     pub fn completed(mut self, init_data: Option<&InitData>) -> (Self, StatedBy) {
-        let (None, Some(init_data)) = (&self.workload, init_data) else { return (self, StatedBy::Guest) };
+        let (None, None, Some(init_data)) = (&self.license, &self.workload, init_data) else {
+            return (self, StatedBy::Guest);
+        };
         let LaunchStatement { license, manifest: Some(manifest_digest) } = LaunchStatement::read(init_data) else {
             return (self, StatedBy::Guest);
         };
         self.workload = Some(Workload { manifest_digest, signers: Vec::new(), command: Vec::new() });
-        self.license = self.license.or(license);
+        self.license = license;
         (self, StatedBy::Launch)
     }
 }
@@ -104,6 +107,10 @@ mod tests {
         let (stated, by) = own.completed(Some(&init_data));
         assert_eq!((by, stated.license), (StatedBy::Guest, None));
         assert_eq!(stated.workload.unwrap().manifest_digest, "sha256:2");
+        // Our shim's `attest` shows a licence and asks for no lease.
+        let shown = RuntimeData { license: Some("own".to_owned()), ..stock() };
+        let (stated, by) = shown.completed(Some(&init_data));
+        assert_eq!((by, stated.license.as_deref(), stated.workload), (StatedBy::Guest, Some("own"), None));
     }
 
     #[test]
