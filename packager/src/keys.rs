@@ -16,7 +16,7 @@ pub(crate) fn read_key_text(uri: &str) -> Result<Zeroizing<String>, Failure> {
     if let Some(name) = uri.strip_prefix("env://") {
         return std::env::var(name)
             .map(Zeroizing::new)
-            .or_fail(ExitCode::BadInput, || format!("cannot read a key from the environment variable `{name}`"));
+            .or_fail(ExitCode::BadInput, || format!("cannot read the environment variable `{name}`"));
     }
     if let Some((scheme, _)) = uri.split_once("://") {
         return Err(Failure::usage(format!("keys of the kind `{scheme}://` are not supported"))

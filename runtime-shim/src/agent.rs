@@ -43,13 +43,14 @@ pub(crate) struct Agent {
 /// Runs the agent until it is told to end.
 pub(crate) async fn run(args: AgentArgs, console: &Console) -> Result<(), Failure> {
     lock_memory()?;
+    // What it cannot do without, before anything is made.
+    let licenses = Licenses::open(args.licenses, attester::open(console)?, args.opening)?;
     let listener = server::listen(&args.socket)?;
     server::make_directory(&args.state_dir)?;
     let images = images_in(&args.state_dir);
     let known = KnownImages::load(images.clone())?;
     server::link(&images, &images_beside(&args.socket))?;
     let (containers, notes) = Containers::load(&args.state_dir)?;
-    let licenses = Licenses::open(args.licenses, attester::open(console)?, args.opening)?;
     let agent = Arc::new(Agent {
         licenses,
         images: args.images,

@@ -88,7 +88,11 @@ fn init_data(file: &Path) -> Result<InitDataDigest, Failure> {
     let format = if body.trim_start().starts_with('{') { "json" } else { "toml" }.to_owned();
     match LaunchStatement::read(&InitData { format, body }) {
         LaunchStatement { license: Some(_), manifest: Some(_) } => Ok(digest),
-        _ => Err(Failure::bad_input(format!("`{}` name no licence and no image", file.display())).hint(
+        _ => Err(Failure::bad_input(format!(
+            "the initialisation data `{}` name no licence and no image",
+            file.display()
+        ))
+        .hint(
             "put `sealift.license` (the licence file's text) and `sealift.manifest` (`sha256:…`) into the table `data`",
         )),
     }
