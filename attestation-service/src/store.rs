@@ -23,6 +23,7 @@ mod platform;
 mod product;
 mod reader;
 mod reference;
+mod rows;
 mod rules;
 mod seat;
 mod secret;

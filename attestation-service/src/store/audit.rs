@@ -11,6 +11,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use transparency_log::MAX_ENTRY_BYTES;
 
+use super::log::place;
+use super::rows::{Cell, Kind, Table};
 use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
 use crate::api::Role;
@@ -171,6 +173,29 @@ pub(super) async fn append_said(
     let entry = AuditEntry { sequence, at, kind: kind.name().to_owned(), body, salt: hex::encode(salt) };
     transaction.append(entry).await?;
     Ok(sequence)
+}
+
+/// Where entries stand.
+pub(super) static ENTRIES: Table = Table {
+    name: "audit_entry",
+    columns: &[
+        ("sequence", Kind::Number),
+        ("at", Kind::Number),
+        ("kind", Kind::Text),
+        ("body", Kind::Text),
+        ("salt", Kind::Text),
+    ],
+    on_conflict: "",
+};
+
+pub(super) fn entry_row(entry: &AuditEntry) -> Result<Vec<Cell>, StoreError> {
+    Ok(vec![
+        place(entry.sequence)?.into(),
+        millis(entry.at).into(),
+        entry.kind.clone().into(),
+        entry.body.to_string().into(),
+        entry.salt.clone().into(),
+    ])
 }
 
 pub(super) fn entry(row: &AnyRow) -> Result<AuditEntry, StoreError> {

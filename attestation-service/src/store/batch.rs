@@ -1,15 +1,16 @@
 //! Several decisions in one transaction: the leases that they are about are read at once, the decisions are taken one after
-//! the other, and what came of them is written at once, in as many statements for many as for one.
+//! the other, and what came of them is written at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use release_protocol::{LeaseId, LicenseId};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::rows::{Cell, Kind, Table, few_lengths, places};
 use super::seat::{self, Seats};
-use super::write::Write;
+use super::write::{EDGE_COLUMNS, Write};
 use super::{StoreError, evidence, millis};
 
 /// See the module's text.
@@ -54,27 +55,56 @@ struct Basis {
 }
 
 /// The columns that never change, and those that do.
-const COLUMNS: &str = "lease (id, license_id, product, manifest_digest, chip_id, simulated, started_at, expires_at, \
-                       seat_until, challenge_at, platform, entry, last_entry, revocable)";
-const CHANGE: &str = " ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, seat_until = excluded.seat_until, \
-                      challenge_at = excluded.challenge_at, platform = excluded.platform, entry = excluded.entry, \
-                      last_entry = excluded.last_entry";
+static LEASES: Table = Table {
+    name: "lease",
+    columns: &[
+        ("id", Kind::Text),
+        ("license_id", Kind::Text),
+        ("product", Kind::Text),
+        ("manifest_digest", Kind::Text),
+        ("chip_id", Kind::Text),
+        ("simulated", Kind::Number),
+        ("started_at", Kind::Number),
+        ("expires_at", Kind::Number),
+        ("seat_until", Kind::Number),
+        ("challenge_at", Kind::Number),
+        ("platform", Kind::Text),
+        ("entry", Kind::Number),
+        ("last_entry", Kind::Number),
+        ("revocable", Kind::Number),
+    ],
+    on_conflict: "ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, seat_until = excluded.seat_until, \
+                  challenge_at = excluded.challenge_at, platform = excluded.platform, entry = excluded.entry, \
+                  last_entry = excluded.last_entry",
+};
 
 impl Batch {
-    /// Reads the leases that there are of these.
-    pub(super) async fn read(write: &mut Write<'_>, ids: impl Iterator<Item = &LeaseId>) -> Result<Self, StoreError> {
-        let ids: Vec<_> = ids.collect();
+    /// Reads the leases that there are of these, what the log grows from, and the seats of these licences.
+    pub(super) async fn read(
+        write: &mut Write<'_>,
+        leases: &[&LeaseId],
+        licenses: &BTreeSet<LicenseId>,
+    ) -> Result<Self, StoreError> {
         let mut batch = Self::default();
-        let Some(last) = ids.last() else { return Ok(batch) };
-        // A power of two each time, so that there are few different statements to prepare.
-        let places: Vec<_> = (1..=ids.len().next_power_of_two()).map(|number| format!("${number}")).collect();
-        let mut query = sqlx::query(AssertSqlSafe(format!("SELECT * FROM lease WHERE id IN ({})", places.join(", "))));
-        for place in 0..places.len() {
-            query = query.bind(ids.get(place).unwrap_or(last).0.clone());
+        if leases.is_empty() {
+            return Ok(batch);
         }
-        for row in &query.fetch_all(write.sql()).await? {
-            batch.leases.insert(LeaseId(row.try_get("id")?), LeaseRow::read(row)?);
+        let wanted = few_lengths(leases);
+        let mut query = sqlx::query(AssertSqlSafe(format!(
+            "SELECT {EDGE_COLUMNS}, lease.* FROM log_edge LEFT JOIN lease ON lease.id IN {}",
+            places(1, wanted.len())
+        )));
+        for id in wanted {
+            query = query.bind(id.0.clone());
         }
+        let rows = query.fetch_all(write.sql()).await?;
+        write.learn_edge(rows.first().ok_or(StoreError::Value("edge of the log"))?)?;
+        for row in &rows {
+            if let Some(id) = row.try_get::<Option<String>, _>("id")? {
+                batch.leases.insert(LeaseId(id), LeaseRow::read(row)?);
+            }
+        }
+        batch.seats.extend(seat::read(write, licenses).await?);
         Ok(batch)
     }
 
@@ -91,17 +121,18 @@ impl Batch {
     ) -> Result<u32, StoreError> {
         let mut seats = match self.seats.get(license) {
             Some(seats) => *seats,
-            None => seat::read(write, license).await?,
+            None => seats_of(write, license).await?,
         };
         if seats.next_lapse <= millis(now) {
             // What lapses is told by what is kept, so that has to be written first.
             self.write(write).await?;
+            write.flush().await?;
             for id in seat::lapse(write, license, now).await? {
                 if let Some(row) = self.leases.get_mut(&LeaseId(id)) {
                     row.seat_until = 0;
                 }
             }
-            seats = seat::read(write, license).await?;
+            seats = seats_of(write, license).await?;
         }
         self.seats.insert(license.clone(), seats);
         u32::try_from(seats.taken).map_err(|_| StoreError::Value("count"))
@@ -131,37 +162,44 @@ impl Batch {
 
     /// Writes what has come of the decisions so far.
     pub(super) async fn write(&mut self, write: &mut Write<'_>) -> Result<(), StoreError> {
-        let changed = std::mem::take(&mut self.changed);
-        let rows: Vec<_> = changed.iter().filter_map(|id| self.leases.get_key_value(id)).collect();
-        write
-            .upsert(COLUMNS, 14, CHANGE, &rows, |query, (id, row)| {
-                Ok(query
-                    .bind(id.0.clone())
-                    .bind(row.license.clone())
-                    .bind(row.product.clone())
-                    .bind(row.manifest_digest.clone())
-                    .bind(row.chip_id.clone())
-                    .bind(i64::from(row.simulated))
-                    .bind(row.started_at)
-                    .bind(row.expires_at)
-                    .bind(row.seat_until)
-                    .bind(row.challenge_at)
-                    .bind(row.platform.clone())
-                    .bind(row.entry)
-                    .bind(row.last_entry)
-                    .bind(i64::from(row.revocable)))
-            })
-            .await?;
-        seat::take(write, &std::mem::take(&mut self.taken)).await?;
         let bases = std::mem::take(&mut self.bases);
         let renewed: Vec<_> = bases.iter().filter(|basis| basis.renews).map(|basis| &basis.lease).collect();
         evidence::forget_renewals(write, &renewed).await?;
+        let changed = std::mem::take(&mut self.changed);
+        let rows = changed.iter().filter_map(|id| Some(self.leases.get(id)?.cells(id)));
+        write.add(&LEASES, rows.collect()).await?;
+        seat::take(write, &std::mem::take(&mut self.taken)).await?;
         let bases: Vec<_> = bases.into_iter().map(|basis| (basis.lease, basis.entry, basis.sealed)).collect();
         evidence::keep(write, &bases).await
     }
 }
 
+async fn seats_of(write: &mut Write<'_>, license: &LicenseId) -> Result<Seats, StoreError> {
+    let seats = seat::read(write, &BTreeSet::from([license.clone()])).await?;
+    seats.first().map(|(_, seats)| *seats).ok_or(StoreError::Value("seats of a licence"))
+}
+
 impl LeaseRow {
+    /// In the order of the table's columns.
+    fn cells(&self, id: &LeaseId) -> Vec<Cell> {
+        vec![
+            id.0.clone().into(),
+            self.license.clone().into(),
+            self.product.clone().into(),
+            self.manifest_digest.clone().into(),
+            self.chip_id.clone().into(),
+            i64::from(self.simulated).into(),
+            self.started_at.into(),
+            self.expires_at.into(),
+            self.seat_until.into(),
+            self.challenge_at.into(),
+            self.platform.clone().into(),
+            self.entry.into(),
+            self.last_entry.into(),
+            i64::from(self.revocable).into(),
+        ]
+    }
+
     pub(super) fn read(row: &AnyRow) -> Result<Self, StoreError> {
         Ok(Self {
             license: row.try_get("license_id")?,

@@ -1,10 +1,11 @@
 //! What decisions rested on: kept with the lease, the grant's and the newest renewal's, and read when it has to be shown.
 
 use release_protocol::LeaseId;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::audit::AuditEntry;
 use super::log::place;
+use super::rows::{Kind, Table, few_lengths, places, rows_of};
 use super::write::Write;
 use super::{Store, StoreError, count, policy_digest};
 
@@ -19,24 +20,33 @@ pub(crate) struct LeaseEvidence {
 
 /// Keeps what decisions rested on, each sealed, by lease and entry.
 pub(super) async fn keep(write: &mut Write<'_>, bases: &[(LeaseId, u64, Vec<u8>)]) -> Result<(), StoreError> {
-    write
-        .insert("lease_evidence (lease_id, entry, sealed)", 3, bases, |query, (lease, entry, sealed)| {
-            Ok(query.bind(lease.0.clone()).bind(place(*entry)?).bind(sealed.clone()))
-        })
-        .await
+    let row = |(lease, entry, sealed): &(LeaseId, u64, Vec<u8>)| {
+        Ok(vec![lease.0.clone().into(), place(*entry)?.into(), sealed.clone().into()])
+    };
+    write.add(&EVIDENCE, rows_of(bases, row)?).await
 }
+
+static EVIDENCE: Table = Table {
+    name: "lease_evidence",
+    columns: &[("lease_id", Kind::Text), ("entry", Kind::Number), ("sealed", Kind::Bytes)],
+    on_conflict: "",
+};
 
 /// Of these leases, only what the grant rested on stays.
 pub(super) async fn forget_renewals(write: &mut Write<'_>, leases: &[&LeaseId]) -> Result<(), StoreError> {
-    for lease in leases {
-        sqlx::query(
-            "DELETE FROM lease_evidence WHERE lease_id = $1 \
-             AND entry > (SELECT min(entry) FROM lease_evidence WHERE lease_id = $1)",
-        )
-        .bind(&lease.0)
-        .execute(write.sql())
-        .await?;
+    let wanted = few_lengths(leases);
+    if wanted.is_empty() {
+        return Ok(());
     }
+    let mut query = sqlx::query(AssertSqlSafe(format!(
+        "DELETE FROM lease_evidence WHERE lease_id IN {} \
+         AND entry > (SELECT min(entry) FROM lease_evidence AS first WHERE first.lease_id = lease_evidence.lease_id)",
+        places(1, wanted.len())
+    )));
+    for lease in wanted {
+        query = query.bind(lease.0.clone());
+    }
+    query.execute(write.sql()).await?;
     Ok(())
 }
 

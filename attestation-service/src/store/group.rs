@@ -1,6 +1,8 @@
 //! Group commit: decisions that arrive while a transaction is being written share the next one. One wait for the disk, and
 //! one turn at the lock that replicas share, serves them all.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -161,12 +163,19 @@ async fn at_once(writer: &Writer, own: &Kept, together: &[Asked]) -> Result<(Vec
 }
 
 async fn carry_out(transaction: &mut Write<'_>, together: &[Asked]) -> Result<Vec<Outcome>, StoreError> {
-    let leases = together.iter().filter_map(|asked| match &asked.effect {
-        Effect::Lease(request) => Some(&request.id),
-        Effect::Release(request) => Some(&request.lease),
-        Effect::Entry(..) => None,
-    });
-    let mut batch = Batch::read(transaction, leases).await?;
+    let (mut leases, mut licenses) = (Vec::new(), BTreeSet::new());
+    for Asked { effect, .. } in together {
+        match effect {
+            Effect::Lease(request) => {
+                leases.push(&request.id);
+                // One that is renewed has its seat.
+                licenses.extend((!request.renewal).then(|| request.license.claims.id.clone()));
+            }
+            Effect::Release(request) => leases.push(&request.lease),
+            Effect::Entry(..) => {}
+        }
+    }
+    let mut batch = Batch::read(transaction, &leases, &licenses).await?;
     let mut outcomes = Vec::with_capacity(together.len());
     for Asked { effect, now, .. } in together {
         outcomes.push(match effect {

@@ -10,7 +10,7 @@ use transparency_log::{
 };
 
 use super::audit::entry;
-use super::write::{Write, places, write_range};
+use super::rows::{Cell, Kind, Table, places, rows_of};
 use super::{Store, StoreError, count};
 
 /// Reads that many nodes, by level and index. An outer join is not reordered: each node is looked up by its key, where `IN`
@@ -26,17 +26,27 @@ fn look_up(nodes: usize) -> String {
 /// How many old entries are read at a time.
 const BATCH: i64 = 1000;
 
-/// Where the nodes of the tree stand that leaves make which were written before there was a tree.
-async fn keep_nodes(transaction: &mut Write<'_>, nodes: Vec<(NodeId, Hash)>) -> Result<(), StoreError> {
-    for (node, hash) in nodes {
-        sqlx::query("INSERT INTO log_node (level, idx, hash) VALUES ($1, $2, $3)")
-            .bind(i64::from(node.level))
-            .bind(place(node.index)?)
-            .bind(hash.as_bytes().as_slice())
-            .execute(transaction.sql())
-            .await?;
-    }
-    Ok(())
+/// The hashes of the tree's complete subtrees.
+pub(super) static NODES: Table = Table {
+    name: "log_node",
+    columns: &[("level", Kind::Number), ("idx", Kind::Number), ("hash", Kind::Bytes)],
+    on_conflict: "",
+};
+
+/// The tree's right edge: one row.
+pub(super) static EDGE: Table = Table {
+    name: "log_edge",
+    columns: &[("id", Kind::Number), ("size", Kind::Number), ("edge", Kind::Bytes)],
+    on_conflict: "ON CONFLICT (id) DO UPDATE SET size = excluded.size, edge = excluded.edge",
+};
+
+pub(super) fn node_row((node, hash): &(NodeId, Hash)) -> Result<Vec<Cell>, StoreError> {
+    Ok(vec![i64::from(node.level).into(), place(node.index)?.into(), hash.as_bytes().to_vec().into()])
+}
+
+pub(super) fn edge_row(range: &CompactRange) -> Result<Vec<Cell>, StoreError> {
+    let edge: Vec<u8> = range.edge().iter().flat_map(|hash| *hash.as_bytes()).collect();
+    Ok(vec![1.into(), place(range.size().get())?.into(), edge.into()])
 }
 
 impl Store {
@@ -58,17 +68,19 @@ impl Store {
             if rows.is_empty() {
                 break;
             }
+            let mut nodes = Vec::new();
             for row in &rows {
                 let entry = entry(row)?;
                 // Entry N is leaf N - 1; a number that was left out is an entry that somebody took away.
                 if range.size().get().checked_add(1) != Some(entry.sequence) {
                     return Err(StoreError::Value("audit sequence"));
                 }
-                let nodes = range.append(hash_leaf(&entry.leaf()?)).map_err(ProofError::from)?;
-                keep_nodes(&mut transaction, nodes).await?;
+                nodes.extend(range.append(hash_leaf(&entry.leaf()?)).map_err(ProofError::from)?);
             }
+            transaction.add(&NODES, rows_of(&nodes, node_row)?).await?;
+            transaction.flush().await?;
         }
-        write_range(transaction.sql(), &range).await?;
+        transaction.add(&EDGE, vec![edge_row(&range)?]).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! The seats of a licence: held by leases until they end or lapse. They are counted as they come and go, so that no decision
 //! takes longer the more there are.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use release_protocol::LicenseId;
-use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
+use super::rows::{Kind, Table, few_lengths, places};
 use super::write::Write;
 use super::{StoreError, millis};
 
@@ -19,16 +23,30 @@ pub(super) struct Seats {
     pub(super) next_lapse: i64,
 }
 
-pub(super) async fn read(write: &mut Write<'_>, license: &LicenseId) -> Result<Seats, StoreError> {
-    let row = sqlx::query(
-        "SELECT coalesce((SELECT taken FROM seat WHERE license_id = $1 AND chip_id = $2), 0), \
-         (SELECT min(seat_until) FROM lease WHERE license_id = $1 AND ended_at IS NULL AND seat_until > 0)",
-    )
-    .bind(&license.0)
-    .bind(ALL)
-    .fetch_one(write.sql())
-    .await?;
-    Ok(Seats { taken: row.try_get(0)?, next_lapse: row.try_get::<Option<i64>, _>(1)?.unwrap_or(i64::MAX) })
+/// The seats of each of these licences.
+pub(super) async fn read(
+    write: &mut Write<'_>,
+    licenses: &BTreeSet<LicenseId>,
+) -> Result<Vec<(LicenseId, Seats)>, StoreError> {
+    let wanted = few_lengths(&licenses.iter().collect::<Vec<_>>());
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = sqlx::query(AssertSqlSafe(format!(
+        "WITH wanted (id) AS (VALUES {}) SELECT wanted.id, \
+         coalesce((SELECT taken FROM seat WHERE license_id = wanted.id AND chip_id = ''), 0), \
+         (SELECT min(seat_until) FROM lease WHERE license_id = wanted.id AND ended_at IS NULL AND seat_until > 0) \
+         FROM wanted",
+        places(wanted.len(), 1)
+    )));
+    for license in wanted {
+        query = query.bind(license.0.clone());
+    }
+    let seats = |row: &AnyRow| {
+        let next_lapse = row.try_get::<Option<i64>, _>(2)?.unwrap_or(i64::MAX);
+        Ok((LicenseId(row.try_get(0)?), Seats { taken: row.try_get(1)?, next_lapse }))
+    };
+    query.fetch_all(write.sql()).await?.iter().map(seats).collect()
 }
 
 /// Gives back for good what has lapsed by `now`: a clock that is set back later does not take it from who got it. Gives the
@@ -79,13 +97,15 @@ pub(super) async fn take<'s>(
         }
         rows.push((license.0.clone(), chip.clone(), *count));
     }
-    let add = " ON CONFLICT (license_id, chip_id) DO UPDATE SET taken = seat.taken + excluded.taken";
-    write
-        .upsert("seat (license_id, chip_id, taken)", 3, add, &rows, |query, (license, chip, count)| {
-            Ok(query.bind(license.clone()).bind(chip.clone()).bind(*count))
-        })
-        .await
+    let rows = rows.into_iter().map(|(license, chip, count)| vec![license.into(), chip.into(), count.into()]);
+    write.add(&SEATS, rows.collect()).await
 }
+
+static SEATS: Table = Table {
+    name: "seat",
+    columns: &[("license_id", Kind::Text), ("chip_id", Kind::Text), ("taken", Kind::Number)],
+    on_conflict: "ON CONFLICT (license_id, chip_id) DO UPDATE SET taken = seat.taken + excluded.taken",
+};
 
 /// Gives one seat back.
 pub(super) async fn give_back(write: &mut Write<'_>, license: &str, chip_id: &str) -> Result<(), StoreError> {
@@ -134,12 +154,18 @@ mod tests {
         assert_eq!((others("x", 10).await, others("a", 10).await), (2, 1));
         assert_eq!((others("x", 50).await, others("a", 50).await, others("b", 50).await), (1, 1, 0));
         let mut write = store.write().await.unwrap();
-        assert_eq!(read(&mut write, &license).await.unwrap(), Seats { taken: 3, next_lapse: 50 });
+        let both = BTreeSet::from([license.clone(), LicenseId("none".to_owned()), LicenseId("other".to_owned())]);
+        let none = Seats { taken: 0, next_lapse: i64::MAX };
+        let mut seats = read(&mut write, &both).await.unwrap();
+        seats.dedup();
+        let expected = [("lic", Seats { taken: 3, next_lapse: 50 }), ("none", none), ("other", none)];
+        assert_eq!(seats, expected.map(|(id, seats)| (LicenseId(id.to_owned()), seats)));
         assert_eq!(lapse(&mut write, &license, at(50)).await.unwrap(), ["a"]);
         give_back(&mut write, "lic", "other").await.unwrap();
         let taken = [((license.clone(), "chip".to_owned()), 2), ((license.clone(), "new".to_owned()), 1)];
         take(&mut write, taken.iter().map(|(of, count)| (of, count))).await.unwrap();
-        assert_eq!(read(&mut write, &license).await.unwrap().taken, 4);
+        write.flush().await.unwrap();
+        assert_eq!(read(&mut write, &BTreeSet::from([license.clone()])).await.unwrap()[0].1.taken, 4);
         write.commit().await.unwrap();
         assert_eq!(others("x", 50).await, 3);
     }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
-use sqlx::any::AnyArguments;
-use sqlx::query::Query;
+use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Row as _, Transaction};
 use transparency_log::{CompactRange, Hash, NodeId, ProofError, hash_leaf};
 
-use super::audit::{AuditEntry, AuditKind};
+use super::audit::{AuditEntry, AuditKind, ENTRIES, entry_row};
 use super::database::Database;
 use super::grown::Grown;
-use super::log::{place, read_range};
+use super::log::{EDGE, NODES, edge_row, node_row, read_range};
 use super::news::{News, Teller};
-use super::{StoreError, count, millis};
+use super::rows::{Cell, Rows, Table, rows_of};
+use super::{StoreError, count};
 
 /// Begins transactions that write.
 #[derive(Clone, Debug)]
@@ -51,7 +51,15 @@ impl Writer {
     }
 
     fn write<'c>(&self, transaction: Transaction<'c, Any>, signed: u64) -> Write<'c> {
-        Write { transaction, signed, growth: None, news: News::default(), teller: self.teller.clone() }
+        Write {
+            transaction,
+            is_shared: self.is_shared(),
+            signed,
+            growth: None,
+            rows: Rows::default(),
+            news: News::default(),
+            teller: self.teller.clone(),
+        }
     }
 }
 
@@ -59,9 +67,12 @@ impl Writer {
 #[derive(Debug)]
 pub(crate) struct Write<'c> {
     transaction: Transaction<'c, Any>,
+    is_shared: bool,
     /// How many entries had been signed before it began.
     signed: u64,
     growth: Option<Growth>,
+    /// What is written before the next statement.
+    rows: Rows,
     news: News,
     teller: Teller,
 }
@@ -79,8 +90,9 @@ struct Growth {
 }
 
 impl Write<'_> {
-    /// Where statements of the transaction are executed.
+    /// Where statements of the transaction are executed. What [`Self::add`] was given has to be written before.
     pub(crate) fn sql(&mut self) -> &mut AnyConnection {
+        debug_assert!(self.rows.is_empty(), "rows wait");
         &mut self.transaction
     }
 
@@ -117,52 +129,61 @@ impl Write<'_> {
 
     async fn growth(&mut self) -> Result<&mut Growth, StoreError> {
         if self.growth.is_none() {
-            let row = sqlx::query(
-                "SELECT size, edge, (SELECT coalesce(max(sequence), 0) FROM audit_entry) AS newest, \
-                 (SELECT rules FROM news) AS rules FROM log_edge",
-            )
-            .fetch_one(self.sql())
-            .await?;
-            // Entry N is leaf N - 1; a number too few or too many is an entry that somebody took away or slipped in.
-            if row.try_get::<i64, _>("size")? != row.try_get::<i64, _>("newest")? {
-                return Err(StoreError::Value("audit sequence"));
-            }
-            let range = read_range(&row)?;
-            let (found, signed) = (range.size().get(), self.signed);
-            if found < signed {
-                return Err(StoreError::Shrunk { found, signed });
-            }
-            self.growth = Some(Growth {
-                before: range.clone(),
-                range,
-                entries: Vec::new(),
-                leaves: Vec::new(),
-                nodes: Vec::new(),
-                rules: count(&row, "rules")?,
-            });
+            let row = sqlx::query(AssertSqlSafe(format!("SELECT {EDGE_COLUMNS} FROM log_edge")))
+                .fetch_one(self.sql())
+                .await?;
+            self.learn_edge(&row)?;
         }
         self.growth.as_mut().ok_or(StoreError::Value("edge of the log"))
+    }
+
+    /// Reads what the log grows from in a row that has [`EDGE_COLUMNS`].
+    pub(super) fn learn_edge(&mut self, row: &AnyRow) -> Result<(), StoreError> {
+        // Entry N is leaf N - 1; a number too few or too many is an entry that somebody took away or slipped in.
+        if row.try_get::<i64, _>("size")? != row.try_get::<i64, _>("newest")? {
+            return Err(StoreError::Value("audit sequence"));
+        }
+        let range = read_range(row)?;
+        let (found, signed) = (range.size().get(), self.signed);
+        if found < signed {
+            return Err(StoreError::Shrunk { found, signed });
+        }
+        self.growth = Some(Growth {
+            before: range.clone(),
+            range,
+            entries: Vec::new(),
+            leaves: Vec::new(),
+            nodes: Vec::new(),
+            rules: count(row, "rules")?,
+        });
+        Ok(())
+    }
+
+    /// Adds rows to a table, at the next [`Self::flush`] or when it is committed.
+    pub(super) async fn add(&mut self, table: &'static Table, rows: Vec<Vec<Cell>>) -> Result<(), StoreError> {
+        // One statement changes a row once.
+        if self.rows.holds(table) {
+            self.flush().await?;
+        }
+        self.rows.add(table, rows);
+        Ok(())
+    }
+
+    /// Writes what was added.
+    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
+        let rows = std::mem::take(&mut self.rows);
+        if self.is_shared { rows.write_at_once(self.sql()).await } else { rows.write_one_by_one(self.sql()).await }
     }
 
     /// Writes what was appended, and commits. Gives what the log grew by, where it grew.
     pub(crate) async fn commit(mut self) -> Result<Option<Grown>, StoreError> {
         let growth = self.growth.take().filter(|growth| !growth.entries.is_empty());
         if let Some(Growth { range, entries, nodes, .. }) = &growth {
-            self.insert("audit_entry (sequence, at, kind, body, salt)", 5, entries, |query, entry| {
-                Ok(query
-                    .bind(place(entry.sequence)?)
-                    .bind(millis(entry.at))
-                    .bind(entry.kind.clone())
-                    .bind(entry.body.to_string())
-                    .bind(entry.salt.clone()))
-            })
-            .await?;
-            self.insert("log_node (level, idx, hash)", 3, nodes, |query, (node, hash)| {
-                Ok(query.bind(i64::from(node.level)).bind(place(node.index)?).bind(hash.as_bytes().to_vec()))
-            })
-            .await?;
-            write_range(self.sql(), range).await?;
+            self.add(&ENTRIES, rows_of(entries, entry_row)?).await?;
+            self.add(&NODES, rows_of(nodes, node_row)?).await?;
+            self.add(&EDGE, vec![edge_row(range)?]).await?;
         }
+        self.flush().await?;
         let news = std::mem::take(&mut self.news);
         if !news.is_none() {
             news.keep(self.sql()).await?;
@@ -176,72 +197,9 @@ impl Write<'_> {
     pub(crate) async fn rollback(self) -> Result<(), StoreError> {
         Ok(self.transaction.rollback().await?)
     }
-
-    /// Inserts rows, many to a statement. Their number is a power of two each time, so that there are few different
-    /// statements to prepare.
-    pub(super) async fn insert<T>(
-        &mut self,
-        into: &str,
-        columns: usize,
-        rows: &[T],
-        bind: impl for<'q> Fn(Bound<'q>, &T) -> Result<Bound<'q>, StoreError>,
-    ) -> Result<(), StoreError> {
-        self.upsert(into, columns, "", rows, bind).await
-    }
-
-    /// The same; `on_conflict` says what becomes of rows that are there.
-    pub(super) async fn upsert<T>(
-        &mut self,
-        into: &str,
-        columns: usize,
-        on_conflict: &str,
-        rows: &[T],
-        bind: impl for<'q> Fn(Bound<'q>, &T) -> Result<Bound<'q>, StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut left = rows;
-        while !left.is_empty() {
-            let (now, later) = left.split_at((1 << left.len().ilog2()).min(MOST_ROWS));
-            left = later;
-            let sql = format!("INSERT INTO {into} VALUES {}{on_conflict}", places(now.len(), columns));
-            let mut query = sqlx::query(AssertSqlSafe(sql));
-            for row in now {
-                query = bind(query, row)?;
-            }
-            query.execute(self.sql()).await?;
-        }
-        Ok(())
-    }
 }
 
-/// A query that is being given its values.
-pub(super) type Bound<'q> = Query<'q, Any, AnyArguments>;
-
-/// The most rows of one statement.
-const MOST_ROWS: usize = 256;
-
-/// `($1, $2), ($3, $4)` for two rows of two columns.
-pub(super) fn places(rows: usize, columns: usize) -> String {
-    let row = |row: usize| {
-        let names: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
-        format!("({})", names.join(", "))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
-}
-
-pub(super) async fn write_range(connection: &mut AnyConnection, range: &CompactRange) -> Result<(), StoreError> {
-    let edge: Vec<u8> = range.edge().iter().flat_map(|hash| *hash.as_bytes()).collect();
-    sqlx::query("UPDATE log_edge SET size = $1, edge = $2")
-        .bind(place(range.size().get())?)
-        .bind(edge)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn places_are_numbered_through_all_rows() {
-        assert_eq!(super::places(2, 3), "($1, $2, $3), ($4, $5, $6)");
-    }
-}
+/// What [`Write::learn_edge`] reads, of `log_edge`.
+pub(super) const EDGE_COLUMNS: &str = "log_edge.size, log_edge.edge, \
+                               (SELECT coalesce(max(sequence), 0) FROM audit_entry) AS newest, \
+                               (SELECT rules FROM news) AS rules";
