@@ -59,7 +59,19 @@ wanted(member) := {value |
 }
 
 deny contains finding if {
+	tee == "sample"
+	finding := {
+		"message": "the client has no TEE, its evidence is a sample: nothing is proven of it",
+		"claim": "tee.tee",
+		"expected": "snp",
+		"found": tee,
+		"fix": "launch the guest in a TEE; to evaluate without one, give the product a policy that allows tee.tee `sample`: `sealift policy set`",
+	}
+}
+
+deny contains finding if {
 	not measured
+	tee != "sample"
 	names := object.get(registers, [tee], ["measurement"])
 	finding := {
 		"message": sprintf(

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use launch_evidence::tdx::Collateral;
 use launch_evidence::{
-    AzSnpVtpmVerifier, EvidenceRejected, Expected, HostData, Requirements, Revocation, SnpVerifier, TdxVerifier,
-    TrustRoots, VerifiedEvidence, Verifier,
+    AzSnpVtpmVerifier, EvidenceRejected, Expected, HostData, Requirements, Revocation, SampleVerifier, SnpVerifier,
+    TdxVerifier, TrustRoots, VerifiedEvidence, Verifier,
 };
 use serde_json::Value;
 
@@ -26,13 +26,16 @@ pub(crate) struct Verification {
     roots: TrustRoots,
     requirements: Requirements,
     endorsements: Endorsements,
+    /// Whether clients without a TEE are judged, too: whether anything simulated is.
+    allows_sample: bool,
     current: RwLock<Arc<Verifiers>>,
 }
 
 type Verifiers = Vec<Box<dyn Verifier>>;
 
 impl Verification {
-    /// Trusts AMD's and Intel's roots, and those of the simulated platforms given (DER).
+    /// Trusts AMD's and Intel's roots, and those of the simulated platforms given (DER). Where there are such, clients of
+    /// Confidential Containers without a TEE are taken for simulated ones.
     pub(crate) fn new(
         home: &Home,
         settings: &EvidenceSettings,
@@ -43,8 +46,10 @@ impl Verification {
             roots = roots.with_simulated(root).map_err(|error| ServiceError::TrustRoot(error.to_string()))?;
         }
         let endorsements = Endorsements::new(&settings.endorsements, home.endorsements_path())?;
+        let allows_sample = !simulated_roots.is_empty();
         let this = Self {
-            current: RwLock::new(Arc::new(verifiers(&roots, &endorsements))),
+            current: RwLock::new(Arc::new(verifiers(&roots, &endorsements, allows_sample))),
+            allows_sample,
             roots,
             requirements: settings.requirements.clone(),
             endorsements,
@@ -95,7 +100,7 @@ impl Verification {
                 Err(error) => tracing::warn!(%product, %error, "a revocation list is not usable"),
             }
         }
-        let fresh = Arc::new(verifiers(&roots, &self.endorsements));
+        let fresh = Arc::new(verifiers(&roots, &self.endorsements, self.allows_sample));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
@@ -112,7 +117,7 @@ impl Verification {
     }
 }
 
-fn verifiers(roots: &TrustRoots, endorsements: &Endorsements) -> Verifiers {
+fn verifiers(roots: &TrustRoots, endorsements: &Endorsements, allows_sample: bool) -> Verifiers {
     let mut tdx = TdxVerifier::new();
     for (name, text) in endorsements.collateral() {
         match Collateral::from_json(&text) {
@@ -120,7 +125,12 @@ fn verifiers(roots: &TrustRoots, endorsements: &Endorsements) -> Verifiers {
             Err(error) => tracing::warn!(name, %error, "collateral is not usable"),
         }
     }
-    vec![Box::new(SnpVerifier::new(roots.clone())), Box::new(AzSnpVtpmVerifier::new(roots.clone())), Box::new(tdx)]
+    let mut all: Verifiers =
+        vec![Box::new(SnpVerifier::new(roots.clone())), Box::new(AzSnpVtpmVerifier::new(roots.clone())), Box::new(tdx)];
+    if allows_sample {
+        all.push(Box::new(SampleVerifier));
+    }
+    all
 }
 
 impl fmt::Debug for Verification {

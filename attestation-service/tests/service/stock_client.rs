@@ -3,11 +3,14 @@
 use attestation_service::api::{IssuedLicense, LeaseStatus, Revoked};
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jose::jwe::{DecryptionKey, EphemeralKey, Jwe};
 use launch_evidence::simulated::SimulatedGuest;
 use release_protocol::{AttestAnswer, host_data, report_data};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha384};
 
 use crate::guest::{Guest, attest, challenge, prove, public};
 use crate::rig::{GRACE_SECONDS, KEK, KEY_PATH, LEASE_SECONDS, MANIFEST, Rig, advance};
@@ -172,4 +175,57 @@ async fn initialisation_data_that_the_report_does_not_bind_are_refused() {
     let (_, body) = approved_launch(&rig).await;
     let key = EphemeralKey::generate().unwrap();
     attest_claiming(&rig, &rig.guest, &key, &body).await.problem(403, "evidence-rejected");
+}
+
+/// For evaluation, where there is no TEE: whoever is a sample may have the key.
+const ALLOWS_SAMPLES: &str =
+    "package sealift.release\nimport rego.v1\ndefault allow := false\nallow if input.tee.tee == \"sample\"\n";
+
+/// What a stock client sends where there is no TEE.
+async fn attest_without_a_tee(rig: &Rig, key: &EphemeralKey, body: &str) -> crate::rig::Answer {
+    let request =
+        json!({"version": "0.4.0", "tee": "sample", "extra-params": {"supported-hash-algorithms": ["sha384"]}});
+    let challenge: Value = rig.post("/kbs/v0/auth", &request).await.ok();
+    let runtime_data = json!({"tee-pubkey": public(key), "nonce": challenge["nonce"]});
+    let mut bound = runtime_data.clone();
+    bound["additional-evidence"] = json!("");
+    let digest = Sha384::digest(serde_json_canonicalizer::to_vec(&bound).unwrap());
+    let attestation = json!({
+        "init-data": {"format": "toml", "body": body},
+        "runtime-data": runtime_data,
+        "tee-evidence": {
+            "primary_evidence": {"svn": "1", "report_data": STANDARD.encode(digest)}, "additional_evidence": "",
+        },
+    });
+    rig.post("/kbs/v0/attest", &attestation).await
+}
+
+#[tokio::test]
+async fn a_client_without_a_tee_is_simulated_and_opens_what_a_policy_of_the_product_lets_it() {
+    let rig = Rig::start().await;
+    let (_, body) = approved_launch(&rig).await;
+    let key = EphemeralKey::generate().unwrap();
+    let reasons = attest_without_a_tee(&rig, &key, &body).await.denied();
+    assert_eq!(reasons, ["the client has no TEE, its evidence is a sample: nothing is proven of it"]);
+
+    rig.set_policy(ALLOWS_SAMPLES).await;
+    let answer: AttestAnswer = attest_without_a_tee(&rig, &key, &body).await.ok();
+    assert!(answer.simulated);
+    let claims: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(answer.token.split('.').nth(1).unwrap()).unwrap()).unwrap();
+    let says = &claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["sample"];
+    assert_eq!((&says["svn"], &says["simulated"]), (&json!("1"), &json!(true)), "{claims}");
+    let released = rig.resource(Some(&answer.token), KEY_PATH).await;
+    assert_eq!(key.decrypt(&Jwe::parse(&released.body).unwrap()).unwrap().as_slice(), KEK);
+    for kind in ["lease_granted", "key_released"] {
+        assert_eq!(rig.audit_of(kind).await[0]["simulated"], true, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_accepts_no_simulated_platform_gives_no_sample_a_challenge() {
+    let rig = Rig::start_with(Vec::new()).await;
+    let request = json!({"version": "0.4.0", "tee": "sample", "extra-params": ""});
+    let problem = rig.post("/kbs/v0/auth", &request).await.problem(400, "malformed");
+    assert!(problem.detail.contains("evidence of TEE `sample` is not verified here"));
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::az_snp_vtpm;
 use crate::identity::{ChipId, Measurement};
+use crate::sample;
 use crate::snp;
 use crate::tdx;
 
@@ -20,6 +21,8 @@ pub enum Claims {
     AzSnpVtpm(Box<az_snp_vtpm::claims::Claims>),
     /// Intel TDX; `tee` is `tdx`.
     Tdx(Box<tdx::claims::Claims>),
+    /// No TEE; `tee` is `sample`. Simulated, whoever sends it.
+    Sample(Box<sample::Claims>),
 }
 
 impl Claims {
@@ -28,7 +31,7 @@ impl Claims {
         match self {
             Self::Snp(claims) => Some(claims),
             Self::AzSnpVtpm(claims) => Some(&claims.snp),
-            Self::Tdx(_) => None,
+            Self::Tdx(_) | Self::Sample(_) => None,
         }
     }
 
@@ -36,7 +39,7 @@ impl Claims {
     pub fn tdx(&self) -> Option<&tdx::claims::Claims> {
         match self {
             Self::Tdx(claims) => Some(claims),
-            Self::Snp(_) | Self::AzSnpVtpm(_) => None,
+            Self::Snp(_) | Self::AzSnpVtpm(_) | Self::Sample(_) => None,
         }
     }
 
@@ -44,7 +47,7 @@ impl Claims {
     pub fn az_snp_vtpm(&self) -> Option<&az_snp_vtpm::claims::Claims> {
         match self {
             Self::AzSnpVtpm(claims) => Some(claims),
-            Self::Snp(_) | Self::Tdx(_) => None,
+            Self::Snp(_) | Self::Tdx(_) | Self::Sample(_) => None,
         }
     }
 
@@ -66,6 +69,7 @@ impl Claims {
             Self::Snp(claims) => claims.tee,
             Self::AzSnpVtpm(claims) => claims.snp.tee,
             Self::Tdx(claims) => claims.tee,
+            Self::Sample(claims) => claims.tee,
         }
     }
 
@@ -74,6 +78,7 @@ impl Claims {
             Self::Snp(claims) => claims.measurement,
             Self::AzSnpVtpm(claims) => claims.snp.measurement,
             Self::Tdx(claims) => claims.mrtd,
+            Self::Sample(_) => sample::Claims::measurement(),
         }
     }
 
@@ -82,6 +87,7 @@ impl Claims {
             Self::Snp(claims) => claims.chip_id,
             Self::AzSnpVtpm(claims) => claims.snp.chip_id,
             Self::Tdx(claims) => claims.platform(),
+            Self::Sample(_) => sample::Claims::chip_id(),
         }
     }
 
@@ -90,6 +96,7 @@ impl Claims {
             Self::Snp(claims) => claims.simulated,
             Self::AzSnpVtpm(claims) => claims.snp.simulated,
             Self::Tdx(claims) => claims.simulated,
+            Self::Sample(claims) => claims.simulated,
         }
     }
 }
@@ -97,6 +104,12 @@ impl Claims {
 impl From<snp::claims::Claims> for Claims {
     fn from(claims: snp::claims::Claims) -> Self {
         Self::Snp(Box::new(claims))
+    }
+}
+
+impl From<sample::Claims> for Claims {
+    fn from(claims: sample::Claims) -> Self {
+        Self::Sample(Box::new(claims))
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::az_snp_vtpm;
 use crate::check::{Check, CheckName, Verdict};
+use crate::sample;
 use crate::snp;
 use crate::tdx;
 use crate::verifier::{Binding, Expected, HostData, Requirements, VerifiedEvidence, Verifier};
@@ -80,5 +81,5 @@ pub fn unverified_claims(primary: &Value) -> Option<Value> {
     if let Ok(evidence) = snp::evidence::Evidence::parse(primary) {
         return snp::claims::unverified(evidence.report.bytes());
     }
-    az_snp_vtpm::unverified(primary).or_else(|| tdx::unverified(primary))
+    az_snp_vtpm::unverified(primary).or_else(|| tdx::unverified(primary)).or_else(|| sample::unverified(primary))
 }
