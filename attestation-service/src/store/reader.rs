@@ -10,7 +10,7 @@ use sqlx::{Any, AnyConnection, AnyPool};
 use super::{Store, StoreError};
 
 /// How many connections wait here; the pool has more.
-const MOST: usize = 3;
+const MOST: usize = 6;
 /// How long ago a connection may have been used to be taken for alive.
 const FRESH: Duration = Duration::from_secs(1);
 

@@ -157,14 +157,16 @@ impl Store {
         now: Timestamp,
     ) -> Result<Standing, StoreError> {
         let mut reader = self.reader().await?;
-        // A seat that has lapsed counts until somebody takes note of it.
+        // A seat that has lapsed counts until somebody takes note of it. The own lease is joined by its key alone: given the
+        // licence, too, a database without statistics walks all leases of that.
         let row = sqlx::query(
-            "SELECT rules, judged_again, \
+            "SELECT news.rules, news.judged_again, \
              coalesce((SELECT taken FROM seat WHERE license_id = $1 AND chip_id = $2), 0) \
              - (SELECT count(*) FROM lease WHERE license_id = $1 AND chip_id = $2 AND ended_at IS NULL \
                 AND seat_until > 0 AND seat_until <= $3) \
-             - (SELECT count(*) FROM lease WHERE id = $4 AND license_id = $1 AND chip_id = $2 AND ended_at IS NULL \
-                AND seat_until > 0 AND seat_until > $3) AS others FROM news",
+             - CASE WHEN own.license_id = $1 AND own.chip_id = $2 AND own.ended_at IS NULL AND own.seat_until > 0 \
+                AND own.seat_until > $3 THEN 1 ELSE 0 END AS others \
+             FROM news LEFT JOIN lease AS own ON own.id = $4",
         )
         .bind(&license.0)
         .bind(chip_id)

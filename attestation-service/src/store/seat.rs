@@ -35,8 +35,8 @@ pub(super) async fn read(
     let mut query = sqlx::query(AssertSqlSafe(format!(
         "WITH wanted (id) AS (VALUES {}) SELECT wanted.id, \
          coalesce((SELECT taken FROM seat WHERE license_id = wanted.id AND chip_id = ''), 0), \
-         (SELECT min(seat_until) FROM lease WHERE license_id = wanted.id AND ended_at IS NULL AND seat_until > 0) \
-         FROM wanted",
+         (SELECT seat_until FROM lease WHERE license_id = wanted.id AND ended_at IS NULL AND seat_until > 0 \
+          ORDER BY license_id, seat_until LIMIT 1) FROM wanted",
         places(wanted.len(), 1)
     )));
     for license in wanted {
