@@ -20,6 +20,7 @@ mod receipt;
 mod run;
 mod secrets;
 mod session;
+mod stop;
 mod stream_processor;
 mod supervise;
 mod whole_file;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_line::{Console, Failure, store_failure};
-use image_store::{BlobStream, Store};
+use command_line::{Console, Failure};
+use image_store::Store;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::{ImageArgs, OpeningArgs};
 use crate::clock::{ClockCheck, Diverged, Exchange};
-use crate::image::{Layer, SignedImage};
+use crate::image::SignedImage;
 use crate::kbs::{Attested, Refused, ServiceClient};
 use crate::receipt::ReceiptBook;
 use crate::{attester, license};
@@ -237,13 +237,4 @@ pub(crate) fn check_obligations(
             .hint("leave the arguments away, or ask the vendor to allow them"));
     }
     Ok(())
-}
-
-/// Requests a layer: the first request for it, and only after the keys are here.
-pub(crate) async fn layer_blob(released: &Released, layer: &Layer) -> Result<BlobStream, Failure> {
-    released
-        .store
-        .blob(&layer.descriptor)
-        .await
-        .map_err(|error| store_failure(format!("cannot read the layer {}", layer.descriptor.digest), &error))
 }
