@@ -17,7 +17,7 @@ use super::pipeline::{Blob, Found, LayerInput, Sealing, Shared, StageError};
 /// Chunks that wait to be decompressed.
 const COMPRESSED_WAITING: usize = 4;
 /// Chunks of the tar that wait to be taken.
-const TAR_WAITING: usize = 8;
+pub(super) const TAR_WAITING: usize = 8;
 
 /// One layer under way.
 pub(super) struct Front<'scope> {

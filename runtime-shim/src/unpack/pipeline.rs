@@ -184,3 +184,61 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::super::front::TAR_WAITING;
+    use super::*;
+
+    /// A tar of zeros that tells how many reads there were.
+    fn zeros(bytes: u64, read: std::sync::mpsc::Sender<()>) -> LayerInput {
+        struct Telling(io::Take<io::Repeat>, std::sync::mpsc::Sender<()>);
+        impl Read for Telling {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                // Whoever counts may have counted enough.
+                let _ = self.1.send(());
+                self.0.read(buffer)
+            }
+        }
+        let digest = {
+            let mut hasher = image_store::Hasher::default();
+            (0..bytes >> 20).for_each(|_| hasher.update(&[0; 1 << 20]));
+            hasher.finish()
+        };
+        let reader = Telling(io::repeat(0).take(bytes), read);
+        LayerInput {
+            open: Box::new(|| Ok(Blob { reader: Box::new(reader), check: None })),
+            sealing: Sealing::Plain,
+            compression: LayerCompression::None,
+            diff_id: digest,
+        }
+    }
+
+    #[test]
+    fn layers_that_wait_for_their_turn_take_no_more_buffers_than_their_channels_hold() {
+        let (sender, reads) = channel();
+        let (unheard, _) = channel();
+        let layers: Vec<_> =
+            (0..6).map(|number| zeros(16 << 20, if number == 2 { &sender } else { &unheard }.clone())).collect();
+        let shared = Shared::new(Limits::default(), &|_| {});
+        let mut order = Vec::new();
+        run(layers, &shared, |number, tar| {
+            order.push(number);
+            if number == 0 {
+                // The third layer comes as far as it may while the first one is not taken.
+                (0..=TAR_WAITING).for_each(|_| reads.recv().unwrap());
+            }
+            tar.drain();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(shared.plain_bytes.into_inner(), 6 * (16 << 20));
+        let made = shared.pool.made();
+        assert!(made > TAR_WAITING, "the third layer was read ahead");
+        // In each channel what it holds, and one chunk at either end.
+        assert!(made <= (AHEAD + 1) * (TAR_WAITING + 2), "{made} buffers were made");
+    }
+}

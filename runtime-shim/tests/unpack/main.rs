@@ -1,6 +1,8 @@
 //! The unpacker against archives that are wrong in one thing each: the error's variant, and nothing left behind.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod layers;
+
 use std::io::{Cursor, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
