@@ -6,13 +6,14 @@
 //! ciphertext, so that the two run on different threads.
 
 mod aes_ctr;
+mod mac;
 
 use std::fmt;
 
-use aws_lc_rs::hmac;
-use subtle::ConstantTimeEq;
+use sha256_lanes::Lane;
 
 pub use self::aes_ctr::CtrStream;
+pub use self::mac::{HmacStream, Mac};
 pub use crate::digest::{Digest, ParseDigestError};
 use crate::options::{PrivateOptions, PublicOptions};
 pub use crate::secret::{KeyEncryptionKey, KeyLengthError, LayerKey, Nonce, RandomError};
@@ -136,6 +137,11 @@ impl EncryptionSeal {
         self.mac.update(ciphertext);
     }
 
+    /// The next chunk of ciphertext, to be hashed together with other streams.
+    pub fn lane<'a>(&'a mut self, ciphertext: &'a [u8]) -> Lane<'a> {
+        self.mac.lane(ciphertext)
+    }
+
     /// See [`LayerEncryptor::finish`].
     pub fn finish(self, plain_digest: Digest) -> (PublicOptions, PrivateOptions) {
         let public = PublicOptions { hmac: self.mac.finish() };
@@ -195,79 +201,15 @@ impl DecryptionCheck {
         self.mac.update(ciphertext);
     }
 
+    /// The next chunk of ciphertext, to be hashed together with other streams.
+    pub fn lane<'a>(&'a mut self, ciphertext: &'a [u8]) -> Lane<'a> {
+        self.mac.lane(ciphertext)
+    }
+
     /// See [`LayerDecryptor::finish`].
     pub fn finish(self) -> Result<Digest, CipherError> {
         self.mac.verify(&self.expected)?;
         Ok(self.digest)
-    }
-}
-
-/// An HMAC-SHA-256 over a layer's ciphertext, from its public options. It is public, but an
-/// attacker who is told the right one for a forged layer has won, so it is not printed either.
-#[derive(Clone, Copy)]
-pub struct Mac([u8; Self::LEN]);
-
-impl Mac {
-    /// The length, in bytes.
-    pub const LEN: usize = 32;
-
-    /// A MAC as read from the options.
-    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The raw bytes, to be written into the options.
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl ConstantTimeEq for Mac {
-    fn ct_eq(&self, other: &Self) -> subtle::Choice {
-        self.0.ct_eq(&other.0)
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mac([redacted])")
-    }
-}
-
-/// HMAC-SHA-256 over a stream, keyed with a layer key.
-pub struct HmacStream(hmac::Context);
-
-impl HmacStream {
-    /// Starts over a new stream.
-    pub fn new(key: &LayerKey) -> Self {
-        Self(hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose())))
-    }
-
-    /// Takes in the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The MAC of all bytes so far.
-    pub fn finish(self) -> Mac {
-        let tag = self.0.sign();
-        let mut mac = [0; Mac::LEN];
-        mac.copy_from_slice(tag.as_ref());
-        Mac(mac)
-    }
-
-    /// Compares the MAC of all bytes with `expected`, in constant time.
-    ///
-    /// # Errors
-    /// [`CipherError::Authentication`].
-    pub fn verify(self, expected: &Mac) -> Result<(), CipherError> {
-        if bool::from(self.finish().ct_eq(expected)) { Ok(()) } else { Err(CipherError::Authentication) }
-    }
-}
-
-impl fmt::Debug for HmacStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HmacStream([redacted])")
     }
 }
 

@@ -1,6 +1,9 @@
 use std::fmt::Write as _;
 
+use aws_lc_rs::hmac;
 use proptest::prelude::*;
+use sha256_lanes::{Sha256, update_together};
+use subtle::ConstantTimeEq as _;
 
 use super::*;
 
@@ -159,6 +162,22 @@ fn neither_key_nor_mac_is_printed() {
 }
 
 proptest! {
+    #[test]
+    fn an_hmac_beside_a_digest_is_the_librarys_own(lengths in proptest::collection::vec(0usize..200, 0..12)) {
+        let bytes = plain(lengths.iter().sum());
+        let (mut mac, mut digest) = (HmacStream::new(&counting_key()), Sha256::new());
+        let mut rest = &bytes[..];
+        for length in lengths {
+            let (chunk, tail) = rest.split_at(length);
+            update_together(&mut [mac.lane(chunk), digest.lane(chunk)]);
+            rest = tail;
+        }
+        let wanted = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, counting_key().expose()), &bytes);
+        let mac = mac.finish();
+        prop_assert_eq!(&mac.as_bytes()[..], wanted.as_ref());
+        prop_assert_eq!(digest.finish(), *Digest::of(&bytes).as_bytes());
+    }
+
     #[test]
     fn chunks_of_any_length_make_the_same_layer(lengths in proptest::collection::vec(0usize..70, 0..12)) {
         let len = lengths.iter().sum();

@@ -1,0 +1,26 @@
+//! Which code runs the rounds: found out once, by the processor.
+
+use sha2::block_api::compress256;
+
+use crate::{Block, State};
+
+/// Takes as many blocks into each state; all lanes have the same number.
+pub(crate) fn compress<const N: usize>(lanes: [(&mut State, &[Block]); N]) {
+    #[cfg(target_arch = "x86_64")]
+    let lanes = if N == 1 {
+        lanes
+    } else {
+        match crate::sha_ni::compress(lanes) {
+            Ok(()) => return,
+            Err(lanes) => lanes,
+        }
+    };
+    one_by_one(lanes);
+}
+
+/// Without the instructions, nothing is gained by taking turns.
+pub(crate) fn one_by_one<const N: usize>(lanes: [(&mut State, &[Block]); N]) {
+    for (state, blocks) in lanes {
+        compress256(state, blocks);
+    }
+}

@@ -1,0 +1,116 @@
+use proptest::prelude::*;
+use sha2::Digest as _;
+
+use super::*;
+use crate::compress::one_by_one;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn reference(bytes: &[u8]) -> [u8; 32] {
+    sha2::Sha256::digest(bytes).into()
+}
+
+/// Bytes that differ from lane to lane.
+fn stream(lane: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from((at * 31 + lane * 101 + at / 251) % 256).unwrap()).collect()
+}
+
+/// The examples of FIPS 180-2, appendix B, and of NIST's example values: one block, two blocks, a million bytes, nothing.
+#[test]
+fn digests_are_the_known_answers() {
+    let million = vec![b'a'; 1_000_000];
+    let answers: [(&[u8], &str); 4] = [
+        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (
+            b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+        ),
+        (&million, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+    ];
+    for (message, answer) in answers {
+        // Alone, and as each of several lanes.
+        for lanes in 1..=4 {
+            let mut streams = vec![Sha256::new(); lanes];
+            let mut together: Vec<_> = streams.iter_mut().map(|stream| stream.lane(message)).collect();
+            update_together(&mut together);
+            for stream in streams {
+                assert_eq!(stream.bytes(), message.len() as u64);
+                assert_eq!(hex(&stream.finish()), answer, "{lanes} lanes");
+            }
+        }
+    }
+}
+
+/// Every split of two streams at once: each length of what is pending meets each length of what comes.
+#[test]
+fn every_split_point_of_two_lanes_gives_the_digest_of_the_whole() {
+    let (a, b) = (stream(0, 150), stream(1, 200));
+    let wanted = (reference(&a), reference(&b));
+    for at in 0..=a.len() {
+        let (mut first, mut second) = (Sha256::new(), Sha256::new());
+        update_together(&mut [first.lane(&a[..at]), second.lane(&b[..200 - at])]);
+        update_together(&mut [first.lane(&a[at..]), second.lane(&b[200 - at..])]);
+        assert_eq!((first.finish(), second.finish()), wanted, "{at}");
+    }
+}
+
+/// The interleaved rounds against `sha2`'s own, from states that are no beginnings.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn interleaved_rounds_are_those_of_one_stream_after_the_other() {
+    fn compare<const N: usize>() {
+        for blocks in [0, 1, 2, 3, 17] {
+            let bytes: [Vec<u8>; N] = std::array::from_fn(|lane| stream(lane, blocks * Sha256::BLOCK));
+            let states: [State; N] = std::array::from_fn(|lane| INITIAL.map(|word| word.rotate_left(lane as u32 + 1)));
+            let (mut ours, mut theirs) = (states, states);
+            let pair = |states: &mut [State; N], run: &dyn Fn([(&mut State, &[Block]); N])| {
+                let mut states = states.iter_mut();
+                run(std::array::from_fn(|lane| (states.next().unwrap(), bytes[lane].as_chunks().0)));
+            };
+            let has_instructions = std::cell::Cell::new(true);
+            pair(&mut ours, &|lanes| has_instructions.set(crate::sha_ni::compress(lanes).is_ok()));
+            pair(&mut theirs, &|lanes| one_by_one(lanes));
+            if has_instructions.get() {
+                assert_eq!(ours, theirs, "{N} lanes of {blocks} blocks");
+            } else {
+                assert_eq!(ours, states, "lanes that are given back are as they were");
+            }
+        }
+    }
+    compare::<2>();
+    compare::<3>();
+}
+
+#[test]
+fn a_state_is_not_printed() {
+    let mut stream = Sha256::new();
+    stream.update(&[0xab; 100]);
+    assert_eq!(format!("{stream:?}"), "Sha256 { bytes: 100, .. }");
+}
+
+proptest! {
+    #[test]
+    fn lanes_of_any_number_and_any_pieces_give_what_sha2_gives(
+        pieces in proptest::collection::vec(proptest::collection::vec(0usize..300, 0..12), 1..6)
+    ) {
+        let all: Vec<Vec<u8>> =
+            pieces.iter().enumerate().map(|(lane, pieces)| stream(lane, pieces.iter().sum())).collect();
+        let mut streams = vec![Sha256::new(); pieces.len()];
+        let mut rests: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+        for step in 0..12 {
+            let mut lanes = Vec::new();
+            for (lane, stream) in streams.iter_mut().enumerate() {
+                let (piece, rest) = rests[lane].split_at(pieces[lane].get(step).copied().unwrap_or(0));
+                rests[lane] = rest;
+                lanes.push(stream.lane(piece));
+            }
+            update_together(&mut lanes);
+        }
+        for (stream, bytes) in streams.into_iter().zip(&all) {
+            prop_assert_eq!(stream.finish(), reference(bytes));
+        }
+    }
+}
