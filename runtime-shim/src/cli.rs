@@ -2,12 +2,13 @@
 
 mod install;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use command_line::{CommonArgs, RegistryArgs, WitnessArgs};
 use image_store::ImageReference;
 use key_provider::ListenArgs;
+use url::Url;
 
 pub(crate) use self::install::{Engine, InstallArgs};
 use crate::agent::client::DEFAULT_SOCKET;
@@ -98,10 +99,43 @@ pub(crate) struct ImageArgs {
     #[arg(value_name = "REF")]
     pub(crate) reference: ImageReference,
     /// The licence that the vendor issued.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) license: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "kbs", conflicts_with = "kbs")]
+    pub(crate) license: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
     #[command(flatten)]
     pub(crate) opening: OpeningArgs,
+}
+
+impl ImageArgs {
+    pub(crate) fn licensed(reference: ImageReference, license: &Path, opening: &OpeningArgs) -> Self {
+        let broker = BrokerArgs::default();
+        Self { reference, license: Some(license.to_owned()), broker, opening: opening.clone() }
+    }
+}
+
+/// A key broker that is none of ours.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BrokerArgs {
+    /// Whose key broker opens the image, without a licence: it knows no seats, no leases and no revocation.
+    #[arg(long, value_enum, value_name = "KIND", requires = "kbs_url", requires = "signer")]
+    pub(crate) kbs: Option<BrokerKind>,
+    /// Where the key broker is; plain http on this machine only.
+    #[arg(long, value_name = "URL", requires = "kbs")]
+    pub(crate) kbs_url: Option<Url>,
+    /// The certificate authority of the key broker, in PEM.
+    #[arg(long, value_name = "FILE", requires = "kbs")]
+    pub(crate) kbs_ca: Option<PathBuf>,
+    /// A key by which the image may be signed, in PEM; one of several suffices.
+    #[arg(long, value_name = "FILE", requires = "kbs")]
+    pub(crate) signer: Vec<PathBuf>,
+}
+
+/// Whose key broker it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BrokerKind {
+    /// Confidential Containers' Trustee.
+    Trustee,
 }
 
 /// How a sealed image is found, and what is told and kept on the way to its keys.

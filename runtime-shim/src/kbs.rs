@@ -14,6 +14,7 @@ use release_protocol::{
     AttestAnswer, Attestation, Challenge, Evidence, InitData, KBS_PREFIX, KBS_VERSION, LeaseId, LeaseNews, LicenseFile,
     LogPlace, Problem, Request, ResourcePath, RuntimeData, Tee, TeePubKey, Workload, report_data,
 };
+use reqwest::header::{COOKIE, HeaderValue, SET_COOKIE};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -33,9 +34,19 @@ const INIT_DATA_MAX: u64 = 256 * 1024;
 pub(crate) struct ServiceClient {
     http: reqwest::Client,
     base: Url,
-    license: LicenseFile,
+    /// What evidence states; none for a service that knows of no licences.
+    license: Option<LicenseFile>,
+    /// By whose word the service's certificate is believed, for a reader.
+    authority: &'static str,
     init_data: Option<InitData>,
     key: EphemeralKey,
+}
+
+/// A challenge, and the session that its answer belongs to, where the service keeps sessions.
+#[derive(Debug)]
+pub(crate) struct Challenged {
+    challenge: Challenge,
+    session: Option<HeaderValue>,
 }
 
 /// The answer to an attestation, and when it was asked for and had.
@@ -82,15 +93,26 @@ impl ServiceClient {
         }
         let ca = reqwest::Certificate::from_pem(service.ca_pem.as_bytes())
             .or_fail(ExitCode::BadInput, || "the licence's certificate authority is malformed".to_owned())?;
+        let client = Self::at(service.url.clone(), Some(ca), "the licence's authority")?;
+        Ok(Self { license: Some(license), ..client })
+    }
+
+    /// A client that states no licence, with a fresh ephemeral key. Without an authority it speaks in the clear, which is the
+    /// caller's to allow.
+    pub(crate) fn at(
+        base: Url,
+        authority: Option<reqwest::Certificate>,
+        authority_name: &'static str,
+    ) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
-            .tls_certs_only([ca])
-            .https_only(true)
+            .https_only(authority.is_some())
+            .tls_certs_only(authority)
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_secs(30))
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
         let key = EphemeralKey::generate().or_fail(ExitCode::Other, || "cannot make the guest's key".to_owned())?;
-        Ok(Self { http, base: service.url.clone(), license, init_data: None, key })
+        Ok(Self { http, base, license: None, authority: authority_name, init_data: None, key })
     }
 
     /// The same, for a guest that was launched with these initialisation data.
@@ -108,27 +130,31 @@ impl ServiceClient {
     }
 
     /// Asks for a challenge, which evidence of this TEE is to answer.
-    pub(crate) async fn challenge(&self, attester: &Arc<dyn Attester>) -> Result<Challenge, Refused> {
+    pub(crate) async fn challenge(&self, attester: &Arc<dyn Attester>) -> Result<Challenged, Refused> {
         let tee: Tee = attester
             .tee()
             .parse()
             .or_fail(ExitCode::Other, || format!("`{}` is no TEE that the protocol knows", attester.tee()))?;
         let request = Request { version: KBS_VERSION.to_owned(), tee, extra_params: Value::String(String::new()) };
-        self.post("auth", &request).await
+        let answer = self.http.post(self.url("auth")?).json(&request).send().await;
+        let answer = answer.map_err(|error| self.unreachable(&error))?;
+        let session = answer.headers().get(SET_COOKIE).and_then(session_of);
+        let challenge = self.document(answer).await?;
+        Ok(Challenged { challenge, session })
     }
 
     /// Attests in answer to a challenge, stating `workload`; `lease` renews one.
     pub(crate) async fn attest(
         &self,
         attester: &Arc<dyn Attester>,
-        challenge: Challenge,
+        Challenged { challenge, session }: Challenged,
         workload: Option<&Workload>,
         lease: Option<&LeaseId>,
     ) -> Result<Attested, Refused> {
         let runtime_data = RuntimeData {
             nonce: challenge.nonce,
             tee_pubkey: self.public_key()?,
-            license: Some(self.license.token().to_owned()),
+            license: self.license.as_ref().map(|license| license.token().to_owned()),
             workload: workload.cloned(),
             lease: lease.cloned(),
         }
@@ -143,13 +169,21 @@ impl ServiceClient {
             .await
             .or_fail(ExitCode::Other, || "cannot get launch evidence".to_owned())?
             .map_err(|error| crate::attester::failure(&error))?;
+        // A service of ours reads the raw report, whose every byte the signature covers; others know the structure only.
+        let primary_evidence =
+            if self.license.is_some() { primary_evidence } else { launch_evidence::in_stock_form(primary_evidence) };
         let attestation = Attestation {
             init_data: self.init_data.clone(),
             runtime_data,
             tee_evidence: Evidence { primary_evidence, additional_evidence: String::new() },
         };
         let asked = BootTime::now();
-        let answer = self.post("attest", &attestation).await?;
+        let mut request = self.http.post(self.url("attest")?).json(&attestation);
+        if let Some(session) = session {
+            request = request.header(COOKIE, session);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = self.document(answer).await?;
         Ok(Attested { answer, asked, answered: BootTime::now() })
     }
 
@@ -244,9 +278,7 @@ impl ServiceClient {
             .or_fail(ExitCode::BadInput, || format!("`{}` is no address of a service", self.base))
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, Refused> {
-        let answer =
-            self.http.post(self.url(path)?).json(body).send().await.map_err(|error| self.unreachable(&error))?;
+    async fn document<T: DeserializeOwned>(&self, answer: Response) -> Result<T, Refused> {
         let bytes = self.body(answer).await?;
         Ok(serde_json::from_slice(&bytes).or_fail(ExitCode::VerificationFailed, || {
             format!("the answer of the service at `{}` cannot be used", self.base)
@@ -279,6 +311,10 @@ impl ServiceClient {
             }
             (_, "seats-exhausted") => Failure::denied("all seats of the licence are taken")
                 .hint("stop another instance, or ask the vendor for more seats"),
+            (StatusCode::UNAUTHORIZED, _) if self.license.is_none() => {
+                Failure::denied("the service does not give what it is asked for")
+                    .hint("see that the resource is there and that the service's policies allow it to this guest")
+            }
             (StatusCode::UNAUTHORIZED, _) => Failure::verification("the service wants a fresh attestation"),
             (StatusCode::FORBIDDEN, _) => Failure::denied("the service denies the release")
                 .hint("the reasons above say what to ask the vendor for"),
@@ -305,8 +341,8 @@ impl ServiceClient {
     fn unreachable(&self, error: &reqwest::Error) -> Refused {
         if is_untrusted(error) {
             let failure = Failure::verification(format!(
-                "the service at `{}` shows a certificate that the licence's authority did not issue",
-                self.base
+                "the service at `{}` shows a certificate that {} did not issue",
+                self.base, self.authority
             ))
             .caused_by(error)
             .hint(
@@ -319,6 +355,14 @@ impl ServiceClient {
             .hint("check the network between this machine and the vendor's service, then try again");
         Refused::Unavailable(failure)
     }
+}
+
+/// The name and value of a cookie, without what a browser is told about it.
+fn session_of(cookie: &HeaderValue) -> Option<HeaderValue> {
+    let pair = cookie.as_bytes().split(|byte| *byte == b';').next()?;
+    let mut session = HeaderValue::from_bytes(pair).ok()?;
+    session.set_sensitive(true);
+    Some(session)
 }
 
 /// Whether a certificate was refused, anywhere below `error`.

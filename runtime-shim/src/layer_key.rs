@@ -70,10 +70,10 @@ async fn own_key(
     console: &Console,
 ) -> Result<PrivateOptions, Failure> {
     let _turn = turn(license.to_owned()).await?;
-    let image = ImageArgs { reference, license: license.to_owned(), opening: opening.clone() };
-    let Session { released, holder } = session::open(&image, &[], console).await?;
+    let image = ImageArgs::licensed(reference, license, opening);
+    let Session { released, held } = session::open(&image, &[], console).await?;
     let key = layer_key(released, packet);
-    holder.release().await;
+    held.release().await;
     key
 }
 

@@ -23,6 +23,7 @@ mod session;
 mod stop;
 mod stream_processor;
 mod supervise;
+mod trustee;
 mod whole_file;
 
 use clap::CommandFactory as _;

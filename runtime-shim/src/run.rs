@@ -17,7 +17,7 @@ use crate::cli::{ImageArgs, NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
 use crate::clock::BootTime;
 use crate::materialize;
 use crate::secrets::SecretFiles;
-use crate::session::{self, LeaseHolder, Released, Session};
+use crate::session::{self, Held, LeaseHolder, Released, Session};
 use crate::stop::Stop;
 use crate::supervise::{Deadlines, keep_lease, wait_until};
 
@@ -28,10 +28,10 @@ pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Fa
         return Err(Failure::bad_input(format!("`{}` exists already", directory.display())).hint("name a new folder"));
     }
     let instance = Instance::create(directory)?;
-    let Session { mut released, holder } = session::open(&args.image, &[], console).await?;
+    let Session { mut released, held } = session::open(&args.image, &[], console).await?;
     let never = Arc::new(Stop::default());
     let made = make_bundle(&mut released, &instance, Network::Host, &[], &never, console).await;
-    holder.release().await;
+    held.release().await;
     let report = made?;
     let directory = instance.keep();
     let document = json!({
@@ -45,9 +45,9 @@ pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Fa
 
 /// Opens an image and makes every check, writing nothing.
 async fn verify(image: &ImageArgs, console: &Console) -> Result<(), Failure> {
-    let Session { mut released, holder } = session::open(image, &[], console).await?;
+    let Session { mut released, held } = session::open(image, &[], console).await?;
     let verified = materialize::verify(&mut released, console).await;
-    holder.release().await;
+    held.release().await;
     let layers = released.image.layers.iter().zip(verified?);
     let layers: Vec<_> = layers.map(|(layer, plain_bytes)| layer.verified(plain_bytes)).collect();
     let manifest = &released.image.manifest_digest;
@@ -63,7 +63,7 @@ pub(crate) async fn run(args: RunArgs, console: &Console) -> Result<u8, Failure>
     let asked_at = BootTime::now();
     let mut session = session::open(&args.image, &args.args, console).await?;
     let outcome = run_leased(&args, &mut session, asked_at, console).await;
-    session.holder.release().await;
+    session.held.release().await;
     outcome
 }
 
@@ -80,12 +80,23 @@ async fn run_leased(
         NetworkMode::Host => Network::Host,
         NetworkMode::None => Network::None,
     };
-    let deadlines = Deadlines::of(&session.holder, asked_at);
-    let Session { released, holder } = session;
-    let secrets = SecretFiles::fetch(&args.secret, &released.product, holder, instance.path()).await?;
+    let Session { released, held } = session;
+    let deadlines = match &*held {
+        Held::Lease(holder) => Some(Deadlines::of(holder, asked_at)),
+        Held::Token(_) => None,
+    };
+    let secrets = SecretFiles::fetch(&args.secret, &released.product, held, instance.path()).await?;
     let secret_files = secrets.as_ref().map(SecretFiles::files).unwrap_or_default();
-    say_how_long(holder, &deadlines, console);
-    let lease = keep_lease(holder, deadlines, |_, _| {}, console);
+    let lease = async {
+        match (held, deadlines) {
+            (Held::Lease(holder), Some(deadlines)) => {
+                say_how_long(holder, &deadlines, console);
+                keep_lease(holder, deadlines, |_, _| {}, console).await
+            }
+            // Nothing ends it but the workload itself, which has been said.
+            _ => std::future::pending().await,
+        }
+    };
     tokio::pin!(lease);
     let stop = Arc::new(Stop::default());
     // A large image takes longer than a lease lives.

@@ -13,7 +13,7 @@ use release_protocol::{ProductName, ResourcePath};
 use runtime_shim::bundle::SecretFile;
 
 use crate::kbs::Refused;
-use crate::session::LeaseHolder;
+use crate::session::Held;
 
 /// What `--secret` says: which secret, and where the workload finds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -67,7 +67,7 @@ impl SecretFiles {
     pub(crate) async fn fetch(
         args: &[SecretArg],
         product: &ProductName,
-        holder: &LeaseHolder,
+        held: &Held,
         instance: &Path,
     ) -> Result<Option<Self>, Failure> {
         if args.is_empty() {
@@ -80,7 +80,7 @@ impl SecretFiles {
         let mut secrets = Self { directory: make_directory(instance)?, files: Vec::new() };
         for arg in args {
             let path = arg.path(product).or_fail(ExitCode::Usage, || format!("`{}` names no secret", arg.name))?;
-            let secret = holder.secret(&path).await.map_err(Refused::into_failure)?;
+            let secret = held.secret(&path).await.map_err(Refused::into_failure)?;
             let file = secrets.directory.join(secrets.files.len().to_string());
             write(&file, &secret).or_fail(ExitCode::Other, || format!("cannot keep the secret `{path}` in memory"))?;
             secrets.files.push(SecretFile { source: file, destination: arg.destination.clone() });

@@ -1,6 +1,7 @@
 //! The road from a reference and a licence to the layers' keys: verify, attest, receive. `run`, `unpack` and the key provider
 //! go all of it at once; the agent goes its parts, each when it is asked for.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,20 +11,47 @@ use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::options::PrivateOptions;
-use release_protocol::{Challenge, Lease, LeaseState, LicenseFile, Obligations, ProductName, ResourcePath, Workload};
+use release_protocol::{Lease, LeaseState, LicenseFile, Obligations, ProductName, ResourcePath, Workload};
 use zeroize::Zeroizing;
 
 use crate::cli::{ImageArgs, OpeningArgs};
 use crate::clock::{BootTime, ClockCheck, Diverged, Exchange};
 use crate::image::SignedImage;
-use crate::kbs::{Attested, Refused, ServiceClient};
+use crate::kbs::{Attested, Challenged, Refused, ServiceClient};
 use crate::receipt::ReceiptBook;
+use crate::trustee::{self, TrusteeToken};
 use crate::{attester, license};
 
-/// An image that may run, and the lease that lets it.
+/// An image that may run, and what lets it.
 pub(crate) struct Session {
     pub(crate) released: Released,
-    pub(crate) holder: LeaseHolder,
+    pub(crate) held: Held,
+}
+
+/// What lets an image run.
+pub(crate) enum Held {
+    /// A lease of the vendor's service.
+    Lease(Box<LeaseHolder>),
+    /// The word of a key broker that knows of no leases: good once, for as long as the workload runs.
+    Token(Box<TrusteeToken>),
+}
+
+impl Held {
+    /// Fetches a secret beside the image's keys.
+    pub(crate) async fn secret(&self, path: &ResourcePath) -> Result<Zeroizing<Vec<u8>>, Refused> {
+        match self {
+            Self::Lease(holder) => holder.secret(path).await,
+            Self::Token(token) => token.secret(path).await,
+        }
+    }
+
+    /// Gives back what can be.
+    pub(crate) async fn release(&self) {
+        match self {
+            Self::Lease(holder) => holder.release().await,
+            Self::Token(_) => {}
+        }
+    }
 }
 
 /// An image with its keys. No layer has been requested yet.
@@ -145,7 +173,19 @@ const NEWS_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Verifies the image, attests, and receives its keys. No layer has been requested when this returns.
 pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Console) -> Result<Session, Failure> {
-    let license = license::read(&args.license)?;
+    match &args.license {
+        Some(license) => open_licensed(args, license, command_args, console).await,
+        None => trustee::open(args, command_args, console).await,
+    }
+}
+
+async fn open_licensed(
+    args: &ImageArgs,
+    license: &Path,
+    command_args: &[String],
+    console: &Console,
+) -> Result<Session, Failure> {
+    let license = license::read(license)?;
     let keys = license::signers(license.unverified())?;
     let store = args.opening.registry.open(&args.reference).await?;
     let attester = attester::open(console);
@@ -184,7 +224,8 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     };
     let simulated = if holder.attester.is_simulated() { " (SIMULATED platform)" } else { "" };
     console.say(format!("attested{simulated}; holding lease {} of licence {}", holder.lease.id, holder.lease.license));
-    Ok(Session { released: Released { store, image, layer_keys, command, product, obligations }, holder })
+    let released = Released { store, image, layer_keys, command, product, obligations };
+    Ok(Session { released, held: Held::Lease(Box::new(holder)) })
 }
 
 /// How long a challenge may wait for its answer: services take them for five minutes.
@@ -218,7 +259,7 @@ impl Conversation {
 
     async fn hold(
         self,
-        challenge: Challenge,
+        challenge: Challenged,
         workload: Workload,
         attester: Arc<dyn Attester>,
     ) -> Result<(LeaseHolder, Obligations), Failure> {

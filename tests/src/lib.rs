@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: peers, the vendor's side, images, registries, trees. Real programs only.
+//! What the end-to-end tests share: peers, the vendor's side, images, registries, trees. Real programs only, but for Trustee's key broker, which no
+//! package carries.
 #![expect(clippy::expect_used, reason = "a failed unwrap is a failed test")]
 #![forbid(unsafe_code)]
 
@@ -22,5 +23,6 @@ pub mod running;
 pub mod scene;
 pub mod site;
 pub mod tree;
+pub mod trustee;
 pub mod vendor;
 pub mod waiting;

@@ -31,6 +31,12 @@ fn a_receipt_is_good_without_the_service_and_an_altered_one_is_not() {
     let file = scratch.path().join("receipt.json").display().to_string();
     vendor.sealift(["audit", "prove", &issued["sequence"].to_string(), "--file", &file]).succeeded();
     vendor.sealift(["audit", "prove", "4711"]).failed(3, "4711");
+    let number = issued["sequence"].to_string();
+    let shown = vendor.sealift(["audit", "show", &number, "--output", "json"]).succeeded();
+    assert_eq!(serde_json::from_str::<Value>(&shown.stdout).unwrap(), *issued);
+    let shown = vendor.sealift(["audit", "show", &number]).succeeded().stdout;
+    assert!(shown.starts_with(&format!("entry {number}  ")) && shown.contains("license_issued"), "{shown}");
+    vendor.sealift(["audit", "show", "4711"]).failed(3, "4711");
 
     vendor.stop_service();
     let said = vendor.sealift(["audit", "verify", &file, "--output", "json"]).succeeded();
@@ -53,6 +59,21 @@ fn a_receipt_is_good_without_the_service_and_an_altered_one_is_not() {
     customer(&key).failed(3, "is no receipt");
     fs::write(&file, good).unwrap();
     customer(&file).failed(3, "is no verifier key");
+}
+
+#[test]
+fn a_licence_may_say_how_long_a_workload_goes_on_without_the_service_in_all() {
+    let scratch = tempfile::tempdir().unwrap();
+    let vendor = Vendor::start(scratch.path(), &["recipe"]);
+    let (id, _) = vendor.license("recipe", &["--lease", "10m", "--max-offline", "25m"]);
+    let shown = vendor.sealift(["license", "show", &id]).succeeded().stdout;
+    assert!(shown.contains("lease     600 s, grace 900 s: 1500 s at most without the service"), "{shown}");
+    let issue = |more: &[&str]| {
+        let args = [&["license", "issue", "--product", "recipe", "--customer", "customer"][..], more].concat();
+        vendor.sealift(args)
+    };
+    issue(&["--lease", "10m", "--max-offline", "9m"]).failed(2, "a lease outlives `--max-offline`");
+    issue(&["--grace", "1m", "--max-offline", "20m"]).failed(2, "--grace");
 }
 
 /// Validates standard input, an array, entry by entry, against the schema in the file named.

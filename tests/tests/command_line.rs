@@ -23,7 +23,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 61] = [
+    let commands: [&[&str]; 62] = [
         &[],
         &["init"],
         &["demo"],
@@ -74,6 +74,7 @@ fn help_of_every_command_of_sealift() {
         &["token", "list"],
         &["token", "revoke"],
         &["audit", "list"],
+        &["audit", "show"],
         &["evidence"],
         &["evidence", "show"],
         &["evidence", "verify"],

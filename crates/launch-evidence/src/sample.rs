@@ -4,9 +4,12 @@
 //! Source: guest-components, `attester/src/sample`: `{"svn": TEXT, "report_data": BASE64}`.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::attester::{Attester, AttesterError};
 use crate::check::{CheckName, Checks};
 use crate::form::{Offence, base64, kind, member_names};
 use crate::identity::{ChipId, Measurement};
@@ -15,6 +18,8 @@ use crate::verifier::{Binding, EvidenceRejected, Expected, HostData, VerifiedEvi
 /// The name of this TEE in the key broker protocol.
 pub const TEE: &str = "sample";
 
+/// What the protocol binds: a SHA-384, in bytes.
+const SHA384_LEN: usize = 48;
 /// The longest report data, in bytes: a SHA-512.
 const REPORT_DATA_MAX: usize = 64;
 /// The longest `svn`, in bytes.
@@ -42,6 +47,26 @@ impl Claims {
     /// That of no chip.
     pub(crate) fn chip_id() -> ChipId {
         ChipId([0; 64])
+    }
+}
+
+/// What a guest without a TEE says of itself, for evaluation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SampleAttester;
+
+impl Attester for SampleAttester {
+    fn tee(&self) -> &'static str {
+        TEE
+    }
+
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
+    /// Verifiers compare with the SHA-384 alone, without zeros behind it.
+    fn evidence(&self, report_data: &[u8; 64]) -> Result<Value, AttesterError> {
+        let (digest, _) = report_data.split_at(SHA384_LEN);
+        Ok(json!({"svn": "1", "report_data": STANDARD.encode(digest)}))
     }
 }
 
@@ -116,8 +141,6 @@ fn parse(primary: &Value) -> Result<(String, [u8; 64]), Offence> {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
     use jiff::Timestamp;
     use proptest::prelude::*;
 
@@ -150,6 +173,14 @@ mod tests {
         other[0] ^= 1;
         let rejected = SampleVerifier.verify(&primary, &expected(other, HostData::Zero)).unwrap_err();
         assert_eq!(rejected.failures().map(|check| check.name).collect::<Vec<_>>(), [CheckName::ReportData]);
+    }
+
+    #[test]
+    fn the_attester_says_what_the_verifier_reads() {
+        let mut bound = [0; 64];
+        bound[..48].fill(7);
+        let primary = SampleAttester.evidence(&bound).unwrap();
+        assert!(SampleVerifier.verify(&primary, &expected(bound, HostData::Zero)).unwrap().is_simulated());
     }
 
     #[test]

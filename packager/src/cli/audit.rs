@@ -14,6 +14,11 @@ pub(crate) enum AuditCommand {
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u32,
     },
+    /// Show one entry, whole.
+    Show {
+        /// Its number, as `list` shows it.
+        entry: u64,
+    },
     /// Print the receipt of an entry: the proof that it stands in the log. It is good for ever and without the service.
     Prove {
         /// Its number, as `list` shows it.

@@ -103,6 +103,9 @@ pub(crate) struct LicenseIssueArgs {
     /// How long a workload may go on when the service is out of reach.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
     pub(crate) grace: Duration,
+    /// How long a workload may go on without the service in all, its lease included; says the grace time by that.
+    #[arg(long, value_name = "DURATION", conflicts_with = "grace", value_parser = humantime::parse_duration)]
+    pub(crate) max_offline: Option<Duration>,
     /// A chip id that the licence is bound to; any by default.
     #[arg(long, value_name = "CHIP")]
     pub(crate) platform: Vec<String>,

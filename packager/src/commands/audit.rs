@@ -25,6 +25,7 @@ use crate::home::{VendorHome, write_new};
 pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Console) -> Result<(), Failure> {
     match command {
         AuditCommand::List { limit } => list(home, limit, console).await,
+        AuditCommand::Show { entry } => show(home, entry, console).await,
         AuditCommand::Prove { entry, file } => prove(home, entry, file.as_deref(), console).await,
         AuditCommand::Verify { file, key, witnesses, license_key, roots } => {
             let witnesses = witnesses.witnesses()?;
@@ -52,7 +53,23 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
 async fn list(home: &VendorHome, limit: u32, console: &Console) -> Result<(), Failure> {
     let entries: Vec<AuditEntry> = AdminClient::new(home)?.get(&format!("/audit?limit={limit}")).await?;
     console.result(&entries, || {
-        table::render(&["ENTRY", "AT", "KIND", "PLATFORM", "WHAT"], entries.iter().map(row).collect())
+        table::render(
+            &["ENTRY", "AT", "KIND", "PLATFORM", "WHAT"],
+            entries.iter().map(|entry| row(entry).to_vec()).collect(),
+        )
+    });
+    Ok(())
+}
+
+async fn show(home: &VendorHome, entry: u64, console: &Console) -> Result<(), Failure> {
+    let entry: AuditEntry = AdminClient::new(home)?.get(&format!("/audit/{entry}")).await?;
+    console.result(&entry, || {
+        let [number, at, kind, platform, _] = row(&entry);
+        let platform = if platform.is_empty() { platform } else { format!("  {platform}") };
+        format!(
+            "entry {number}  {at}  {kind}{platform}\n{}",
+            serde_json::to_string_pretty(&entry.body).unwrap_or_default()
+        )
     });
     Ok(())
 }
@@ -212,13 +229,13 @@ fn refused(name: &str, error: &ReceiptError) -> Failure {
     Failure::verification(format!("{name} proves nothing")).caused_by(error)
 }
 
-fn row(entry: &AuditEntry) -> Vec<String> {
+fn row(entry: &AuditEntry) -> [String; 5] {
     let platform = match entry.body.get("simulated") {
         Some(Value::Bool(true)) => "SIMULATED",
         Some(Value::Bool(false)) => "hardware",
         _ => "",
     };
-    vec![
+    [
         entry.sequence.to_string(),
         entry.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         entry.kind.clone(),

@@ -127,6 +127,13 @@ fn hand_out(issued: &IssuedLicense, file: Option<&Path>, console: &Console) -> R
 async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) -> Result<(), Failure> {
     refuse_existing(args.file.as_deref())?;
     let from = args.from.unwrap_or_else(Timestamp::now);
+    let grace = match args.max_offline {
+        None => args.grace,
+        Some(most) => most.checked_sub(args.lease).ok_or_else(|| {
+            Failure::usage("a lease outlives `--max-offline`: who holds it needs no service until it ends")
+                .hint("give a shorter `--lease`, or more time to `--max-offline`")
+        })?,
+    };
     let new = NewLicense {
         products: args.product,
         customer: args.customer.unwrap_or_default(),
@@ -134,7 +141,7 @@ async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) 
         valid_from: args.from,
         valid_until: until(&args.until, from)?,
         lease_seconds: args.lease.as_secs(),
-        grace_seconds: args.grace.as_secs(),
+        grace_seconds: grace.as_secs(),
         platforms: args.platform,
         features: args.feature.into_iter().collect(),
     };
@@ -197,7 +204,12 @@ fn show(license: &LicenseStatus) -> String {
         format!("state     {}", license.state),
         format!("seats     {} of {} in use", license.seats_in_use, license.seats),
         format!("valid     {} to {}", license.valid_from, license.valid_until),
-        format!("lease     {} s, grace {} s", license.lease_seconds, license.grace_seconds),
+        format!(
+            "lease     {} s, grace {} s: {} s at most without the service",
+            license.lease_seconds,
+            license.grace_seconds,
+            license.lease_seconds.saturating_add(license.grace_seconds)
+        ),
     ];
     if !license.platforms.is_empty() {
         lines.push(format!("chips     {}", license.platforms.join(", ")));

@@ -57,9 +57,7 @@ impl<'t> Chain<'t> {
         checks.note(CheckName::CertificateForm, true, FORM, FORM);
         let intermediate = issuer_of(&leaf, authorities.iter().chain(&trust.intermediates), AsRef::as_ref);
         let root = intermediate.and_then(|certificate| issuer_of(certificate, &trust.roots, |root| &root.certificate));
-        let kind = [KeyKind::Vcek, KeyKind::Vlek]
-            .into_iter()
-            .find(|kind| common_name(leaf.subject()).is_some_and(|name| is_marked(&name, kind.common_name())));
+        let kind = kind_of(&leaf);
         let intermediate = intermediate.map(Arc::clone);
         Some(Self { leaf, kind, intermediate, root })
     }
@@ -155,6 +153,12 @@ fn issuer_of<'a, T>(
         [only] => Some(only),
         [first, ..] => named.into_iter().find(|candidate| certificate.is_signed_by(of(candidate))).or(Some(first)),
     }
+}
+
+/// Which kind of endorsement key the certificate is of, by its name.
+pub(crate) fn kind_of(leaf: &Certificate) -> Option<KeyKind> {
+    let name = common_name(leaf.subject())?;
+    [KeyKind::Vcek, KeyKind::Vlek].into_iter().find(|kind| is_marked(&name, kind.common_name()))
 }
 
 fn is_marked(name: &str, kind: &str) -> bool {

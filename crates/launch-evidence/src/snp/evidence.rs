@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser as _;
 
+use super::certificate::Certificate;
+use super::chain::kind_of;
+use super::endorsement::KeyKind;
 use super::report::{REPORT_LEN, Report};
 use super::table::{self, TABLE_LEN};
 use crate::check::CheckName;
@@ -134,6 +137,28 @@ fn is_certificate(cert_type: Option<&Value>) -> bool {
 fn certificate(data: &Value) -> Option<Vec<u8>> {
     let bytes = base64(data, CERTIFICATE_LEN).or_else(|| byte_list(data, CERTIFICATE_LEN))?;
     (!bytes.is_empty()).then_some(bytes)
+}
+
+/// Evidence of ours in the form that Confidential Containers' verifiers read: the report as a structure, and of the certificates
+/// the endorsement key's. What is no raw SNP report, or one that the structure does not hold, stays as it is.
+pub fn in_stock_form(primary: Value) -> Value {
+    match Evidence::parse(&primary).ok().and_then(|evidence| stock_form(&evidence)) {
+        Some(stock) => stock,
+        None => primary,
+    }
+}
+
+fn stock_form(evidence: &Evidence) -> Option<Value> {
+    let report = AttestationReport::from_bytes(evidence.report.bytes()).ok()?;
+    let named = |der: &Vec<u8>| {
+        let name = match kind_of(&Certificate::parse(der).ok()?)? {
+            KeyKind::Vcek => "VCEK",
+            KeyKind::Vlek => "VLEK",
+        };
+        Some(json!([{"cert_type": name, "data": der}]))
+    };
+    let chain = evidence.certificates.iter().find_map(named);
+    Some(json!({"attestation_report": serde_json::to_value(report).ok()?, "cert_chain": chain}))
 }
 
 /// Why files are no evidence.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::snp::evidence::{Evidence, EvidenceError, evidence_from_files};
+use crate::snp::evidence::{Evidence, EvidenceError, evidence_from_files, in_stock_form};
 use crate::snp::table::tests::{ASK, VCEK, table};
 
 /// The one check that fails.
@@ -39,6 +39,24 @@ fn only_the_two_forms_are_evidence() {
         json!({"report": report(), "cert_chain": [{"cert_type": "VCEK", "data": [256]}]}),
     ] {
         assert_eq!(offence(&primary), CheckName::EvidenceForm, "{primary}");
+    }
+}
+
+#[test]
+fn evidence_of_ours_in_the_stock_form_is_the_same_report_with_the_endorsement_keys_certificate() {
+    for (version, kind, name) in [(5, KeyKind::Vcek, "VCEK"), (3, KeyKind::Vlek, "VLEK")] {
+        let (primary, ..) = Case::of(Product::Genoa, version, kind).build();
+        let raw = Evidence::parse(&primary).ok().unwrap();
+        let stock = in_stock_form(primary);
+        assert!(stock.get("report").is_none());
+        assert_eq!(stock["cert_chain"].as_array().unwrap().len(), 1);
+        assert_eq!(stock["cert_chain"][0]["cert_type"], name);
+        let read = Evidence::parse(&stock).ok().unwrap();
+        assert_eq!(read.report.bytes(), raw.report.bytes());
+        assert_eq!(read.certificates, raw.certificates[..1]);
+    }
+    for other in [json!({"quote": "AAAA"}), json!({"svn": "1", "report_data": ""}), Value::Null] {
+        assert_eq!(in_stock_form(other.clone()), other, "what is none of ours stays");
     }
 }
 
