@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_line::{Console, Failure};
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use image_store::Store;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
@@ -187,7 +187,9 @@ async fn open_licensed(
 ) -> Result<Session, Failure> {
     let license = license::read(license)?;
     let keys = license::signers(license.unverified())?;
-    let store = args.opening.registry.open(&args.reference).await?;
+    let (registry, reference) = (args.opening.registry.clone(), args.reference.clone());
+    // Reads the system's certificates meanwhile.
+    let store = tokio::spawn(async move { registry.open(&reference).await });
     let attester = attester::open(console);
     let conversation = Conversation::open(license, &args.opening)?;
     let asked = BootTime::now();
@@ -198,8 +200,12 @@ async fn open_licensed(
             Err(_) => Ok(None),
         }
     };
-    let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref());
-    let (image, challenge) = tokio::try_join!(image, greeting)?;
+    let image = async {
+        let store = store.await.or_fail(ExitCode::Other, || "cannot open the image".to_owned())??;
+        let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref()).await?;
+        Ok((store, image))
+    };
+    let ((store, image), challenge) = tokio::try_join!(image, greeting)?;
     let command = image.command(command_args);
     let attester = attester?;
     let challenge = match challenge.filter(|_| asked.plus(CHALLENGE_KEEPS) > BootTime::now()) {
