@@ -12,7 +12,8 @@ pub(crate) async fn run(args: AttestArgs, console: &Console) -> Result<(), Failu
     let service = license.unverified().service.url.clone();
     let attester = attester::open(console)?;
     let client = ServiceClient::new(license)?.with_init_data(args.init_data.as_deref())?;
-    let answer = client.attest(&attester, None, None).await.map_err(Refused::into_failure)?.answer;
+    let challenge = client.challenge(&attester).await.map_err(Refused::into_failure)?;
+    let answer = client.attest(&attester, challenge, None, None).await.map_err(Refused::into_failure)?.answer;
     let claims = claims(&answer.token)?;
     let document = json!({
         "service": service, "tee": attester.tee(), "simulated": answer.simulated, "verdict": claims["ear.status"],

@@ -157,8 +157,11 @@ pub(crate) struct UnpackArgs {
     #[command(flatten)]
     pub(crate) image: ImageArgs,
     /// The bundle's directory; must not exist.
-    #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "verify_only")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Write nothing: attest, fetch and decrypt every layer, check all its digests, and say what was verified.
+    #[arg(long, conflicts_with = "directory")]
+    pub(crate) verify_only: bool,
 }
 
 #[derive(Debug, Args)]

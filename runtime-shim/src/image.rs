@@ -24,6 +24,25 @@ pub(crate) struct Layer {
     pub(crate) sealed: Option<SealedLayer>,
 }
 
+/// What was verified of a layer.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct VerifiedLayer {
+    digest: String,
+    diff_id: String,
+    bytes: u64,
+    plain_bytes: u64,
+    sealed: bool,
+    verified: &'static [&'static str],
+}
+
+impl std::fmt::Display for VerifiedLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plain = if self.sealed { "" } else { "  PLAIN" };
+        let checks = self.verified.join(", ");
+        write!(f, "layer    {}  {checks}  {} bytes, {} of tar{plain}", self.digest, self.bytes, self.plain_bytes)
+    }
+}
+
 /// An image whose manifest one of the vendor's keys signed.
 pub(crate) struct SignedImage {
     pub(crate) manifest_digest: String,
@@ -92,6 +111,19 @@ impl SignedImage {
 }
 
 impl Layer {
+    /// What it is once its stream has passed every check with so many bytes of plain tar.
+    pub(crate) fn verified(&self, plain_bytes: u64) -> VerifiedLayer {
+        let sealed = self.sealed.is_some();
+        VerifiedLayer {
+            digest: self.descriptor.digest.to_string(),
+            diff_id: self.diff_id.clone(),
+            bytes: self.descriptor.size,
+            plain_bytes,
+            sealed,
+            verified: if sealed { &["digest", "hmac", "plain_digest", "diff_id"] } else { &["digest", "diff_id"] },
+        }
+    }
+
     /// The keys that open it; none for a plain layer.
     fn kids(&self) -> Result<Vec<&Kid>, Failure> {
         let Some(sealed) = &self.sealed else { return Ok(Vec::new()) };

@@ -107,19 +107,24 @@ impl ServiceClient {
         Ok(Self { init_data: Some(InitData { format, body }), ..self })
     }
 
-    /// Attests, stating `workload`; `lease` renews one.
-    pub(crate) async fn attest(
-        &self,
-        attester: &Arc<dyn Attester>,
-        workload: Option<&Workload>,
-        lease: Option<&LeaseId>,
-    ) -> Result<Attested, Refused> {
+    /// Asks for a challenge, which evidence of this TEE is to answer.
+    pub(crate) async fn challenge(&self, attester: &Arc<dyn Attester>) -> Result<Challenge, Refused> {
         let tee: Tee = attester
             .tee()
             .parse()
             .or_fail(ExitCode::Other, || format!("`{}` is no TEE that the protocol knows", attester.tee()))?;
         let request = Request { version: KBS_VERSION.to_owned(), tee, extra_params: Value::String(String::new()) };
-        let challenge: Challenge = self.post("auth", &request).await?;
+        self.post("auth", &request).await
+    }
+
+    /// Attests in answer to a challenge, stating `workload`; `lease` renews one.
+    pub(crate) async fn attest(
+        &self,
+        attester: &Arc<dyn Attester>,
+        challenge: Challenge,
+        workload: Option<&Workload>,
+        lease: Option<&LeaseId>,
+    ) -> Result<Attested, Refused> {
         let runtime_data = RuntimeData {
             nonce: challenge.nonce,
             tee_pubkey: self.public_key()?,

@@ -20,6 +20,7 @@ mod receipt;
 mod run;
 mod secrets;
 mod session;
+mod stop;
 mod stream_processor;
 mod supervise;
 mod whole_file;
@@ -61,11 +62,20 @@ fn start(cli: Cli, console: &Console) -> Result<u8, Failure> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Before the asynchronous runtime opens descriptors of its own.
     let payload = if matches!(cli.command, Command::StreamProcessor(_)) { stream_processor::receive()? } else { None };
+    if matches!(cli.command, Command::Run(_) | Command::Unpack(_) | Command::Attest(_) | Command::Agent(_)) {
+        gather_entropy();
+    }
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .or_fail(ExitCode::Other, || "cannot start the asynchronous runtime".to_owned())?
         .block_on(dispatch(cli, payload, console))
+}
+
+/// Has the cryptographic library set up its random generator while the licence and the system's certificates are read: it
+/// gathers entropy of its own, which takes it tens of milliseconds once in a process.
+fn gather_entropy() {
+    std::thread::spawn(|| rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0]));
 }
 
 async fn dispatch(cli: Cli, payload: Option<Payload>, console: &Console) -> Result<u8, Failure> {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
@@ -14,23 +13,23 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::{NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
+use crate::cli::{ImageArgs, NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
 use crate::clock::BootTime;
 use crate::materialize;
 use crate::secrets::SecretFiles;
 use crate::session::{self, LeaseHolder, Released, Session};
+use crate::stop::Stop;
 use crate::supervise::{Deadlines, keep_lease, wait_until};
 
-/// Unpacks an image to an OCI bundle.
+/// Unpacks an image to an OCI bundle, or only verifies it.
 pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Failure> {
-    if args.directory.exists() {
-        return Err(
-            Failure::bad_input(format!("`{}` exists already", args.directory.display())).hint("name a new folder")
-        );
+    let Some(directory) = args.directory else { return verify(&args.image, console).await };
+    if directory.exists() {
+        return Err(Failure::bad_input(format!("`{}` exists already", directory.display())).hint("name a new folder"));
     }
-    let instance = Instance::create(args.directory.clone())?;
+    let instance = Instance::create(directory)?;
     let Session { mut released, holder } = session::open(&args.image, &[], console).await?;
-    let never = Arc::new(AtomicBool::new(false));
+    let never = Arc::new(Stop::default());
     let made = make_bundle(&mut released, &instance, Network::Host, &[], &never, console).await;
     holder.release().await;
     let report = made?;
@@ -41,6 +40,21 @@ pub(crate) async fn unpack(args: UnpackArgs, console: &Console) -> Result<(), Fa
         "skipped_xattrs": report.skipped_xattrs,
     });
     console.result(&document, || directory.display().to_string());
+    Ok(())
+}
+
+/// Opens an image and makes every check, writing nothing.
+async fn verify(image: &ImageArgs, console: &Console) -> Result<(), Failure> {
+    let Session { mut released, holder } = session::open(image, &[], console).await?;
+    let verified = materialize::verify(&mut released, console).await;
+    holder.release().await;
+    let layers = released.image.layers.iter().zip(verified?);
+    let layers: Vec<_> = layers.map(|(layer, plain_bytes)| layer.verified(plain_bytes)).collect();
+    let manifest = &released.image.manifest_digest;
+    console.result(&json!({ "manifest": manifest, "signers": released.image.signers, "layers": layers }), || {
+        let layers = layers.iter().map(ToString::to_string);
+        std::iter::once(format!("manifest {manifest}  signature")).chain(layers).collect::<Vec<_>>().join("\n")
+    });
     Ok(())
 }
 
@@ -73,7 +87,7 @@ async fn run_leased(
     say_how_long(holder, &deadlines, console);
     let lease = keep_lease(holder, deadlines, |_, _| {}, console);
     tokio::pin!(lease);
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Stop::default());
     // A large image takes longer than a lease lives.
     let lost = {
         let making = make_bundle(released, &instance, network, secret_files, &stop, console);
@@ -81,7 +95,7 @@ async fn run_leased(
         tokio::select! {
             made = &mut making => made.map(|_| None)?,
             lost = &mut lease => {
-                stop.store(true, Ordering::Relaxed);
+                stop.all();
                 // Its own error is a consequence of ours; what it made goes with it.
                 let _ = making.await;
                 Some(lost)
@@ -133,7 +147,7 @@ async fn make_bundle(
     instance: &Instance,
     network: Network,
     secrets: &[SecretFile],
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     console: &Console,
 ) -> Result<runtime_shim::unpack::UnpackReport, Failure> {
     let report = materialize::root_filesystem(released, &instance.path().join("rootfs"), stop, console).await?;

@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_line::{Console, Failure, store_failure};
-use image_store::{BlobStream, Store};
+use command_line::{Console, Failure};
+use image_store::Store;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::options::PrivateOptions;
-use release_protocol::{Lease, LeaseState, LicenseFile, Obligations, ProductName, ResourcePath, Workload};
+use release_protocol::{Challenge, Lease, LeaseState, LicenseFile, Obligations, ProductName, ResourcePath, Workload};
 use zeroize::Zeroizing;
 
 use crate::cli::{ImageArgs, OpeningArgs};
-use crate::clock::{ClockCheck, Diverged, Exchange};
-use crate::image::{Layer, SignedImage};
+use crate::clock::{BootTime, ClockCheck, Diverged, Exchange};
+use crate::image::SignedImage;
 use crate::kbs::{Attested, Refused, ServiceClient};
 use crate::receipt::ReceiptBook;
 use crate::{attester, license};
@@ -56,7 +56,9 @@ pub(crate) struct LeaseHolder {
 impl LeaseHolder {
     /// Attests afresh and renews the lease.
     pub(crate) async fn renew(&mut self) -> Result<(), Refused> {
-        let mut attested = self.client.attest(&self.attester, Some(&self.workload), Some(&self.lease.id)).await?;
+        let challenge = self.client.challenge(&self.attester).await?;
+        let mut attested =
+            self.client.attest(&self.attester, challenge, Some(&self.workload), Some(&self.lease.id)).await?;
         self.accept_receipt(&mut attested).await?;
         let answer = attested.answer;
         self.token = answer.token;
@@ -146,13 +148,29 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     let license = license::read(&args.license)?;
     let keys = license::signers(license.unverified())?;
     let store = args.opening.registry.open(&args.reference).await?;
-    let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref()).await?;
+    let attester = attester::open(console);
+    let conversation = Conversation::open(license, &args.opening)?;
+    let asked = BootTime::now();
+    // The service is greeted while the registry is asked; a failure of the image ends both.
+    let greeting = async {
+        match &attester {
+            Ok(attester) => Ok::<_, Failure>(Some(conversation.client.challenge(attester).await)),
+            Err(_) => Ok(None),
+        }
+    };
+    let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref());
+    let (image, challenge) = tokio::try_join!(image, greeting)?;
     let command = image.command(command_args);
-    let attester = attester::open(console)?;
+    let attester = attester?;
+    let challenge = match challenge.filter(|_| asked.plus(CHALLENGE_KEEPS) > BootTime::now()) {
+        Some(challenge) => challenge,
+        None => conversation.client.challenge(&attester).await,
+    };
+    let challenge = challenge.map_err(Refused::into_failure)?;
     let key_paths = image.key_paths()?;
     let product = key_paths.first().map(|path| path.product.clone()).ok_or_else(no_lease)?;
     let workload = image.workload(command.clone());
-    let (holder, obligations) = hold(license, workload, attester, &args.opening).await?;
+    let (holder, obligations) = conversation.hold(challenge, workload, attester).await?;
     let received = async {
         check_obligations(&obligations, &holder.workload, &keys)?;
         image.unwrap(&holder.fetch_keys(&key_paths).await?)
@@ -169,6 +187,9 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
     Ok(Session { released: Released { store, image, layer_keys, command, product, obligations }, holder })
 }
 
+/// How long a challenge may wait for its answer: services take them for five minutes.
+const CHALLENGE_KEEPS: Duration = Duration::from_mins(2);
+
 /// Attests for a workload; gives the lease and what the service obliges this shim to, which nobody has checked yet.
 pub(crate) async fn hold(
     license: LicenseFile,
@@ -176,27 +197,52 @@ pub(crate) async fn hold(
     attester: Arc<dyn Attester>,
     opening: &OpeningArgs,
 ) -> Result<(LeaseHolder, Obligations), Failure> {
-    let log_key = license.unverified().service.log_key.as_ref();
-    let receipts = log_key.map(|key| ReceiptBook::open(key, opening.receipts.as_deref())).transpose()?;
-    let client = ServiceClient::new(license)?.with_init_data(opening.init_data.as_deref())?;
-    let mut attested = client.attest(&attester, Some(&workload), None).await.map_err(Refused::into_failure)?;
-    let answer = &mut attested.answer;
-    let mut holder = LeaseHolder {
-        lease: answer.lease.take().ok_or_else(no_lease)?,
-        client,
-        attester,
-        workload,
-        token: std::mem::take(&mut answer.token),
-        since: answer.news_since,
-        receipts,
-        clock: ClockCheck::default(),
-    };
-    if let Err(refused) = holder.accept_receipt(&mut attested).await {
-        // A seat must not stay taken by an instance that never starts.
-        holder.release().await;
-        return Err(refused.into_failure());
+    let conversation = Conversation::open(license, opening)?;
+    let challenge = conversation.client.challenge(&attester).await.map_err(Refused::into_failure)?;
+    conversation.hold(challenge, workload, attester).await
+}
+
+/// A service that was not asked for a lease yet, and the book for its receipts.
+struct Conversation {
+    client: ServiceClient,
+    receipts: Option<ReceiptBook>,
+}
+
+impl Conversation {
+    fn open(license: LicenseFile, opening: &OpeningArgs) -> Result<Self, Failure> {
+        let log_key = license.unverified().service.log_key.as_ref();
+        let receipts = log_key.map(|key| ReceiptBook::open(key, opening.receipts.as_deref())).transpose()?;
+        let client = ServiceClient::new(license)?.with_init_data(opening.init_data.as_deref())?;
+        Ok(Self { client, receipts })
     }
-    Ok((holder, attested.answer.obligations.take().unwrap_or_default()))
+
+    async fn hold(
+        self,
+        challenge: Challenge,
+        workload: Workload,
+        attester: Arc<dyn Attester>,
+    ) -> Result<(LeaseHolder, Obligations), Failure> {
+        let Self { client, receipts } = self;
+        let attested = client.attest(&attester, challenge, Some(&workload), None).await;
+        let mut attested = attested.map_err(Refused::into_failure)?;
+        let answer = &mut attested.answer;
+        let mut holder = LeaseHolder {
+            lease: answer.lease.take().ok_or_else(no_lease)?,
+            client,
+            attester,
+            workload,
+            token: std::mem::take(&mut answer.token),
+            since: answer.news_since,
+            receipts,
+            clock: ClockCheck::default(),
+        };
+        if let Err(refused) = holder.accept_receipt(&mut attested).await {
+            // A seat must not stay taken by an instance that never starts.
+            holder.release().await;
+            return Err(refused.into_failure());
+        }
+        Ok((holder, attested.answer.obligations.take().unwrap_or_default()))
+    }
 }
 
 fn clocks_parted(diverged: &Diverged) -> Failure {
@@ -237,13 +283,4 @@ pub(crate) fn check_obligations(
             .hint("leave the arguments away, or ask the vendor to allow them"));
     }
     Ok(())
-}
-
-/// Requests a layer: the first request for it, and only after the keys are here.
-pub(crate) async fn layer_blob(released: &Released, layer: &Layer) -> Result<BlobStream, Failure> {
-    released
-        .store
-        .blob(&layer.descriptor)
-        .await
-        .map_err(|error| store_failure(format!("cannot read the layer {}", layer.descriptor.digest), &error))
 }

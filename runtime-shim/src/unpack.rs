@@ -4,8 +4,11 @@
 //! [`RootFilesystem::finish`] is the one rename. Knows no network, no TEE, no licence.
 
 mod apply;
+mod chunk;
+mod decompress;
 mod directories;
 mod error;
+mod front;
 mod limits;
 mod pipeline;
 mod root;
@@ -13,14 +16,17 @@ mod sparse;
 mod staging;
 mod stream;
 
-pub use error::{UnpackError, What};
+pub use decompress::LayerCompression;
+pub use error::{LayerError, UnpackError, What};
 pub use limits::Limits;
-pub use pipeline::{LayerCompression, LayerInput, Sealing};
+pub use pipeline::{Blob, LayerInput, OpenBlob, Sealing};
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use apply::LayerWriter;
-use limits::Usage;
+use limits::Entries;
+use pipeline::Shared;
 use root::Root;
 use staging::Staging;
 pub use staging::remove_tree;
@@ -61,7 +67,7 @@ pub struct RootFilesystem {
     staging: Staging,
     root: Root,
     limits: Limits,
-    usage: Usage,
+    entries: Entries,
     privilege: Privilege,
     report: UnpackReport,
 }
@@ -71,19 +77,28 @@ impl RootFilesystem {
     pub fn create(target: &Path, limits: Limits, privilege: Privilege) -> Result<Self, UnpackError> {
         let staging = Staging::create(target)?;
         let root = Root::open(staging.path())?;
-        Ok(Self { staging, root, limits, usage: Usage::default(), privilege, report: UnpackReport::default() })
+        let (entries, report) = (Entries::default(), UnpackReport::default());
+        Ok(Self { staging, root, limits, entries, privilege, report })
     }
 
-    /// Applies the next layer. Blocks; call it where a thread may block.
+    /// Applies the image's layers, one upon the other; the next ones are read, checked and decompressed meanwhile. Blocks;
+    /// call it where a thread may block.
+    ///
+    /// `on_failure` is called with the first layer that fails: what reads the others should end.
     ///
     /// # Errors
-    /// Any [`UnpackError`]; the file system can then only be dropped.
-    pub fn apply(&mut self, layer: LayerInput<'_>) -> Result<(), UnpackError> {
-        let Self { root, limits, usage, privilege, report, .. } = self;
-        pipeline::run(layer, limits, usage, |stream, usage| {
-            LayerWriter::new(root, limits, usage, *privilege, report).apply(stream)
+    /// The first layer that failed; the file system can then only be dropped.
+    pub fn apply(
+        &mut self,
+        layers: impl IntoIterator<Item = LayerInput>,
+        on_failure: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), LayerError> {
+        let Self { root, limits, entries, privilege, report, .. } = self;
+        let shared = Shared::new(*limits, on_failure);
+        pipeline::run(layers, &shared, |_, tar| {
+            LayerWriter::new(root, limits, entries, *privilege, report).apply(tar)
         })?;
-        self.report.plain_bytes = self.usage.plain_bytes();
+        report.plain_bytes = shared.plain_bytes.into_inner();
         Ok(())
     }
 
@@ -92,4 +107,24 @@ impl RootFilesystem {
         self.staging.commit()?;
         Ok(self.report)
     }
+}
+
+/// Makes every check of the image's layers and writes nothing; gives the bytes of each plain tar. Archives are not read: what
+/// is in them is as the vendor packed it, when this succeeds. Blocks, and calls `on_failure`, as [`RootFilesystem::apply`].
+///
+/// # Errors
+/// The first layer that failed.
+pub fn verify(
+    layers: impl IntoIterator<Item = LayerInput>,
+    limits: Limits,
+    on_failure: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<u64>, LayerError> {
+    let shared = Shared::new(limits, on_failure);
+    let mut bytes = Vec::new();
+    pipeline::run(layers, &shared, |_, tar| {
+        tar.drain();
+        bytes.push(tar.count().load(Ordering::Relaxed));
+        Ok(())
+    })?;
+    Ok(bytes)
 }

@@ -33,6 +33,36 @@ async fn a_flipped_ciphertext_byte_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_only_verified_is_checked_to_its_last_layer_and_nothing_is_written() {
+    let scene = Scene::set().await;
+    let empty = scene.scratch.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let verify = |more: &[&str]| {
+        let args = ["--output", "json", "unpack", &scene.sealed, "--verify-only", "--license", &scene.license];
+        let mut command = scene.vendor.guest_command(&program("sealift-shim"), args.iter().chain(more));
+        let said = run(command.current_dir(&empty).env("SEALIFT_STATE_DIR", empty.join("state")));
+        assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "something was written");
+        said
+    };
+    let said: serde_json::Value = serde_json::from_str(&verify(&[]).succeeded().stdout).unwrap();
+    let layers = said["layers"].as_array().unwrap();
+    let sealed = manifest(&open(&scene.sealed).await).await.layers;
+    assert_eq!(layers.len(), sealed.len());
+    for (layer, descriptor) in layers.iter().zip(&sealed) {
+        assert_eq!(layer["digest"], descriptor.digest.to_string());
+        assert_eq!(layer["verified"], serde_json::json!(["digest", "hmac", "plain_digest", "diff_id"]));
+        assert!(layer["plain_bytes"].as_u64().unwrap() >= 1024, "{layer}");
+    }
+    assert_eq!(said["signers"].as_array().unwrap().len(), 1);
+    verify(&["elsewhere"]).failed(2, "cannot be used with");
+
+    flip(&scene.blob_of_layer(sealed.len() - 1).await, 100);
+    verify(&[]).failed(4, "digest");
+    let seats = scene.vendor.sealift(["license", "list"]).succeeded().stdout;
+    assert!(seats.contains("0/1"), "the seat is given back: {seats}");
+}
+
+#[tokio::test]
 async fn a_flipped_hmac_is_refused_with_the_manifest_that_carries_it() {
     let scene = Scene::set().await;
     scene

@@ -1,33 +1,46 @@
 //! Blobs on their way out of a store: streams whose clean end means that digest and size were right.
 
+mod blocking;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tokio::io::AsyncRead;
-use tokio::runtime::Handle;
 
+pub use self::blocking::BlockingBlob;
 use crate::descriptor::Descriptor;
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Corruption, Error};
+use crate::local::LocalBlob;
 
 /// A blob as a stream of chunks.
 ///
 /// # Security
 ///
 /// Chunks come before the digest is known. Nothing made of them may count as whole until the stream has ended with
-/// `None`: a wrong digest or size is an `Err` in the place of that end. The stream of [`crate::Store::read_range`] is the
-/// exception: it checks the length only, as its documentation says.
+/// `None`: a wrong digest or size is an `Err` in the place of that end. The streams of [`crate::Store::read_range`] and
+/// [`crate::Store::unverified_blob`] are the exceptions: they check the length only, as their documentation says.
 pub struct BlobStream {
-    chunks: BoxStream<'static, Result<Bytes, Error>>,
+    source: Source,
+}
+
+enum Source {
+    Chunks(BoxStream<'static, Result<Bytes, Error>>),
+    /// A file's, until somebody reads it as a stream.
+    Local(Option<LocalBlob>),
 }
 
 impl BlobStream {
     pub(crate) fn new(chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
-        Self { chunks: chunks.fuse().boxed() }
+        Self { source: Source::Chunks(chunks.fuse().boxed()) }
+    }
+
+    pub(crate) fn local(blob: LocalBlob) -> Self {
+        Self { source: Source::Local(Some(blob)) }
     }
 
     /// The next chunk; `None` at the verified end.
@@ -37,21 +50,22 @@ impl BlobStream {
     /// [`Error::Corrupt`] when the blob is not what its descriptor says, [`Error::Unavailable`] when a registry stays
     /// silent after all retries, [`Error::Io`].
     pub async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
-        self.chunks.next().await
+        self.next().await
     }
 
     /// The blob for async readers. Errors arrive as [`io::Error`] with the [`Error`] inside.
     pub fn into_async_read(self) -> impl AsyncRead + Send + Unpin {
-        tokio_util::io::StreamReader::new(self.chunks.map(|chunk| chunk.map_err(io::Error::from)))
+        tokio_util::io::StreamReader::new(self.map(|chunk| chunk.map_err(io::Error::from)))
     }
 
-    /// The blob for a thread that may block (one of `spawn_blocking`, never an async task).
+    /// The blob for a thread that may block (one of `spawn_blocking`, never an async task). A local blob is read by that
+    /// very thread.
     ///
     /// # Panics
     ///
     /// When it is called outside a Tokio runtime.
     pub fn into_blocking(self) -> BlockingBlob {
-        BlockingBlob { stream: self, runtime: Handle::current(), chunk: Bytes::new() }
+        BlockingBlob::new(self)
     }
 }
 
@@ -59,7 +73,15 @@ impl Stream for BlobStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.chunks.poll_next_unpin(context)
+        loop {
+            match &mut self.source {
+                Source::Chunks(chunks) => return chunks.poll_next_unpin(context),
+                Source::Local(blob) => {
+                    let Some(blob) = blob.take() else { return Poll::Ready(None) };
+                    self.source = Source::Chunks(blob.into_chunks().fuse().boxed());
+                }
+            }
+        }
     }
 }
 
@@ -69,37 +91,30 @@ impl std::fmt::Debug for BlobStream {
     }
 }
 
-/// A [`BlobStream`] as [`io::Read`] and [`io::BufRead`]: end of file means verified.
+/// What a blob of [`crate::Store::unverified_blob`] has to be.
 #[derive(Debug)]
-pub struct BlockingBlob {
-    stream: BlobStream,
-    runtime: Handle,
-    chunk: Bytes,
+#[must_use = "the blob is not verified before its digest was compared"]
+pub struct BlobCheck {
+    descriptor: Descriptor,
+    store: String,
 }
 
-impl io::BufRead for BlockingBlob {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.chunk.is_empty() {
-            match self.runtime.block_on(self.stream.chunk()) {
-                Some(chunk) => self.chunk = chunk?,
-                None => break,
-            }
+impl BlobCheck {
+    pub(crate) fn new(descriptor: &Descriptor, store: &str) -> Self {
+        Self { descriptor: descriptor.clone(), store: store.to_owned() }
+    }
+
+    /// Compares the digest that was found of all bytes; the stream itself has checked how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] with [`Corruption::Digest`].
+    pub fn finish(self, found: Digest) -> Result<(), Error> {
+        if found == self.descriptor.digest {
+            return Ok(());
         }
-        Ok(&self.chunk)
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.chunk.advance(bytes);
-    }
-}
-
-impl io::Read for BlockingBlob {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let chunk = io::BufRead::fill_buf(self)?;
-        let bytes = chunk.len().min(buffer.len());
-        buffer[..bytes].copy_from_slice(&chunk[..bytes]);
-        self.chunk.advance(bytes);
-        Ok(bytes)
+        let source = Corruption::Digest { found, wanted: self.descriptor.digest };
+        Err(Error::corrupt(format!("blob {}", self.descriptor.digest), self.store, source))
     }
 }
 

@@ -38,7 +38,7 @@ mod registry;
 mod store;
 mod writer;
 
-pub use blob::{BlobStream, BlockingBlob};
+pub use blob::{BlobCheck, BlobStream, BlockingBlob};
 pub use descriptor::{Descriptor, Platform, REF_NAME};
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use error::{Corruption, Error, ErrorKind, Unavailability, UsageError};

@@ -1,6 +1,7 @@
 //! Blobs that lie in a local file, whole or as a part of an archive.
 //!
-//! A blocking thread reads and hashes, a bounded channel carries the chunks: no async task does either.
+//! Whoever may block reads and hashes by itself; for async tasks a blocking thread does, and a bounded channel carries the
+//! chunks.
 
 use std::fs::File;
 use std::io;
@@ -38,13 +39,27 @@ impl Extent {
     /// Reads from the blob's own `offset` on; fewer bytes than asked only at its end.
     pub(crate) fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Error> {
         let length = usize::try_from(self.bytes().saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
+        if let Self::Memory(bytes) = self {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            return Ok(bytes.slice(start..start + length));
+        }
+        let mut buffer = vec![0; length];
+        let filled = self.read_into(offset, &mut buffer)?;
+        buffer.truncate(filled);
+        Ok(buffer.into())
+    }
+
+    /// The same into a buffer; gives the number of bytes.
+    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        let length = usize::try_from(self.bytes().saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..length];
         match self {
             Self::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                Ok(bytes.slice(start..start + length))
+                buffer.copy_from_slice(&bytes[start..start + length]);
+                Ok(length)
             }
             Self::File { file, path, offset: start, .. } => {
-                let mut buffer = vec![0; length];
                 let mut filled = 0;
                 while let Some(rest) = buffer.get_mut(filled..)
                     && !rest.is_empty()
@@ -56,24 +71,30 @@ impl Extent {
                         Err(error) => return Err(Error::io("read", path)(error)),
                     }
                 }
-                buffer.truncate(filled);
-                Ok(buffer.into())
+                Ok(filled)
             }
         }
     }
 }
 
+/// A blob that is read from start to end, with what has to hold at its end.
+pub(crate) struct LocalBlob {
+    extent: Extent,
+    range: Range<u64>,
+    verifier: Verifier,
+    check: Check,
+}
+
+enum Check {
+    /// That all of the range is there.
+    Length,
+    /// Size and digest.
+    Whole,
+}
+
 /// Streams a blob and checks it against its descriptor.
 pub(crate) fn stream(extent: Extent, descriptor: &Descriptor, store: &str) -> Result<BlobStream, Error> {
-    let mut verifier = Verifier::new(descriptor, store);
-    if extent.bytes() != descriptor.size {
-        return Err(verifier.corrupt(Corruption::Size { found: extent.bytes(), wanted: descriptor.size }));
-    }
-    let end = descriptor.size;
-    Ok(read_in_thread(extent, 0..end, move |chunk| match chunk {
-        Some(chunk) => verifier.update(chunk),
-        None => verifier.finish(),
-    }))
+    LocalBlob::open(extent, descriptor, 0..descriptor.size, store, Check::Whole)
 }
 
 /// Streams a part of a blob, checking only that it is all there.
@@ -83,19 +104,63 @@ pub(crate) fn stream_range(
     range: Range<u64>,
     store: &str,
 ) -> Result<BlobStream, Error> {
-    let verifier = Verifier::new(descriptor, store);
-    if extent.bytes() != descriptor.size {
-        return Err(verifier.corrupt(Corruption::Size { found: extent.bytes(), wanted: descriptor.size }));
-    }
-    let mut missing = range.end - range.start;
-    Ok(read_in_thread(extent, range, move |chunk| match chunk {
-        Some(chunk) => {
-            missing = missing.saturating_sub(chunk.len() as u64);
-            Ok(())
+    LocalBlob::open(extent, descriptor, range, store, Check::Length)
+}
+
+impl LocalBlob {
+    fn open(
+        extent: Extent,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+        store: &str,
+        check: Check,
+    ) -> Result<BlobStream, Error> {
+        let verifier = Verifier::new(descriptor, store);
+        if extent.bytes() != descriptor.size {
+            return Err(verifier.corrupt(Corruption::Size { found: extent.bytes(), wanted: descriptor.size }));
         }
-        None if missing == 0 => Ok(()),
-        None => Err(verifier.corrupt(Corruption::Protocol { problem: "the file shrank while it was read".to_owned() })),
-    }))
+        Ok(BlobStream::local(Self { extent, range, verifier, check }))
+    }
+
+    /// Reads on into a buffer that is not empty; no bytes mean that the end was reached and everything holds.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let wanted = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX).min(buffer.len());
+        let bytes = self.extent.read_into(self.range.start, &mut buffer[..wanted])?;
+        self.accept(&buffer[..bytes])?;
+        Ok(bytes)
+    }
+
+    /// Takes note of the next bytes; of none, the end.
+    fn accept(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.range.start += bytes.len() as u64;
+        match self.check {
+            Check::Whole if bytes.is_empty() => self.verifier.finish(),
+            Check::Whole => self.verifier.update(bytes),
+            Check::Length if bytes.is_empty() && !self.range.is_empty() => {
+                let problem = "the file shrank while it was read".to_owned();
+                Err(self.verifier.corrupt(Corruption::Protocol { problem }))
+            }
+            Check::Length => Ok(()),
+        }
+    }
+
+    /// The blob as chunks that a thread reads.
+    pub(crate) fn into_chunks(mut self) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        task::spawn_blocking(move || {
+            loop {
+                let wanted = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX).min(CHUNK);
+                let chunk = self.extent.read_at(self.range.start, wanted);
+                let chunk = chunk.and_then(|chunk| self.accept(&chunk).map(|()| chunk));
+                let is_last = chunk.as_ref().map_or(true, Bytes::is_empty);
+                // A dropped stream is no error: nobody wants the rest.
+                if chunk.as_ref().is_ok_and(Bytes::is_empty) || sender.blocking_send(chunk).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        receive(receiver)
+    }
 }
 
 /// Runs work that blocks. A panic in it goes on in the caller.
@@ -121,36 +186,7 @@ pub(crate) fn receive<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl St
     stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
 }
 
-fn read_in_thread(
-    extent: Extent,
-    range: Range<u64>,
-    mut check: impl FnMut(Option<&[u8]>) -> Result<(), Error> + Send + 'static,
-) -> BlobStream {
-    let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-    task::spawn_blocking(move || {
-        let mut offset = range.start;
-        while offset < range.end {
-            let wanted = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(CHUNK);
-            let chunk = extent.read_at(offset, wanted).and_then(|chunk| check(Some(&chunk)).map(|()| chunk));
-            let bytes = chunk.as_ref().map_or(0, Bytes::len);
-            let failed = chunk.is_err();
-            if bytes == 0 && !failed {
-                break;
-            }
-            // A dropped stream is no error: nobody wants the rest.
-            if sender.blocking_send(chunk).is_err() || failed {
-                return;
-            }
-            offset += bytes as u64;
-        }
-        if let Err(error) = check(None) {
-            let _ = sender.blocking_send(Err(error));
-        }
-    });
-    BlobStream::new(receive(receiver))
-}
-
 /// Bytes of one chunk: large enough to make the channel cheap, small enough for the second-level cache.
-const CHUNK: usize = 256 * 1024;
+pub(crate) const CHUNK: usize = 256 * 1024;
 /// Chunks that wait in the channel: 1 MiB per blob.
 const CHUNKS_AHEAD: usize = 4;

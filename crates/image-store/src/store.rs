@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 pub use self::write::{CopyOutcome, Place};
 use crate::archive::{Archive, StagedArchive, normalized_name};
-use crate::blob::BlobStream;
+use crate::blob::{BlobCheck, BlobStream};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, UsageError};
@@ -156,6 +156,27 @@ impl Store {
             }
             Held::ByRegistry(registry) => registry::download(registry, descriptor).await,
         }
+    }
+
+    /// A blob whose digest the caller computes, where it hashes the same bytes once more anyway.
+    ///
+    /// # Security
+    ///
+    /// The stream checks the size only. Nothing is verified before [`BlobCheck::finish`] said so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::blob`].
+    pub async fn unverified_blob(&self, descriptor: &Descriptor) -> Result<(BlobStream, BlobCheck), Error> {
+        let whole = 0..descriptor.size;
+        let stream = match self.held() {
+            Held::Locally(images) => {
+                let extent = extent(images, descriptor).await?;
+                local::stream_range(extent, descriptor, whole, &self.name)?
+            }
+            Held::ByRegistry(registry) => registry::download_range(registry, descriptor, whole).await?,
+        };
+        Ok((stream, BlobCheck::new(descriptor, &self.name)))
     }
 
     /// A part of a blob, by byte offsets.

@@ -1,24 +1,27 @@
 //! One layer's tar stream applied to the root: entries, whiteouts, owners, modes, attributes, times, as `umoci` does it.
 
 mod entry;
+mod header;
 mod remove;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 use super::directories::TouchedDirectories;
 use super::error::UnpackError;
-use super::limits::{Limits, Usage};
+use super::limits::{Entries, Limits};
 use super::root::{InnerPath, Root};
 use super::{Privilege, UnpackReport};
-use entry::Header;
+use header::Header;
+use remove::remove_all;
 
 /// Marks a removal: `.wh.NAME` takes NAME of lower layers away.
 const WHITEOUT: &[u8] = b".wh.";
@@ -27,16 +30,25 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Names of AUFS's own; nobody means them.
 const AUFS: &[u8] = b".wh..wh.";
 
+/// The most directories that are kept open.
+const OPEN_MAX: usize = 64;
+/// Bytes that are copied at once.
+const BUFFER: usize = 128 * 1024;
+
 /// Applies one layer.
 pub(super) struct LayerWriter<'a> {
     root: &'a Root,
     limits: &'a Limits,
-    usage: &'a mut Usage,
+    entries: &'a mut Entries,
     privilege: Privilege,
     report: &'a mut UnpackReport,
     directories: TouchedDirectories,
     /// What this layer made: (inode of the directory, name). Whiteouts do not touch it.
     made: HashSet<(u64, OsString)>,
+    /// Directories that entries went into, so that the kernel resolves a path once for all its files. Forgotten whenever
+    /// something is removed: a name may mean something else then.
+    open: HashMap<InnerPath, Rc<Parent>>,
+    buffer: Vec<u8>,
 }
 
 /// A directory of the root that is about to change.
@@ -49,18 +61,20 @@ impl<'a> LayerWriter<'a> {
     pub(super) fn new(
         root: &'a Root,
         limits: &'a Limits,
-        usage: &'a mut Usage,
+        entries: &'a mut Entries,
         privilege: Privilege,
         report: &'a mut UnpackReport,
     ) -> Self {
         Self {
             root,
             limits,
-            usage,
+            entries,
             privilege,
             report,
             directories: TouchedDirectories::default(),
             made: HashSet::new(),
+            open: HashMap::new(),
+            buffer: vec![0; BUFFER],
         }
     }
 
@@ -70,11 +84,11 @@ impl<'a> LayerWriter<'a> {
         let entries = archive.entries().map_err(|error| malformed(&error))?;
         for entry in entries {
             let mut entry = entry.map_err(|error| malformed(&error))?;
-            self.usage.add_entry(self.limits)?;
+            self.entries.add(self.limits)?;
             let header = Header::read(&mut entry, self.limits)?;
             self.apply_entry(&header, &mut entry)?;
         }
-        self.report.entries = self.usage.entries();
+        self.report.entries = self.entries.number();
         self.directories.finish(self.root)
     }
 
@@ -98,7 +112,7 @@ impl<'a> LayerWriter<'a> {
         }
         let root = InnerPath::default();
         let fd = self.root.directory(&root).map_err(|errno| UnpackError::file("open", "/", errno))?;
-        self.finish_directory(header, &fd)
+        self.finish_directory(header, &fd).map(drop)
     }
 
     fn apply_whiteout(&mut self, parent_path: &InnerPath, name: &OsStr) -> Result<(), UnpackError> {
@@ -113,6 +127,7 @@ impl<'a> LayerWriter<'a> {
             Err(errno) => return Err(UnpackError::file("open", parent_path.as_path(), errno)),
         };
         let parent = self.touch(parent_path, fd)?;
+        self.open.clear();
         if is_opaque {
             return self.remove_lower_children(&parent, parent_path.as_path());
         }
@@ -124,7 +139,10 @@ impl<'a> LayerWriter<'a> {
     }
 
     /// Opens an entry's directory and makes it where it is missing.
-    fn parent(&mut self, path: &InnerPath) -> Result<Parent, UnpackError> {
+    fn parent(&mut self, path: &InnerPath) -> Result<Rc<Parent>, UnpackError> {
+        if let Some(parent) = self.open.get(path) {
+            return Ok(parent.clone());
+        }
         let fd = match self.root.directory(path) {
             Err(Errno::NOENT) => {
                 self.make_missing(path)?;
@@ -133,7 +151,23 @@ impl<'a> LayerWriter<'a> {
             other => other,
         };
         let fd = fd.map_err(|errno| UnpackError::file("open", path.as_path(), errno))?;
-        self.touch(path, fd)
+        let parent = self.touch(path, fd)?;
+        Ok(self.keep_open(path, parent))
+    }
+
+    fn keep_open(&mut self, path: &InnerPath, parent: Parent) -> Rc<Parent> {
+        if self.open.len() >= OPEN_MAX {
+            self.open.clear();
+        }
+        let parent = Rc::new(parent);
+        self.open.insert(path.clone(), parent.clone());
+        parent
+    }
+
+    /// Takes away whatever is at an entry's name.
+    fn clear(&mut self, header: &Header, parent: &Parent, name: &OsStr) -> Result<(), UnpackError> {
+        self.open.clear();
+        remove_all(&parent.fd, name, shown(header))
     }
 
     /// Directories that no entry of the archive names.

@@ -85,6 +85,17 @@ pub enum UnpackError {
     Stage,
 }
 
+/// Which layer of an image was not unpacked, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("layer {layer} cannot be unpacked")]
+pub struct LayerError {
+    /// Its place, counted from 0.
+    pub layer: usize,
+    /// Why.
+    #[source]
+    pub error: UnpackError,
+}
+
 impl UnpackError {
     pub(super) fn file(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
         Self::File { action, path: path.into(), source: source.into() }

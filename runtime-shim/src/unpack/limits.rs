@@ -1,5 +1,7 @@
 //! What a layer may cost, so that a decompression bomb or an absurd archive ends early.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::error::UnpackError;
 
 /// Limits of one image.
@@ -40,29 +42,18 @@ impl Default for Limits {
     }
 }
 
-/// What has been used of the limits.
+/// Counts the entries of all layers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
-    plain_bytes: u64,
-    entries: u64,
-}
+pub(super) struct Entries(u64);
 
-impl Usage {
-    pub(super) fn plain_bytes(&self) -> u64 {
-        self.plain_bytes
+impl Entries {
+    pub(super) fn number(self) -> u64 {
+        self.0
     }
 
-    pub(super) fn set_plain_bytes(&mut self, bytes: u64) {
-        self.plain_bytes = bytes;
-    }
-
-    pub(super) fn entries(&self) -> u64 {
-        self.entries
-    }
-
-    pub(super) fn add_entry(&mut self, limits: &Limits) -> Result<(), UnpackError> {
-        self.entries += 1;
-        if self.entries > limits.entries {
+    pub(super) fn add(&mut self, limits: &Limits) -> Result<(), UnpackError> {
+        self.0 += 1;
+        if self.0 > limits.entries {
             return Err(UnpackError::Limit { what: "entries", limit: limits.entries });
         }
         Ok(())
@@ -70,23 +61,24 @@ impl Usage {
 }
 
 /// Counts one layer's bytes on both sides of the decompressor.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Expansion {
+#[derive(Debug)]
+pub(super) struct Expansion<'a> {
     limits: Limits,
-    before_bytes: u64,
+    all_bytes: &'a AtomicU64,
     layer_bytes: u64,
 }
 
-impl Expansion {
-    /// `before_bytes` were used by earlier layers.
-    pub(super) fn new(limits: Limits, before_bytes: u64) -> Self {
-        Self { limits, before_bytes, layer_bytes: 0 }
+impl<'a> Expansion<'a> {
+    /// `all_bytes` counts those of all layers.
+    pub(super) fn new(limits: Limits, all_bytes: &'a AtomicU64) -> Self {
+        Self { limits, all_bytes, layer_bytes: 0 }
     }
 
     /// Counts plain bytes; `compressed_bytes` have been read so far.
     pub(super) fn add(&mut self, plain_bytes: u64, compressed_bytes: u64) -> Result<(), UnpackError> {
         self.layer_bytes += plain_bytes;
-        if self.total_bytes() > self.limits.plain_bytes {
+        let all_bytes = self.all_bytes.fetch_add(plain_bytes, Ordering::Relaxed) + plain_bytes;
+        if all_bytes > self.limits.plain_bytes {
             return Err(UnpackError::Limit { what: "unpacked bytes", limit: self.limits.plain_bytes });
         }
         let bound = compressed_bytes.saturating_mul(self.limits.expansion).max(self.limits.expansion_from_bytes);
@@ -97,9 +89,5 @@ impl Expansion {
             });
         }
         Ok(())
-    }
-
-    pub(super) fn total_bytes(&self) -> u64 {
-        self.before_bytes + self.layer_bytes
     }
 }

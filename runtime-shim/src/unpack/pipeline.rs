@@ -1,48 +1,47 @@
-//! One layer's pipeline: a thread reads, authenticates and decrypts; a second decompresses and digests; the caller's
-//! thread takes the plain tar. Channels are bounded, so memory is a few chunks whatever the layer's size.
+//! The layers of an image through their checks, several at once: each has threads of its own up to its plain tar (`front`),
+//! which the caller's thread takes, one layer after the other.
 
-use std::io::{self, BufRead, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering};
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use image_store::{Digest, Hasher};
-use ocicrypt::cipher::{CtrStream, DecryptionCheck, LayerDecryptor};
+use image_store::{BlobCheck, Digest};
+use ocicrypt::cipher::LayerDecryptor;
 
-use super::error::{UnpackError, What};
-use super::limits::{Expansion, Limits, Usage};
+use super::chunk::{ChunkReader, Pool};
+use super::decompress::LayerCompression;
+use super::error::{LayerError, UnpackError, What};
+use super::front::Front;
+use super::limits::Limits;
 
-/// Bytes in one chunk.
-const CHUNK: usize = 256 * 1024;
-/// Chunks that wait between two stages.
-const WAITING: usize = 4;
-/// The largest window of a zstd stream that is accepted, as a power of two: 128 MiB, what `zstd --long` makes.
-const ZSTD_WINDOW_LOG: u32 = 27;
-
-/// How a plain layer is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LayerCompression {
-    /// RFC 1952, one member or several.
-    Gzip,
-    /// A plain tar.
-    None,
-    /// RFC 8878, one frame or several.
-    Zstd,
-}
+/// Layers that are fetched, verified and decompressed while an earlier one is still taken.
+const AHEAD: usize = 2;
 
 /// Whether and how a layer is sealed.
 #[derive(Debug)]
 pub enum Sealing {
-    /// Not at all: the blob's own digest, which its reader checks, is all there is beside the `diff_id`.
+    /// Not at all: the blob's own digest is all there is beside the `diff_id`.
     Plain,
     /// Encrypted.
     Sealed(Box<LayerDecryptor>),
 }
 
-/// One layer to apply.
-pub struct LayerInput<'a> {
-    /// The blob. Its clean end means that the digest and size of its descriptor were right.
-    pub blob: Box<dyn Read + Send + 'a>,
+/// A layer's blob, opened.
+pub struct Blob {
+    /// Its bytes.
+    pub reader: Box<dyn Read + Send>,
+    /// What they have to be; none where the reader's clean end says already that they are.
+    pub check: Option<BlobCheck>,
+}
+
+/// Opens a blob, on the thread that will read it. It may block.
+pub type OpenBlob = Box<dyn FnOnce() -> io::Result<Blob> + Send>;
+
+/// One layer.
+pub struct LayerInput {
+    /// Its blob.
+    pub open: OpenBlob,
     /// Whether it is encrypted.
     pub sealing: Sealing,
     /// How it is compressed.
@@ -51,62 +50,52 @@ pub struct LayerInput<'a> {
     pub diff_id: Digest,
 }
 
-/// Runs the pipeline; `apply` reads the plain tar on this thread.
-pub(super) fn run(
-    layer: LayerInput<'_>,
-    limits: &Limits,
-    usage: &mut Usage,
-    apply: impl FnOnce(&mut dyn Read, &mut Usage) -> Result<(), UnpackError>,
-) -> Result<(), UnpackError> {
-    let (to_decompressor, decompressor_input) = sync_channel(WAITING);
-    let (to_tar, tar_input) = sync_channel(WAITING);
-    let expansion = Expansion::new(*limits, usage.plain_bytes());
-    let LayerInput { blob, sealing, compression, diff_id } = layer;
-    thread::scope(|scope| {
-        let reader = scope.spawn(move || read(blob, sealing, &to_decompressor));
-        let decompressor = scope.spawn(move || {
-            let pass_on = |chunk| to_tar.send(chunk).map_err(|_| StageError::Stopped);
-            decompress(decompressor_input, compression, expansion, pass_on)
-        });
-        let mut stream = ChunkReader::new(tar_input);
-        let applied = apply(&mut stream, usage)
-            // The archive may end before its stream does; the digests are over all of it.
-            .and_then(|()| {
-                io::copy(&mut stream, &mut io::sink())
-                    .map(drop)
-                    .map_err(|error| UnpackError::Archive(error.to_string()))
-            });
-        // Hanging up stops the other stages.
-        drop(stream);
-        let read = reader.join().map_err(|_| UnpackError::Stage)?;
-        let plain = decompressor.join().map_err(|_| UnpackError::Stage)?;
-        // What came first is what is to blame: later stages fail of it.
-        let promised = match read {
-            Err(StageError::Stopped) => None,
-            Err(StageError::Failed(error)) => return Err(error),
-            Ok(promised) => Some(promised),
-        };
-        let plain = match plain {
-            Err(StageError::Stopped) => None,
-            Err(StageError::Failed(error)) => return Err(error),
-            Ok(plain) => Some(plain),
-        };
-        applied?;
-        let (Some(promised), Some(plain)) = (promised, plain) else { return Err(UnpackError::Stage) };
-        usage.set_plain_bytes(plain.total_bytes);
-        if plain.diff_id != diff_id {
-            return Err(UnpackError::Check(What::DiffId));
-        }
-        match promised {
-            Some(digest) => plain.check(digest),
-            None => Ok(()),
-        }
-    })
+/// What all layers of an image share.
+pub(super) struct Shared<'a> {
+    pub(super) limits: Limits,
+    /// Plain bytes of all layers so far.
+    pub(super) plain_bytes: AtomicU64,
+    pub(super) pool: Pool,
+    /// The layer that failed first; [`NONE`] while there is none.
+    failing: AtomicUsize,
+    /// Called with the first layer that fails, so that no other one's blob is waited for.
+    on_failure: &'a (dyn Fn(usize) + Sync),
 }
 
+const NONE: usize = usize::MAX;
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(limits: Limits, on_failure: &'a (dyn Fn(usize) + Sync)) -> Self {
+        Self {
+            limits,
+            plain_bytes: AtomicU64::new(0),
+            pool: Pool::default(),
+            failing: AtomicUsize::new(NONE),
+            on_failure,
+        }
+    }
+
+    /// Notes that a layer failed. The first one is to blame: others end because of it.
+    pub(super) fn fail(&self, layer: usize) {
+        if self.failing.compare_exchange(NONE, layer, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            (self.on_failure)(layer);
+        }
+    }
+
+    /// Whether `layer` need not go on, since another one failed.
+    pub(super) fn is_over_for(&self, layer: usize) -> bool {
+        ![NONE, layer].contains(&self.failing.load(Ordering::Acquire))
+    }
+
+    fn failing(&self) -> Option<usize> {
+        Some(self.failing.load(Ordering::Acquire)).filter(|layer| *layer != NONE)
+    }
+}
+
+/// Why a stage ended early.
 pub(super) enum StageError {
     Failed(UnpackError),
-    /// The next stage hung up.
+    /// The next stage hung up, or another layer failed.
     Stopped,
 }
 
@@ -116,174 +105,140 @@ impl From<UnpackError> for StageError {
     }
 }
 
-/// Reads and decrypts; gives the digest that the plain layer must have, once the HMAC was right.
-fn read(
-    mut blob: Box<dyn Read + Send + '_>,
-    sealing: Sealing,
-    next: &SyncSender<Vec<u8>>,
-) -> Result<Option<Digest>, StageError> {
-    let mut halves: Option<(CtrStream, DecryptionCheck)> = match sealing {
-        Sealing::Plain => None,
-        Sealing::Sealed(decryptor) => Some((*decryptor).split()),
-    };
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        let length = fill(&mut blob, &mut chunk).map_err(UnpackError::Read)?;
-        if length == 0 {
-            break;
+/// Runs the layers; `take` reads the plain tar of each, in their order, on this thread.
+///
+/// # Errors
+/// The first layer that failed. Without one, every layer was checked.
+pub(super) fn run(
+    layers: impl IntoIterator<Item = LayerInput>,
+    shared: &Shared<'_>,
+    mut take: impl FnMut(usize, &mut ChunkReader) -> Result<(), UnpackError>,
+) -> Result<(), LayerError> {
+    let mut waiting = layers.into_iter().enumerate();
+    thread::scope(|scope| {
+        let mut started = VecDeque::with_capacity(AHEAD + 1);
+        let mut error_of_failing = None;
+        while shared.failing().is_none() {
+            while started.len() <= AHEAD
+                && let Some((number, layer)) = waiting.next()
+            {
+                started.push_back(Front::start(scope, number, layer, shared));
+            }
+            let Some(front) = started.pop_front() else { return Ok(()) };
+            let number = front.number;
+            if let Err(error) = finish(front, &mut take) {
+                shared.fail(number);
+                error_of_failing = (shared.failing() == Some(number)).then_some(error);
+            }
         }
-        chunk.truncate(length);
-        if let Some((ctr, check)) = &mut halves {
-            check.update(&chunk);
-            ctr.apply(&mut chunk).map_err(UnpackError::Cipher)?;
+        // The others end because of the one that failed; of that one the error is wanted.
+        let Some(failing) = shared.failing() else { return Ok(()) };
+        for front in started {
+            let number = front.number;
+            let ended = front.join(Ok(()), None);
+            if number == failing && error_of_failing.is_none() {
+                error_of_failing = ended.err();
+            }
         }
-        next.send(chunk).map_err(|_| StageError::Stopped)?;
-    }
-    let Some((_, check)) = halves else { return Ok(None) };
-    let digest = check.finish().map_err(|_| UnpackError::Check(What::Authentication))?;
-    Ok(Some(Digest::from_hash(*digest.as_bytes())))
+        Err(LayerError { layer: failing, error: error_of_failing.unwrap_or(UnpackError::Stage) })
+    })
 }
 
-pub(super) fn fill(blob: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while let Some(rest) = chunk.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match blob.read(rest) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// Takes one layer's tar to its end.
+fn finish(
+    mut front: Front<'_>,
+    take: &mut impl FnMut(usize, &mut ChunkReader) -> Result<(), UnpackError>,
+) -> Result<(), UnpackError> {
+    let Some(tar) = front.tar.take() else { return Err(UnpackError::Stage) };
+    front.take_turn();
+    let mut tar = ChunkReader::hashing(tar);
+    let taken = take(front.number, &mut tar);
+    if taken.is_ok() {
+        // The archive may end before its stream does; the digests are over all of it.
+        tar.drain();
     }
-    Ok(length)
+    let diff_id = tar.finish();
+    front.join(taken, diff_id)
 }
 
-/// What the second stage found out.
-pub(super) struct Plain {
+/// What the stages found out about a layer.
+pub(super) struct Found {
+    /// The digest that was sealed with its key, once the HMAC was right; none for a layer that is not sealed.
+    pub(super) promised: Option<Digest>,
     /// The digest of the layer as it was sealed: compressed, where it is.
-    pub(super) layer: Digest,
-    /// The digest of the tar.
-    pub(super) diff_id: Digest,
-    total_bytes: u64,
+    pub(super) layer: Option<Digest>,
 }
 
-impl Plain {
-    /// Whether the layer is the one that was sealed.
-    pub(super) fn check(&self, promised: Digest) -> Result<(), UnpackError> {
+impl Found {
+    /// Whether the plain layer is the one that was sealed, and that the config names.
+    pub(super) fn check(&self, diff_id: Digest, wanted: Digest) -> Result<(), UnpackError> {
+        if diff_id != wanted {
+            return Err(UnpackError::Check(What::DiffId));
+        }
         // skopeo seals the digest of what it read, which is the tar's where it compressed the layer itself.
-        if promised == self.layer || promised == self.diff_id {
-            Ok(())
-        } else {
-            Err(UnpackError::Check(What::PlainDigest))
+        match self.promised {
+            Some(promised) if Some(promised) != self.layer && promised != diff_id => {
+                Err(UnpackError::Check(What::PlainDigest))
+            }
+            _ => Ok(()),
         }
     }
 }
 
-pub(super) fn decompress(
-    input: Receiver<Vec<u8>>,
-    compression: LayerCompression,
-    mut expansion: Expansion,
-    mut pass_on: impl FnMut(Vec<u8>) -> Result<(), StageError>,
-) -> Result<Plain, StageError> {
-    let compressed_bytes = Arc::new(AtomicU64::new(0));
-    let mut input =
-        DigestReader { chunks: ChunkReader::new(input), hasher: Hasher::default(), bytes: compressed_bytes.clone() };
-    let mut diff_id = Hasher::default();
-    let damaged = |_| UnpackError::Check(What::Compression);
-    {
-        let mut plain: Box<dyn Read + '_> = match compression {
-            LayerCompression::None => Box::new(&mut input),
-            LayerCompression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(&mut input)),
-            LayerCompression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(&mut input).map_err(damaged)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(damaged)?;
-                Box::new(decoder)
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::super::front::TAR_WAITING;
+    use super::*;
+
+    /// A tar of zeros that tells how many reads there were.
+    fn zeros(bytes: u64, read: std::sync::mpsc::Sender<()>) -> LayerInput {
+        struct Telling(io::Take<io::Repeat>, std::sync::mpsc::Sender<()>);
+        impl Read for Telling {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                // Whoever counts may have counted enough.
+                let _ = self.1.send(());
+                self.0.read(buffer)
             }
+        }
+        let digest = {
+            let mut hasher = image_store::Hasher::default();
+            (0..bytes >> 20).for_each(|_| hasher.update(&[0; 1 << 20]));
+            hasher.finish()
         };
-        loop {
-            let mut chunk = vec![0; CHUNK];
-            let length = fill(&mut plain, &mut chunk).map_err(damaged)?;
-            if length == 0 {
-                break;
+        let reader = Telling(io::repeat(0).take(bytes), read);
+        LayerInput {
+            open: Box::new(|| Ok(Blob { reader: Box::new(reader), check: None })),
+            sealing: Sealing::Plain,
+            compression: LayerCompression::None,
+            diff_id: digest,
+        }
+    }
+
+    #[test]
+    fn layers_that_wait_for_their_turn_take_no_more_buffers_than_their_channels_hold() {
+        let (sender, reads) = channel();
+        let (unheard, _) = channel();
+        let layers: Vec<_> =
+            (0..6).map(|number| zeros(16 << 20, if number == 2 { &sender } else { &unheard }.clone())).collect();
+        let shared = Shared::new(Limits::default(), &|_| {});
+        let mut order = Vec::new();
+        run(layers, &shared, |number, tar| {
+            order.push(number);
+            if number == 0 {
+                // The third layer comes as far as it may while the first one is not taken.
+                (0..=TAR_WAITING).for_each(|_| reads.recv().unwrap());
             }
-            chunk.truncate(length);
-            expansion.add(length as u64, compressed_bytes.load(Ordering::Relaxed))?;
-            if compression != LayerCompression::None {
-                diff_id.update(&chunk);
-            }
-            pass_on(chunk)?;
-        }
-    }
-    // A decoder may stop before its input does: what is behind it belongs to nobody.
-    if !input.fill_buf().map_err(damaged)?.is_empty() {
-        return Err(UnpackError::Check(What::Compression).into());
-    }
-    let layer = input.hasher.finish();
-    let diff_id = if compression == LayerCompression::None { layer } else { diff_id.finish() };
-    Ok(Plain { layer, diff_id, total_bytes: expansion.total_bytes() })
-}
-
-/// The chunks of a channel as a reader; its end is the sender's.
-struct ChunkReader {
-    chunks: Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    position: usize,
-}
-
-impl ChunkReader {
-    fn new(chunks: Receiver<Vec<u8>>) -> Self {
-        Self { chunks, chunk: Vec::new(), position: 0 }
-    }
-}
-
-impl BufRead for ChunkReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.position >= self.chunk.len() {
-            // A sender that failed hangs up as well: the stage's own result says which it was.
-            self.chunk = self.chunks.recv().unwrap_or_default();
-            self.position = 0;
-        }
-        Ok(self.chunk.get(self.position..).unwrap_or_default())
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.position += bytes;
-    }
-}
-
-impl Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.fill_buf()?.read(buffer)?;
-        self.consume(length);
-        Ok(length)
-    }
-}
-
-/// Digests what is consumed.
-struct DigestReader {
-    chunks: ChunkReader,
-    hasher: Hasher,
-    bytes: Arc<AtomicU64>,
-}
-
-impl BufRead for DigestReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.chunks.fill_buf()
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        let start = self.chunks.position;
-        if let Some(consumed) = self.chunks.chunk.get(start..start + bytes) {
-            self.hasher.update(consumed);
-        }
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.chunks.consume(bytes);
-    }
-}
-
-impl Read for DigestReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.fill_buf()?.read(buffer)?;
-        self.consume(length);
-        Ok(length)
+            tar.drain();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(shared.plain_bytes.into_inner(), 6 * (16 << 20));
+        let made = shared.pool.made();
+        assert!(made > TAR_WAITING, "the third layer was read ahead");
+        // In each channel what it holds, and one chunk at either end.
+        assert!(made <= (AHEAD + 1) * (TAR_WAITING + 2), "{made} buffers were made");
     }
 }

@@ -2,20 +2,21 @@
 //! so that nobody ever has an archive that is whole and wrong.
 
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use image_store::{Digest, Hasher};
 use ocicrypt::cipher::LayerDecryptor;
 
+use super::chunk::{Chunk, ChunkReader, Pool};
+use super::decompress::{LayerCompression, decompress};
 use super::error::{UnpackError, What};
 use super::limits::{Expansion, Limits};
-use super::pipeline::{LayerCompression, StageError, decompress, fill};
+use super::pipeline::{Found, StageError};
 
-/// Bytes that are read, decrypted and passed on at once.
-const CHUNK: usize = 1 << 20;
 /// Chunks that wait to be digested.
-const WAITING: usize = 4;
+const WAITING: usize = 16;
 /// Bytes that are held back.
 const TAIL: usize = 64 * 1024;
 /// What follows where the end would have been: no tar header, no gzip member and no zstd frame begins like this, so that
@@ -56,27 +57,23 @@ fn pass(layer: SealedStream, input: &mut dyn Read, held: &mut HeldBack<'_>) -> R
     let SealedStream { decryptor, compression, digest, size } = layer;
     let (mut ctr, mut check) = decryptor.split();
     let (to_digests, to_digest) = sync_channel(WAITING);
+    let pool = Pool::default();
     thread::scope(|scope| {
-        let digests = scope.spawn(move || {
-            let expansion = Expansion::new(Limits::default(), 0);
-            decompress(to_digest, compression, expansion, |_| Ok(()))
-        });
+        let digests = scope.spawn(|| digests(to_digest, compression, &pool));
         let mut to_digests = Some(to_digests);
         let mut ciphertext = Hasher::default();
         loop {
-            let mut chunk = vec![0; CHUNK];
-            let length = fill(input, &mut chunk).map_err(UnpackError::Read)?;
-            if length == 0 {
+            let mut chunk = pool.take();
+            if chunk.fill(input).map_err(UnpackError::Read)? == 0 {
                 break;
             }
-            chunk.truncate(length);
-            ciphertext.update(&chunk);
+            ciphertext.update(chunk.bytes());
             if ciphertext.bytes() > size {
                 return Err(UnpackError::Check(What::Ciphertext));
             }
-            check.update(&chunk);
-            ctr.apply(&mut chunk).map_err(UnpackError::Cipher)?;
-            held.write(&chunk).map_err(UnpackError::Write)?;
+            check.update(chunk.bytes());
+            ctr.apply(chunk.bytes_mut()).map_err(UnpackError::Cipher)?;
+            held.write(chunk.bytes()).map_err(UnpackError::Write)?;
             // Where the plain layer is already seen to be wrong, it is still said first that the ciphertext was, if it was.
             let goes_on = to_digests.as_ref().is_some_and(|next: &SyncSender<_>| next.send(chunk).is_ok());
             to_digests = to_digests.filter(|_| goes_on);
@@ -88,11 +85,34 @@ fn pass(layer: SealedStream, input: &mut dyn Read, held: &mut HeldBack<'_>) -> R
         }
         let promised = check.finish().map_err(|_| UnpackError::Check(What::Authentication))?;
         match plain {
-            Ok(plain) => plain.check(Digest::from_hash(*promised.as_bytes())),
+            // Nobody names the tar's digest here.
+            Ok((layer, tar)) => {
+                Found { promised: Some(Digest::from_hash(*promised.as_bytes())), layer: Some(layer) }.check(tar, tar)
+            }
             Err(StageError::Failed(error)) => Err(error),
             Err(StageError::Stopped) => Err(UnpackError::Stage),
         }
     })
+}
+
+/// The digests of the plain layer and of its tar.
+fn digests(
+    chunks: Receiver<Chunk>,
+    compression: LayerCompression,
+    pool: &Pool,
+) -> Result<(Digest, Digest), StageError> {
+    let all_bytes = AtomicU64::new(0);
+    let mut expansion = Expansion::new(Limits::default(), &all_bytes);
+    let mut layer = ChunkReader::hashing(chunks);
+    let mut tar = Hasher::default();
+    decompress(&mut layer, compression, &mut expansion, pool, |chunk| {
+        if compression != LayerCompression::None {
+            tar.update(chunk.bytes());
+        }
+        Ok(())
+    })?;
+    let layer = layer.finish().ok_or(StageError::Stopped)?;
+    Ok((layer, if compression == LayerCompression::None { layer } else { tar.finish() }))
 }
 
 /// Writes all but the last [`TAIL`] bytes.

@@ -1,6 +1,8 @@
 //! The unpacker against archives that are wrong in one thing each: the error's variant, and nothing left behind.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod layers;
+
 use std::io::{Cursor, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -10,7 +12,7 @@ use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256};
 use ocicrypt::layer::{LayerAnnotations, SealedLayer};
 use proptest::prelude::*;
 use runtime_shim::unpack::{
-    LayerCompression, LayerInput, Limits, Privilege, RootFilesystem, Sealing, UnpackError, What,
+    Blob, LayerCompression, LayerInput, Limits, OpenBlob, Privilege, RootFilesystem, Sealing, UnpackError, What,
 };
 use tar::{Builder, EntryType, Header};
 
@@ -59,9 +61,14 @@ fn archive(entries: &[(&str, Is<'_>)]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-fn plain(tar: &[u8]) -> LayerInput<'static> {
+/// A blob whose reader says that it is right.
+fn blob(bytes: Vec<u8>) -> OpenBlob {
+    Box::new(|| Ok(Blob { reader: Box::new(Cursor::new(bytes)), check: None }))
+}
+
+fn plain(tar: &[u8]) -> LayerInput {
     LayerInput {
-        blob: Box::new(Cursor::new(tar.to_vec())),
+        open: blob(tar.to_vec()),
         sealing: Sealing::Plain,
         compression: LayerCompression::None,
         diff_id: Digest::of(tar),
@@ -75,7 +82,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Encrypts `layer`, lets `spoil` change ciphertext and annotations, and prepares it for unpacking.
-fn sealed(layer: &[u8], promised: Digest, diff_id: Digest, spoil: impl FnOnce(&mut Vec<u8>)) -> LayerInput<'static> {
+fn sealed(layer: &[u8], promised: Digest, diff_id: Digest, spoil: impl FnOnce(&mut Vec<u8>)) -> LayerInput {
     let kek = cipher::KeyEncryptionKey::generate().unwrap();
     let kid = "kbs:///product/image-key/1".parse().unwrap();
     let mut encryptor = cipher::by_name(AES_256_CTR_HMAC_SHA256).unwrap().encryptor().unwrap();
@@ -86,7 +93,7 @@ fn sealed(layer: &[u8], promised: Digest, diff_id: Digest, spoil: impl FnOnce(&m
     let sealed = SealedLayer::parse(&annotations).unwrap();
     spoil(&mut bytes);
     LayerInput {
-        blob: Box::new(Cursor::new(bytes)),
+        open: blob(bytes),
         sealing: Sealing::Sealed(Box::new(sealed.decryptor(sealed.open_with_kek(&kek).unwrap()).unwrap())),
         compression: LayerCompression::Gzip,
         diff_id,
@@ -94,23 +101,21 @@ fn sealed(layer: &[u8], promised: Digest, diff_id: Digest, spoil: impl FnOnce(&m
 }
 
 /// Applies layers; the root file system is at `directory/root` when all of them verified.
-fn unpack(directory: &Path, limits: Limits, layers: Vec<LayerInput<'_>>) -> Result<(), UnpackError> {
+fn unpack(directory: &Path, limits: Limits, layers: Vec<LayerInput>) -> Result<(), UnpackError> {
     let mut root = RootFilesystem::create(&directory.join("root"), limits, Privilege::current())?;
-    for layer in layers {
-        root.apply(layer)?;
-    }
+    root.apply(layers, &|_| {}).map_err(|error| error.error)?;
     root.finish().map(drop)
 }
 
 /// Unpacks, and asserts that a failure leaves an empty directory.
-fn refused(limits: Limits, layers: Vec<LayerInput<'_>>) -> UnpackError {
+fn refused(limits: Limits, layers: Vec<LayerInput>) -> UnpackError {
     let directory = tempfile::tempdir().unwrap();
     let error = unpack(directory.path(), limits, layers).unwrap_err();
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "something was left behind");
     error
 }
 
-fn accepted(layers: Vec<LayerInput<'_>>) -> tempfile::TempDir {
+fn accepted(layers: Vec<LayerInput>) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     unpack(directory.path(), Limits::default(), layers).unwrap();
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "only the root file system is there");
@@ -186,7 +191,7 @@ fn several_gzip_members_and_zstd_frames_are_one_stream() {
         (LayerCompression::Zstd, [zstd::encode_all(first, 1).unwrap(), zstd::encode_all(second, 1).unwrap()].concat()),
     ];
     for (compression, bytes) in layers {
-        accepted(vec![LayerInput { compression, blob: Box::new(Cursor::new(bytes)), ..plain(&tar) }]);
+        accepted(vec![LayerInput { compression, open: blob(bytes), ..plain(&tar) }]);
     }
 }
 
