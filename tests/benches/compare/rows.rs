@@ -68,7 +68,7 @@ impl Row {
             Self::Cipher => cipher::contest(),
             Self::Large => root::large(stage, directory).await,
             Self::Memory => return memory::contests(stage, directory).await,
-            Self::Open => open::contest(stage, directory, options).await,
+            Self::Open => return open::contests(stage, directory, options).await,
             Self::Pack => pack::contest(stage, directory, 1, options.layer_mib).await,
             Self::PackLayers => pack::contest(stage, directory, 5, options.layer_mib / 5).await,
             Self::Start => start::contest(stage, directory).await,
