@@ -3,18 +3,20 @@
 //! Order matters: blobs, platform manifests, key registration, signatures, and only then the name that people pull. An
 //! interrupted pack leaves blobs that nothing names; a rerun makes new ones.
 
+mod chunk;
 mod finish;
 mod layer;
 mod selection;
 mod signature;
 mod survey;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use attestation_service::api::{NewImageKey, SealedManifest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use image_store::{Descriptor, Digest, Document, Index, Manifest, Place, Platform, RawManifest, Store, media_type};
 use jose::jwe::Recipient;
 use jose::signing::SigningKey;
@@ -178,35 +180,65 @@ impl<'a> Packer<'a> {
         if manifest.config.media_type == "application/vnd.docker.container.image.v1+json" {
             media_type::OCI_CONFIG.clone_into(&mut manifest.config.media_type);
         }
-        for (position, layer) in manifest.layers.iter_mut().enumerate() {
-            // What another partner has encrypted stays as it is.
-            if ocicrypt::media_type::is_encrypted(&layer.media_type) || !wanted.contains(&position) {
-                self.keep_layer(layer).await?;
-            } else {
-                *layer = self.seal_layer(layer, position).await?;
-            }
-        }
+        self.carry_layers(&mut manifest.layers, wanted).await?;
         manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
         self.annotate(&mut manifest.annotations);
         refuse_plain(&manifest, wanted)?;
         manifest.to_bytes().or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())
     }
 
-    async fn keep_layer(&mut self, layer: &mut Descriptor) -> Result<(), Failure> {
-        let copied = self.plan.destination.copy_blob(self.plan.source, layer).await;
-        copied.map_err(|error| store_failure(format!("cannot copy the layer {}", layer.digest), &error))?;
-        if let Some(layer_type) = ocicrypt::media_type::LayerType::parse(&layer.media_type) {
-            layer.media_type = layer_type.name();
+    /// Seals or copies all layers, several at a time. The first that fails ends the others.
+    async fn carry_layers(&mut self, layers: &mut [Descriptor], wanted: &BTreeSet<usize>) -> Result<(), Failure> {
+        // What another partner has encrypted stays as it is.
+        let is_to_seal = |position: usize, layer: &Descriptor| {
+            wanted.contains(&position) && !ocicrypt::media_type::is_encrypted(&layer.media_type)
+        };
+        let mut seen = HashSet::new();
+        let mut carries = Vec::new();
+        for (position, layer) in layers.iter().enumerate() {
+            let seals = is_to_seal(position, layer);
+            if seen.insert((layer.digest, seals)) && !(seals && self.sealed.contains_key(&layer.digest)) {
+                carries.push(self.carry(position, layer.clone(), seals));
+            }
         }
-        self.progress.add(layer.size);
-        self.plain_layers += usize::from(!ocicrypt::media_type::is_encrypted(&layer.media_type));
+        let carried: Vec<_> = stream::iter(carries).buffer_unordered(layers_at_once()).try_collect().await?;
+        for (plain, sealed) in carried.into_iter().flatten() {
+            self.sealed_bytes += plain.size;
+            self.sealed.insert(plain.digest, sealed);
+        }
+        for (position, layer) in layers.iter_mut().enumerate() {
+            if is_to_seal(position, layer) {
+                if let Some(sealed) = self.sealed.get(&layer.digest) {
+                    *layer = sealed.clone();
+                }
+                continue;
+            }
+            self.plain_layers += usize::from(!ocicrypt::media_type::is_encrypted(&layer.media_type));
+            if let Some(layer_type) = ocicrypt::media_type::LayerType::parse(&layer.media_type) {
+                layer.media_type = layer_type.name();
+            }
+        }
         Ok(())
     }
 
-    async fn seal_layer(&mut self, plain: &Descriptor, position: usize) -> Result<Descriptor, Failure> {
-        if let Some(sealed) = self.sealed.get(&plain.digest) {
-            return Ok(sealed.clone());
+    /// Brings one layer to the destination; gives it as it was and as it is, where it was sealed.
+    async fn carry(
+        &self,
+        position: usize,
+        layer: Descriptor,
+        seals: bool,
+    ) -> Result<Option<(Descriptor, Descriptor)>, Failure> {
+        if seals {
+            let sealed = self.seal_layer(&layer, position).await?;
+            return Ok(Some((layer, sealed)));
         }
+        let copied = self.plan.destination.copy_blob(self.plan.source, &layer).await;
+        copied.map_err(|error| store_failure(format!("cannot copy the layer {}", layer.digest), &error))?;
+        self.progress.add(layer.size);
+        Ok(None)
+    }
+
+    async fn seal_layer(&self, plain: &Descriptor, position: usize) -> Result<Descriptor, Failure> {
         let media_type = ocicrypt::media_type::encrypted(&plain.media_type)
             .or_fail(ExitCode::BadInput, || format!("layer {position} ({}) cannot be encrypted", plain.digest))?;
         let sealed = layer::seal(self.plan.source, self.plan.destination, plain, &self.progress).await?;
@@ -218,8 +250,6 @@ impl<'a> Packer<'a> {
         let mut descriptor = Descriptor::new(media_type, sealed.digest, sealed.size);
         descriptor.annotations = plain.annotations.clone();
         descriptor.annotations.extend(annotations);
-        self.sealed_bytes += plain.size;
-        self.sealed.insert(plain.digest, descriptor.clone());
         Ok(descriptor)
     }
 
@@ -238,6 +268,15 @@ pub(crate) const CONFIG_MAX: usize = 4 * 1024 * 1024;
 pub(crate) fn parse(raw: &RawManifest) -> Result<Document, Failure> {
     raw.parse().or_fail(ExitCode::BadInput, || format!("the manifest {} cannot be used", raw.digest))
 }
+
+/// How many layers are carried at a time: one a core, and a few where a network is waited for. Each takes about 2 MiB.
+fn layers_at_once() -> usize {
+    std::thread::available_parallelism().map_or(LAYERS_LEAST, |cores| cores.get().clamp(LAYERS_LEAST, LAYERS_MOST))
+}
+
+const LAYERS_LEAST: usize = 4;
+/// Within 64 MiB.
+const LAYERS_MOST: usize = 16;
 
 /// The last look before a manifest is written: where encryption was asked for, nothing is plain.
 fn refuse_plain(manifest: &Manifest, wanted: &BTreeSet<usize>) -> Result<(), Failure> {

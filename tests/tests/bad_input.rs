@@ -239,6 +239,24 @@ async fn an_interrupted_pack_leaves_no_image_and_its_rerun_succeeds() {
     assert!(names.iter().all(|name| name.len() == 64), "temporary files stayed: {names:?}");
 }
 
+#[tokio::test]
+async fn one_layer_that_is_not_what_its_digest_says_ends_the_packing_of_all_and_nothing_half_written_stays() {
+    let scene = Scene::set().await;
+    let plain = open(&scene.plain.reference("mixed")).await;
+    let layers = manifest(&plain).await.layers;
+    flip(&scene.plain.directory().join("blobs/sha256").join(layers[2].digest.hex()), 100);
+    let target = scene.scratch.path().join("broken");
+    let reference = format!("oci:{}:v1", target.display());
+    let said = scene.vendor.sealift(["pack", &scene.plain.reference("mixed"), &reference, "--product", PRODUCT]);
+    said.failed(4, &layers[2].digest.to_string());
+    let index = std::fs::read_to_string(target.join("index.json")).unwrap();
+    assert!(!index.contains("digest"), "an image is named: {index}");
+    for blob in std::fs::read_dir(target.join("blobs/sha256")).unwrap() {
+        let (name, bytes) = (blob.as_ref().unwrap().file_name(), std::fs::read(blob.unwrap().path()).unwrap());
+        assert_eq!(name.to_str().unwrap(), image_store::Digest::of(&bytes).hex(), "a blob that is not whole");
+    }
+}
+
 /// Files of a writer that may still be at work are left alone for a minute: it has passed.
 fn age_temporary_files(layout: &Path) {
     let minutes = std::time::SystemTime::now() - Duration::from_mins(2);

@@ -1,22 +1,21 @@
-//! One layer through the pipeline: read and check, encrypt in place, then HMAC and digest beside each other, written once.
+//! One layer through the pipeline: read, hashed, encrypted in place, hashed twice more, written once.
 //!
-//! Three threads and a writer over bounded channels: a chunk is read, checked against the plain digest and encrypted on
-//! the first, authenticated on the second, hashed on the third. Memory is a few chunks, whatever the layer's size.
+//! One thread does all that needs the bytes in its cache, the destination's thread or connection takes them from there. The
+//! three hashes (the plain digest that is checked, HMAC and digest of the ciphertext) go through the processor together: those
+//! over a chunk of ciphertext beside the one over the next plain chunk. Memory is a few chunks, whatever the layer's size.
 
-use std::io::Read as _;
+use std::io;
 
-use bytes::Bytes;
 use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::{BlockingBlob, Descriptor, Digest, Hasher, Store};
-use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, CtrStream, EncryptionSeal};
+use image_store::{BlobCheck, BlobWriter, BlockingBlob, Descriptor, Digest, Hasher, Store};
+use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, CipherError, LayerEncryptor};
 use ocicrypt::options::{PrivateOptions, PublicOptions};
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, spawn_blocking};
+use sha256_lanes::update_together;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
-/// Bytes in one chunk.
-const CHUNK: usize = 256 * 1024;
-/// Chunks that wait between two stages.
-const WAITING: usize = 8;
+use super::chunk::{Chunk, Pool};
 
 /// A sealed layer in the destination, and what is needed to open it.
 pub(super) struct Sealed {
@@ -27,7 +26,7 @@ pub(super) struct Sealed {
     pub(super) private: PrivateOptions,
 }
 
-/// Encrypts `plain` from `source` into `destination`.
+/// Encrypts `plain` from `source` into `destination`. Dropped before its end, it stops at the next chunk and leaves nothing.
 pub(super) async fn seal(
     source: &Store,
     destination: &Store,
@@ -35,116 +34,86 @@ pub(super) async fn seal(
     progress: &ByteProgress,
 ) -> Result<Sealed, Failure> {
     let cannot = || format!("cannot encrypt the layer {}", plain.digest);
-    let (ctr, seal) = cipher::by_name(AES_256_CTR_HMAC_SHA256)
+    let encryptor = cipher::by_name(AES_256_CTR_HMAC_SHA256)
         .and_then(cipher::LayerCipher::encryptor)
-        .or_fail(ExitCode::Other, cannot)?
-        .split();
-    let blob = source.blob(plain).await.map_err(|error| store_failure(cannot(), &error))?.into_blocking();
-    let mut writer = destination.begin_hashed_blob().await.map_err(|error| store_failure(cannot(), &error))?;
+        .or_fail(ExitCode::Other, cannot)?;
+    let (blob, check) = source.unverified_blob(plain).await.map_err(|error| store_failure(cannot(), &error))?;
+    let writer = destination.begin_hashed_blob().await.map_err(|error| store_failure(cannot(), &error))?;
 
-    let (to_mac, mac_input) = mpsc::channel(WAITING);
-    let (to_hash, hash_input) = mpsc::channel(WAITING);
-    let (to_writer, mut writer_input) = mpsc::channel(WAITING);
-    let bar = progress.clone();
-    let reader = spawn_blocking(move || encrypt(blob, ctr, &to_mac, &to_hash, &bar));
-    let mac = spawn_blocking(move || authenticate(mac_input, seal));
-    let hash = spawn_blocking(move || digest(hash_input, &to_writer));
+    let (running, stopped) = oneshot::channel::<()>();
+    let blob = blob.into_blocking().stopped_by(async {
+        // Nothing is ever sent: the other end goes with this function.
+        let _ = stopped.await;
+    });
+    let layer = Layer { blob, check, encryptor, writer, plain: plain.digest, progress: progress.clone() };
+    let sealed = spawn_blocking(move || layer.run()).await.or_fail(ExitCode::Other, cannot)?;
+    drop(running);
+    let (writer, sealed) = sealed.map_err(|error| failure(plain, &error))?;
+    writer.finish(sealed.digest, sealed.size).await.map_err(|error| store_failure(cannot(), &error))?;
+    Ok(sealed)
+}
 
-    let mut write_error = None;
-    while let Some(chunk) = writer_input.recv().await {
-        if let Err(error) = writer.write(chunk).await {
-            // Closing the channel stops the stages before it.
-            write_error = Some(error);
-            break;
+/// One layer on its way.
+struct Layer {
+    blob: BlockingBlob,
+    check: BlobCheck,
+    encryptor: LayerEncryptor,
+    writer: BlobWriter,
+    /// The digest that the layer must have.
+    plain: Digest,
+    progress: ByteProgress,
+}
+
+/// Why it did not arrive.
+enum SealError {
+    Check(image_store::Error),
+    Cipher(CipherError),
+    Read(io::Error),
+    Write(image_store::Error),
+}
+
+impl Layer {
+    /// Runs the layer to its end, on a thread that may block. The writer comes back unfinished: only a layer that had the right
+    /// digest is put in place.
+    fn run(self) -> Result<(BlobWriter, Sealed), SealError> {
+        let Self { mut blob, check, encryptor, mut writer, plain, progress } = self;
+        let (mut ctr, mut seal) = encryptor.split();
+        let (mut found, mut digest) = (Hasher::default(), Hasher::default());
+        let (runtime, pool) = (Handle::current(), Pool::default());
+        let mut encrypted: Option<Chunk> = None;
+        loop {
+            let mut next = pool.take();
+            next.fill(&mut blob).map_err(SealError::Read)?;
+            let ciphertext = encrypted.as_ref().map(Chunk::bytes).unwrap_or_default();
+            update_together(&mut [found.lane(next.bytes()), seal.lane(ciphertext), digest.lane(ciphertext)]);
+            if let Some(chunk) = encrypted.take() {
+                runtime.block_on(writer.write(chunk.into_bytes())).map_err(SealError::Write)?;
+            }
+            if next.bytes().is_empty() {
+                break;
+            }
+            ctr.apply(next.bytes_mut()).map_err(SealError::Cipher)?;
+            progress.add(next.bytes().len() as u64);
+            encrypted = Some(next);
         }
-    }
-    drop(writer_input);
-    let read = join(reader.await)?;
-    let hashed = join(hash.await)?;
-    let seal = join(mac.await)?;
-    if let Some(error) = write_error {
-        return Err(store_failure(format!("cannot write the layer {}", plain.digest), &error));
-    }
-    read.map_err(|error| read_failure(plain, &error))?;
-    let size = hashed.bytes();
-    let digest = hashed.finish();
-    let (public, private) = seal.finish(ocicrypt::cipher::Digest::from_bytes(*plain.digest.hash()));
-    writer.finish(digest, size).await.map_err(|error| store_failure(cannot(), &error))?;
-    Ok(Sealed { digest, size, public, private })
-}
-
-/// Why the first stage ended early.
-enum EncryptError {
-    Read(std::io::Error),
-    Cipher(cipher::CipherError),
-    /// A later stage has ended; it has its own error.
-    Stopped,
-}
-
-fn encrypt(
-    mut blob: BlockingBlob,
-    mut ctr: CtrStream,
-    to_mac: &mpsc::Sender<Bytes>,
-    to_hash: &mpsc::Sender<Bytes>,
-    progress: &ByteProgress,
-) -> Result<(), EncryptError> {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        let length = fill(&mut blob, &mut chunk).map_err(EncryptError::Read)?;
-        if length == 0 {
-            return Ok(());
-        }
-        chunk.truncate(length);
-        ctr.apply(&mut chunk).map_err(EncryptError::Cipher)?;
-        progress.add(length as u64);
-        let chunk = Bytes::from(chunk);
-        to_mac.blocking_send(chunk.clone()).map_err(|_| EncryptError::Stopped)?;
-        to_hash.blocking_send(chunk).map_err(|_| EncryptError::Stopped)?;
+        check.finish(found.finish()).map_err(SealError::Check)?;
+        let size = digest.bytes();
+        let (public, private) = seal.finish(ocicrypt::cipher::Digest::from_bytes(*plain.hash()));
+        Ok((writer, Sealed { digest: digest.finish(), size, public, private }))
     }
 }
 
-fn fill(blob: &mut BlockingBlob, chunk: &mut [u8]) -> std::io::Result<usize> {
-    let mut length = 0;
-    while length < chunk.len() {
-        match blob.read(&mut chunk[length..])? {
-            0 => break,
-            read => length += read,
-        }
-    }
-    Ok(length)
-}
-
-fn authenticate(mut input: mpsc::Receiver<Bytes>, mut seal: EncryptionSeal) -> EncryptionSeal {
-    while let Some(chunk) = input.blocking_recv() {
-        seal.update(&chunk);
-    }
-    seal
-}
-
-fn digest(mut input: mpsc::Receiver<Bytes>, to_writer: &mpsc::Sender<Bytes>) -> Hasher {
-    let mut hasher = Hasher::default();
-    while let Some(chunk) = input.blocking_recv() {
-        hasher.update(&chunk);
-        if to_writer.blocking_send(chunk).is_err() {
-            break;
-        }
-    }
-    hasher
-}
-
-fn join<T>(joined: Result<T, JoinError>) -> Result<T, Failure> {
-    joined.or_fail(ExitCode::Other, || "a stage of the encryption pipeline failed".to_owned())
-}
-
-fn read_failure(plain: &Descriptor, error: &EncryptError) -> Failure {
-    let message = format!("cannot read the layer {}", plain.digest);
+fn failure(plain: &Descriptor, error: &SealError) -> Failure {
+    let cannot_read = format!("cannot read the layer {}", plain.digest);
     match error {
-        EncryptError::Read(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<image_store::Error>())
-        {
-            Some(error) => store_failure(message, error),
-            None => Failure::new(ExitCode::BadInput, message).caused_by(error),
+        SealError::Check(error) => store_failure(cannot_read, error),
+        SealError::Cipher(error) => {
+            Failure::other(format!("cannot encrypt the layer {}", plain.digest)).caused_by(error)
+        }
+        SealError::Read(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<image_store::Error>()) {
+            Some(error) => store_failure(cannot_read, error),
+            None => Failure::new(ExitCode::BadInput, cannot_read).caused_by(error),
         },
-        EncryptError::Cipher(error) => Failure::other(message).caused_by(error),
-        EncryptError::Stopped => Failure::other(message).cause("a later stage ended early"),
+        SealError::Write(error) => store_failure(format!("cannot write the layer {}", plain.digest), error),
     }
 }
