@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jose::KeyError;
@@ -287,11 +287,19 @@ fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), HomeError> {
 
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, HomeError> {
     let failed = |source| HomeError::File { action: "read", path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let metadata = fs::metadata(path).map_err(failed)?;
+    let mode = metadata.mode() & 0o7777;
+    if !is_kept(mode, metadata.uid(), rustix::process::geteuid().as_raw()) {
         return Err(HomeError::Mode { path: path.to_owned(), mode });
     }
     fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
+}
+
+/// Whether a secret's file of this mode and owner is kept from others. A service that is not root may be given one of root's
+/// by its group, as PostgreSQL has it with its keys: so does Kubernetes with Secrets (`fsGroup`).
+pub(crate) fn is_kept(mode: u32, owner: u32, user: u32) -> bool {
+    let by_group = owner == 0 && user != 0;
+    mode & if by_group { 0o037 } else { 0o077 } == 0
 }
 
 #[cfg(test)]
@@ -306,6 +314,22 @@ mod tests {
         home.master_key().unwrap();
         fs::set_permissions(home.master_key_path(), fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(home.master_key(), Err(HomeError::Mode { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_group_may_read_roots_secret_and_no_other() {
+        for (mode, owner, user, is_fine) in [
+            (0o600, 1000, 1000, true),
+            (0o640, 1000, 1000, false),
+            (0o440, 0, 65532, true),
+            (0o640, 0, 65532, true),
+            (0o640, 0, 0, false),
+            (0o460, 0, 65532, false),
+            (0o444, 0, 65532, false),
+            (0o440, 1000, 65532, false),
+        ] {
+            assert_eq!(is_kept(mode, owner, user), is_fine, "{mode:o} of {owner} for {user}");
+        }
     }
 
     #[test]

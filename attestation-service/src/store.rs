@@ -19,6 +19,7 @@ mod log;
 mod news;
 #[cfg(test)]
 mod old;
+mod passfile;
 mod platform;
 mod product;
 mod reader;

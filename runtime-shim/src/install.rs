@@ -12,7 +12,7 @@ use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use serde_json::json;
 
 use crate::cli::{Engine, InstallArgs};
-use plan::PlannedFile;
+use plan::{PlannedCopy, PlannedFile};
 use record::Root;
 use version::Version;
 
@@ -36,14 +36,17 @@ pub(crate) fn run(args: InstallArgs, console: &Console) -> Result<(), Failure> {
         Some(text) => text.parse(),
         None => Version::of(engine.program()),
     }?;
-    let shim = args.shim.map_or_else(std::env::current_exe, Ok);
+    let shim = args.program.shim.map_or_else(std::env::current_exe, Ok);
     let shim = shim.or_fail(ExitCode::Other, || "cannot tell where this program is".to_owned())?;
     let programs = Programs { shim, oci_runtime: args.oci_runtime, agent: args.agent.socket };
-    let plan = match engine {
+    let mut plan = match engine {
         Engine::Containerd => containerd::plan(&root, version, &programs)?,
         Engine::Podman => containers::podman(version, &programs)?,
         Engine::Crio => containers::crio(&programs)?,
     };
+    if args.program.copy {
+        plan.program = Some(programs.copy()?);
+    }
     if args.write {
         record::write(&root, engine.program(), &plan)?;
         for note in &plan.notes {
@@ -79,6 +82,13 @@ impl Programs {
             "#!/bin/sh\n# The OCI runtime `sealift`: no lease, no start; lease lost, stop.\nexec {shim} oci-runtime --agent {agent} --inner {runtime} \"$@\"\n"
         );
         Ok(PlannedFile { path: Self::RUNTIME.to_owned(), content, mode: 0o755 })
+    }
+
+    /// This very program, for a system that has it from nowhere else.
+    fn copy(&self) -> Result<PlannedCopy, Failure> {
+        let content = std::fs::read("/proc/self/exe");
+        let content = content.or_fail(ExitCode::Other, || "cannot read this program".to_owned())?;
+        Ok(PlannedCopy { path: text(&self.shim)?.to_owned(), content })
     }
 
     /// Both names that images' annotations have; the one that is asked for on command lines does not matter.

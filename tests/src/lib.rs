@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod books;
+pub mod chart;
 pub mod cri;
 pub mod cut;
 pub mod debian13;
@@ -14,10 +15,13 @@ pub mod forge;
 pub mod front;
 pub mod guest;
 pub mod image;
+pub mod image_build;
 pub mod node;
 pub mod peer;
+pub mod pod;
 pub mod postgres;
 pub mod process;
+pub mod python;
 pub mod registry;
 pub mod running;
 pub mod scene;

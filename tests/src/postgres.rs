@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::peer::{peer, run};
+use crate::registry::free_port;
 
 /// A cluster that is killed with the test.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Cluster {
     folder: TempDir,
     programs: PathBuf,
     postmaster: Option<Child>,
+    /// Where it listens on loopback, for those who know its password.
+    port: Option<u16>,
 }
 
 impl Cluster {
@@ -26,16 +29,36 @@ impl Cluster {
     /// # Panics
     /// When PostgreSQL is absent or does not start.
     pub fn start() -> Self {
+        Self::make(None)
+    }
+
+    /// Makes a cluster that is also reached by loopback, starts it, and demands a password of everybody.
+    ///
+    /// # Panics
+    /// When PostgreSQL is absent or does not start.
+    pub fn start_with_password(password: &str) -> Self {
+        Self::make(Some(password))
+    }
+
+    fn make(password: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("works");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
-        let mut cluster = Self { folder, programs: programs(), postmaster: None };
+        let port = password.map(|_| free_port());
+        let mut cluster = Self { folder, programs: programs(), postmaster: None, port };
         if is_root() {
             let id = |what: &str| run(peer("id").args([what, "postgres"])).succeeded().stdout.trim().parse().ok();
             chown(cluster.folder.path(), id("--user"), id("--group")).expect("owner");
         }
         let mut init = cluster.command("initdb");
-        init.args(["--username=vendor", "--auth=trust", "--encoding=UTF8", "--no-sync", "--pgdata"]);
-        run(init.arg(cluster.data())).succeeded();
+        init.args(["--username=vendor", "--encoding=UTF8", "--no-sync", "--pgdata"]).arg(cluster.data());
+        if let Some(password) = password {
+            let file = cluster.folder.path().join("password");
+            fs::write(&file, password).expect("password");
+            init.arg("--auth=scram-sha-256").arg("--pwfile").arg(file);
+        } else {
+            init.arg("--auth=trust");
+        }
+        run(&mut init).succeeded();
         cluster.serve();
         cluster
     }
@@ -48,16 +71,32 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("log");
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(self.folder.path());
-        command.args(["-c", "listen_addresses=", "-c", "max_connections=60", "-c", "shared_buffers=16MB"]);
+        if let Some(port) = self.port {
+            command.args(["-p", &port.to_string()]);
+        }
+        let addresses = if self.port.is_some() { "listen_addresses=127.0.0.1" } else { "listen_addresses=" };
+        command.args(["-c", addresses, "-c", "max_connections=60", "-c", "shared_buffers=16MB"]);
         command.stdout(log.try_clone().expect("log")).stderr(log);
         let mut postmaster = command.spawn().expect("postgres");
         let until = Instant::now() + Duration::from_mins(1);
-        while run(self.command("pg_isready").arg("--host").arg(self.folder.path())).code != 0 {
+        while run(self.command("pg_isready").arg("--host").arg(self.folder.path()).args(self.port_words())).code != 0 {
             let goes_on = Instant::now() < until && postmaster.try_wait().expect("postgres").is_none();
             assert!(goes_on, "PostgreSQL does not start: {}", fs::read_to_string(self.log_file()).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(20));
         }
         self.postmaster = Some(postmaster);
+    }
+
+    fn port_words(&self) -> Vec<String> {
+        self.port.iter().map(|port| format!("--port={port}")).collect()
+    }
+
+    /// Its port on loopback.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn port(&self) -> u16 {
+        self.port.expect("a cluster that is reached by loopback")
     }
 
     /// Kills every process of the cluster.

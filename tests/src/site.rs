@@ -290,8 +290,8 @@ impl Drop for Site {
 }
 
 /// Puts what is installed in its place, where there is such a place.
-const INSTALLED: &str = r#"for d in etc/containerd usr/local/libexec; do
-if [ -d "$0/$d" ]; then mount --bind "$0/$d" "/$d" || exit; fi; done; exec "$@""#;
+const INSTALLED: &str = r#"for d in etc/containerd usr/local/libexec run/sealift; do
+if [ -d "$0/$d" ]; then mkdir -p "/$d" && mount --bind "$0/$d" "/$d" || exit; fi; done; exec "$@""#;
 
 /// What a program said, if it succeeded; else why it did not.
 ///

@@ -13,7 +13,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 use url::Url;
 
-use super::StoreError;
+use super::{StoreError, passfile};
 
 /// How many connections a service holds.
 const CONNECTIONS: u32 = 8;
@@ -142,7 +142,7 @@ impl Database {
                 Ok(pool)
             }
             Self::Postgres(url) => {
-                let pool = pool.connect_with(AnyConnectOptions::from_url(&url.0)?).await?;
+                let pool = pool.connect_with(AnyConnectOptions::from_url(&passfile::with_password(&url.0)?)?).await?;
                 sqlx::migrate!("migrations/postgres").run(&pool).await?;
                 Ok(pool)
             }

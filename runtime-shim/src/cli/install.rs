@@ -29,14 +29,24 @@ pub(crate) struct InstallArgs {
     /// The engine's version; found out by running it by default.
     #[arg(long, value_name = "VERSION")]
     pub(crate) engine_version: Option<String>,
-    /// This program as the engine will find it; where it is now by default.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) shim: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) program: ProgramArgs,
     /// The OCI runtime that starts what holds a lease.
     #[arg(long, value_name = "FILE", default_value = "/usr/bin/runc")]
     pub(crate) oci_runtime: PathBuf,
     #[command(flatten)]
     pub(crate) agent: AgentSocketArgs,
+}
+
+/// Where this program is, or is to be.
+#[derive(Debug, Args)]
+pub(crate) struct ProgramArgs {
+    /// This program as the engine will find it; where it is now by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shim: Option<PathBuf>,
+    /// Put this program there, too (below `--root`): for a container, which has no other tool to do it.
+    #[arg(long, requires = "shim", conflicts_with = "undo")]
+    pub(crate) copy: bool,
 }
 
 /// A container engine.

@@ -9,7 +9,7 @@ use command_line::{ExitCode, Failure, FailureContext as _};
 use image_store::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Plan, PlannedFile, PlannedLine};
+use super::plan::{Plan, PlannedLine, Writing};
 
 /// The directory that is the root of the system to install in.
 pub(super) struct Root(PathBuf);
@@ -50,8 +50,13 @@ impl Root {
 
     /// The text of a file of that system; `None` where there is none.
     pub(super) fn read(&self, path: &str) -> Result<Option<String>, Failure> {
-        match fs::read_to_string(self.join(path)) {
-            Ok(text) => Ok(Some(text)),
+        let text = self.read_bytes(path)?.map(String::from_utf8).transpose();
+        text.or_fail(ExitCode::BadInput, || format!("`{path}` is no text"))
+    }
+
+    fn read_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        match fs::read(self.join(path)) {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).or_fail(ExitCode::Other, || format!("cannot read `{path}`")),
         }
@@ -65,12 +70,12 @@ impl Root {
     }
 
     /// Puts a file in its place, whole or not at all.
-    fn put(&self, path: &str, content: &str, mode: u32) -> Result<(), Failure> {
+    fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), Failure> {
         let target = self.join(path);
         let directory = target.parent().unwrap_or(&self.0);
         let put = || {
             let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            file.write_all(content.as_bytes())?;
+            file.write_all(content)?;
             file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
             file.persist(&target)?;
             io::Result::Ok(())
@@ -97,12 +102,12 @@ fn record_path(engine: &str) -> String {
 /// When a file is in the way that is not ours: nothing has been written then.
 pub(super) fn write(root: &Root, engine: &str, plan: &Plan) -> Result<(), Failure> {
     let records = records(root)?;
-    for file in &plan.files {
-        refuse_foreign(root, file, &records)?;
+    for file in plan.writings() {
+        refuse_foreign(root, &file, &records)?;
     }
     let note = record_path(engine);
     let mut record = root.record(engine)?;
-    for path in plan.files.iter().map(|file| file.path.as_str()).chain([note.as_str()]) {
+    for path in plan.writings().map(|file| file.path).chain([note.as_str()]) {
         for directory in directories(path) {
             let is_missing = !root.join(&directory).exists();
             if is_missing {
@@ -116,16 +121,16 @@ pub(super) fn write(root: &Root, engine: &str, plan: &Plan) -> Result<(), Failur
             }
         }
     }
-    record.files = plan.files.iter().map(|file| WrittenFile::new(&file.path, &file.content)).collect();
+    record.files = plan.writings().map(|file| WrittenFile::new(file.path, file.content)).collect();
     for line in &plan.lines {
         record.lines.retain(|old| old.path != line.path);
         record.lines.push(WrittenLine { path: line.path.clone(), line: line.line.clone() });
     }
     // Noted first: what is then written halfway can be removed, too.
     let text = serde_json::to_string_pretty(&record).or_fail(ExitCode::Other, || format!("cannot write `{note}`"))?;
-    root.put(&note, &text, 0o644)?;
-    for file in &plan.files {
-        root.put(&file.path, &file.content, file.mode)?;
+    root.put(&note, text.as_bytes(), 0o644)?;
+    for file in plan.writings() {
+        root.put(file.path, file.content, file.mode)?;
     }
     for PlannedLine { path, line } in &plan.lines {
         let text = root.read(path)?.unwrap_or_default();
@@ -154,9 +159,9 @@ pub(super) fn undo(root: &Root, engine: &str) -> Result<Vec<String>, Failure> {
     let ours: Vec<&WrittenFile> = record.files.iter().filter(|file| !others.contains(&file.path)).collect();
     let mut present = Vec::new();
     for file in ours {
-        match root.read(&file.path)? {
+        match root.read_bytes(&file.path)? {
             None => {}
-            Some(text) if file.is(&text) => present.push(file.path.clone()),
+            Some(bytes) if file.is(&bytes) => present.push(file.path.clone()),
             Some(_) => {
                 return Err(Failure::bad_input(format!("`{}` was changed since it was installed", file.path))
                     .hint("move it away, then run this once more"));
@@ -188,17 +193,17 @@ impl Root {
     /// Changes a file that is somebody else's, its mode kept.
     fn rewrite(&self, path: &str, content: &str) -> Result<(), Failure> {
         let metadata = fs::metadata(self.join(path)).or_fail(ExitCode::Other, || format!("cannot read `{path}`"))?;
-        self.put(path, content, metadata.permissions().mode() & 0o7777)
+        self.put(path, content.as_bytes(), metadata.permissions().mode() & 0o7777)
     }
 }
 
 impl WrittenFile {
-    fn new(path: &str, content: &str) -> Self {
-        Self { path: path.to_owned(), digest: Digest::of(content.as_bytes()).to_string() }
+    fn new(path: &str, content: &[u8]) -> Self {
+        Self { path: path.to_owned(), digest: Digest::of(content).to_string() }
     }
 
-    fn is(&self, content: &str) -> bool {
-        Digest::of(content.as_bytes()).to_string() == self.digest
+    fn is(&self, content: &[u8]) -> bool {
+        Digest::of(content).to_string() == self.digest
     }
 }
 
@@ -206,10 +211,10 @@ fn records(root: &Root) -> Result<Vec<Record>, Failure> {
     ENGINES.into_iter().map(|engine| root.record(engine)).collect()
 }
 
-fn refuse_foreign(root: &Root, file: &PlannedFile, records: &[Record]) -> Result<(), Failure> {
-    let Some(text) = root.read(&file.path)? else { return Ok(()) };
+fn refuse_foreign(root: &Root, file: &Writing<'_>, records: &[Record]) -> Result<(), Failure> {
+    let Some(bytes) = root.read_bytes(file.path)? else { return Ok(()) };
     let mut written = records.iter().flat_map(|record| &record.files);
-    if text == file.content || written.any(|written| written.path == file.path && written.is(&text)) {
+    if bytes == file.content || written.any(|written| written.path == file.path && written.is(&bytes)) {
         return Ok(());
     }
     Err(Failure::bad_input(format!("`{}` is there already and is not as this program wrote it", file.path))

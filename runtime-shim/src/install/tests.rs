@@ -3,7 +3,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::plan::Plan;
+use super::plan::{Plan, PlannedCopy};
 use super::*;
 
 fn programs() -> Programs {
@@ -121,6 +121,32 @@ fn what_is_written_is_removed_and_nothing_else() {
     record::undo(&root, "podman").unwrap();
     assert_eq!(tree(directory.path()), before);
     assert!(record::undo(&root, "podman").unwrap_err().message.contains("nothing is installed"));
+}
+
+#[test]
+fn a_copied_program_is_replaced_and_removed_unless_somebody_changed_it() {
+    let (directory, root) = system(None);
+    let before = tree(directory.path());
+    let plan = |content: &str| {
+        let mut plan = containerd::plan(&root, Version([2, 3, 4]), &programs()).unwrap();
+        plan.program = Some(PlannedCopy { path: "/usr/bin/sealift-shim".to_owned(), content: content.into() });
+        plan
+    };
+    for content in ["one", "two"] {
+        record::write(&root, "containerd", &plan(content)).unwrap();
+        assert_eq!(root.read("/usr/bin/sealift-shim").unwrap().unwrap(), content);
+    }
+    let program = directory.path().join("usr/bin/sealift-shim");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&program).unwrap().permissions()) & 0o7777, 0o755);
+    assert!(plan("one").to_string().starts_with("==> /usr/bin/sealift-shim, this program\n\n==> /usr/local"));
+
+    fs::write(&program, b"mine \xff").unwrap();
+    assert!(record::write(&root, "containerd", &plan("three")).unwrap_err().message.contains("is there already"));
+    assert!(record::undo(&root, "containerd").unwrap_err().message.contains("was changed"));
+    assert_eq!(fs::read(&program).unwrap(), b"mine \xff");
+    fs::write(&program, "two").unwrap();
+    record::undo(&root, "containerd").unwrap();
+    assert_eq!(tree(directory.path()), before);
 }
 
 #[test]

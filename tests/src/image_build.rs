@@ -1,0 +1,48 @@
+//! The images of `examples/kubernetes/Containerfile`, built by buildah of Debian 13.
+
+use std::path::{Path, PathBuf};
+
+use crate::chart::folder;
+use crate::debian13::Debian13;
+use crate::peer::{program, run};
+
+/// Builds one of the images; gives its OCI layout in `scratch`, a folder of the box, under the tag `image`.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn build_image(debian13: &Debian13, scratch: &Path, target: &str) -> PathBuf {
+    let context = static_programs();
+    let scratch = scratch.join("images");
+    let here = scratch.join("context");
+    std::fs::create_dir_all(&here).expect("directory");
+    for name in ["sealift", "sealift-shim", "nsswitch.conf", "ca-certificates.crt"] {
+        std::fs::copy(context.join(name), here.join(name)).expect("context");
+    }
+    std::fs::copy(folder().join("Containerfile"), scratch.join("Containerfile")).expect("Containerfile");
+    let inside = |name: &str| debian13.inside(&scratch.join(name));
+    let buildah = || {
+        let mut buildah = debian13.machine("buildah");
+        buildah.args(["--storage-driver", "vfs", "--root", &inside("storage"), "--runroot", &inside("storage-run")]);
+        buildah
+    };
+    let build = ["build", "--isolation", "chroot", "--target", target, "--tag", target, "--file"];
+    run(buildah().args(build).args([inside("Containerfile"), inside("context")])).succeeded();
+    let layout = format!("oci:{}:image", inside(target));
+    run(buildah().args(["push", "--quiet", target, &layout])).succeeded();
+    scratch.join(target)
+}
+
+/// Where the programs without shared libraries are, as `build-images` made them of this state of the sources.
+///
+/// # Panics
+/// When they are not there.
+pub fn static_programs() -> PathBuf {
+    const HINT: &str = "run examples/kubernetes/build-images --profile dev --context-only, or tests/run, which does";
+    let folder = program("sealift").parent().and_then(Path::parent).expect("target").join("images/dev");
+    for name in ["sealift", "sealift-shim"] {
+        let made = |file: PathBuf| std::fs::metadata(&file).and_then(|file| file.modified());
+        let Ok(there) = made(folder.join(name)) else { panic!("there is no {name} in {}: {HINT}", folder.display()) };
+        assert!(there >= made(program(name)).expect("program"), "{name} was built anew meanwhile: {HINT}");
+    }
+    folder
+}
