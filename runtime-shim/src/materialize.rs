@@ -64,7 +64,7 @@ async fn with_layers<T: Send + 'static>(
     work: impl FnOnce(Vec<LayerInput>, &(dyn Fn(usize) + Sync)) -> Result<T, LayerError> + Send + 'static,
 ) -> Result<T, Failure> {
     let total = released.image.layers.iter().map(|layer| layer.descriptor.size).sum();
-    let progress = console.byte_progress(&format!("{}ing", verb.trim_end_matches('y')), total);
+    let progress = console.byte_progress(&format!("{verb}ing"), total);
     let keys = std::mem::take(&mut released.layer_keys);
     let layers = released.image.layers.iter().zip(keys).enumerate();
     let layers = layers.map(|(number, (layer, key))| {

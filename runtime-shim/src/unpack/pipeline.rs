@@ -204,7 +204,8 @@ mod tests {
         }
         let digest = {
             let mut hasher = image_store::Hasher::default();
-            (0..bytes >> 20).for_each(|_| hasher.update(&[0; 1 << 20]));
+            let megabyte = vec![0; 1 << 20];
+            (0..bytes >> 20).for_each(|_| hasher.update(&megabyte));
             hasher.finish()
         };
         let reader = Telling(io::repeat(0).take(bytes), read);
