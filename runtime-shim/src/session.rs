@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_line::{Console, Failure};
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use image_store::Store;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
@@ -147,7 +147,9 @@ const NEWS_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Console) -> Result<Session, Failure> {
     let license = license::read(&args.license)?;
     let keys = license::signers(license.unverified())?;
-    let store = args.opening.registry.open(&args.reference).await?;
+    let (registry, reference) = (args.opening.registry.clone(), args.reference.clone());
+    // Reads the system's certificates meanwhile.
+    let store = tokio::spawn(async move { registry.open(&reference).await });
     let attester = attester::open(console);
     let conversation = Conversation::open(license, &args.opening)?;
     let asked = BootTime::now();
@@ -158,8 +160,12 @@ pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Co
             Err(_) => Ok(None),
         }
     };
-    let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref());
-    let (image, challenge) = tokio::try_join!(image, greeting)?;
+    let image = async {
+        let store = store.await.or_fail(ExitCode::Other, || "cannot open the image".to_owned())??;
+        let image = SignedImage::open(&store, &keys, args.opening.platform.as_deref()).await?;
+        Ok((store, image))
+    };
+    let ((store, image), challenge) = tokio::try_join!(image, greeting)?;
     let command = image.command(command_args);
     let attester = attester?;
     let challenge = match challenge.filter(|_| asked.plus(CHALLENGE_KEEPS) > BootTime::now()) {

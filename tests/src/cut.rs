@@ -15,7 +15,7 @@ pub struct CuttingProxy {
 /// How it goes on after the last cut.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Then {
-    /// No connection comes about any more.
+    /// No connection comes about any more, and those that are there end.
     Fail,
     /// All is well.
     Heal,
@@ -37,7 +37,7 @@ impl CuttingProxy {
                 let cuts = Arc::clone(&seen);
                 std::thread::spawn(move || {
                     if then == Then::Heal || cuts.load(Ordering::Acquire) < times {
-                        pass(&client, port, bytes, times, &cuts);
+                        pass(&client, port, bytes, times, then, &cuts);
                     } else {
                         cuts.fetch_add(1, Ordering::AcqRel);
                     }
@@ -58,7 +58,7 @@ impl CuttingProxy {
     }
 }
 
-fn pass(client: &TcpStream, port: u16, bytes: usize, times: usize, cuts: &AtomicUsize) -> Option<()> {
+fn pass(client: &TcpStream, port: u16, bytes: usize, times: usize, then: Then, cuts: &AtomicUsize) -> Option<()> {
     let registry = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let (mut from_client, mut to_registry) = (client.try_clone().ok()?, registry.try_clone().ok()?);
     std::thread::spawn(move || {
@@ -75,6 +75,9 @@ fn pass(client: &TcpStream, port: u16, bytes: usize, times: usize, cuts: &Atomic
         if passed > bytes
             && cuts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < times).then_some(n + 1)).is_ok()
         {
+            return client.shutdown(Shutdown::Both).ok();
+        }
+        if then == Then::Fail && cuts.load(Ordering::Acquire) >= times {
             return client.shutdown(Shutdown::Both).ok();
         }
         client.write_all(&block[..length]).ok()?;

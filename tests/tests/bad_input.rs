@@ -12,6 +12,7 @@ use end_to_end::peer::{peer, program, run};
 use end_to_end::registry::{Registry, free_port};
 use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::vendor::Vendor;
+use end_to_end::waiting::{finish, start_waiting};
 use image_store::{Manifest, media_type};
 
 #[tokio::test]
@@ -178,16 +179,12 @@ async fn a_service_with_a_certificate_of_another_authority_is_refused() {
 #[tokio::test]
 async fn seats_are_counted() {
     let scene = Scene::set().await;
-    let args = ["run", &scene.sealed, "--license", &scene.license, "--runtime", "runc", "--", "wait"];
-    let mut command = scene.vendor.guest_command(&program("sealift-shim"), args);
-    let mut first = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while !scene.vendor.sealift(["lease", "list"]).stdout.contains("live") {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    // It runs, so that it hears the signal.
+    let (first, stdout) = start_waiting(&scene.vendor, &scene.sealed, &scene.license, "runc");
     let second = scene.vendor.guest(["run", &scene.sealed, "--license", &scene.license]);
     let pid = rustix::process::Pid::from_raw(i32::try_from(first.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    first.wait().unwrap();
+    finish(first, stdout);
     second.failed(125, "all seats of the licence are taken");
 }
 

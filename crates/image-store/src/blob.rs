@@ -31,7 +31,7 @@ pub struct BlobStream {
 enum Source {
     Chunks(BoxStream<'static, Result<Bytes, Error>>),
     /// A file's, until somebody reads it as a stream.
-    Local(Option<LocalBlob>),
+    Local(Option<Box<LocalBlob>>),
 }
 
 impl BlobStream {
@@ -40,7 +40,7 @@ impl BlobStream {
     }
 
     pub(crate) fn local(blob: LocalBlob) -> Self {
-        Self { source: Source::Local(Some(blob)) }
+        Self { source: Source::Local(Some(Box::new(blob))) }
     }
 
     /// The next chunk; `None` at the verified end.

@@ -5,8 +5,9 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use image_store::{BlobCheck, Digest, Hasher};
+use image_store::{Digest, Hasher};
 use ocicrypt::cipher::{CtrStream, DecryptionCheck};
+use sha256_lanes::update_together;
 
 use super::chunk::{Chunk, ChunkReader};
 use super::decompress::{LayerCompression, decompress};
@@ -132,6 +133,8 @@ fn read(
     let mut ciphertext = check.map(|check| (check, Hasher::default()));
     // Of a tar that is not compressed it is the `diff_id`, and of a layer that is not sealed nobody asks for it.
     let mut plain = (halves.is_some() && compression != LayerCompression::None).then(Hasher::default);
+    // Decrypted, to be hashed together with the next chunk's ciphertext.
+    let mut decrypted: Option<Chunk> = None;
     loop {
         if shared.is_over_for(number) {
             return Err(StageError::Stopped);
@@ -140,14 +143,28 @@ fn read(
         if chunk.fill(&mut reader).map_err(UnpackError::Read)? == 0 {
             break;
         }
-        hash(&mut ciphertext, &mut halves, chunk.bytes());
+        let mut lanes = Vec::with_capacity(3);
+        lanes.extend(ciphertext.as_mut().map(|(_, hasher)| hasher.lane(chunk.bytes())));
+        lanes.extend(halves.as_mut().map(|(_, check)| check.lane(chunk.bytes())));
+        if let (Some(hasher), Some(chunk)) = (&mut plain, &decrypted) {
+            lanes.push(hasher.lane(chunk.bytes()));
+        }
+        update_together(&mut lanes);
         if let Some((ctr, _)) = &mut halves {
             ctr.apply(chunk.bytes_mut()).map_err(UnpackError::Cipher)?;
         }
-        if let Some(plain) = &mut plain {
-            plain.update(chunk.bytes());
+        if let Some(ready) = decrypted.replace(chunk) {
+            pass_on(ready)?;
         }
-        pass_on(chunk)?;
+    }
+    if let Some(last) = decrypted {
+        if let Some(hasher) = &mut plain {
+            hasher.update(last.bytes());
+        }
+        // All of the ciphertext was read: whether it is right is said even where nobody wants the rest.
+        if let Err(StageError::Failed(error)) = pass_on(last) {
+            return Err(error.into());
+        }
     }
     if let Some((check, hasher)) = ciphertext {
         check.finish(hasher.finish()).map_err(|error| UnpackError::Read(error.into()))?;
@@ -160,14 +177,4 @@ fn read(
         }
     };
     Ok(Found { promised, layer: plain.map(Hasher::finish) })
-}
-
-/// The two digests over the ciphertext.
-fn hash(ciphertext: &mut Option<(BlobCheck, Hasher)>, halves: &mut Option<(CtrStream, DecryptionCheck)>, bytes: &[u8]) {
-    if let Some((_, hasher)) = ciphertext {
-        hasher.update(bytes);
-    }
-    if let Some((_, check)) = halves {
-        check.update(bytes);
-    }
 }

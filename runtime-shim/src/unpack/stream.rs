@@ -8,6 +8,7 @@ use std::thread;
 
 use image_store::{Digest, Hasher};
 use ocicrypt::cipher::LayerDecryptor;
+use sha256_lanes::update_together;
 
 use super::chunk::{Chunk, ChunkReader, Pool};
 use super::decompress::{LayerCompression, decompress};
@@ -67,11 +68,10 @@ fn pass(layer: SealedStream, input: &mut dyn Read, held: &mut HeldBack<'_>) -> R
             if chunk.fill(input).map_err(UnpackError::Read)? == 0 {
                 break;
             }
-            ciphertext.update(chunk.bytes());
+            update_together(&mut [ciphertext.lane(chunk.bytes()), check.lane(chunk.bytes())]);
             if ciphertext.bytes() > size {
                 return Err(UnpackError::Check(What::Ciphertext));
             }
-            check.update(chunk.bytes());
             ctr.apply(chunk.bytes_mut()).map_err(UnpackError::Cipher)?;
             held.write(chunk.bytes()).map_err(UnpackError::Write)?;
             // Where the plain layer is already seen to be wrong, it is still said first that the ciphertext was, if it was.

@@ -154,7 +154,8 @@ fn every_layer_is_checked_when_nothing_is_written() {
 
 #[test]
 fn the_bytes_of_all_layers_together_are_limited() {
-    let layer = || plain(&archive(&[("file", Is::File(&[0; 1 << 20]))]));
+    let content = vec![0; 1 << 20];
+    let layer = || plain(&archive(&[("file", Is::File(&content))]));
     let limits = Limits { plain_bytes: 5 << 19, ..Limits::default() };
     assert!(unpack(tempfile::tempdir().unwrap().path(), limits, vec![layer(), layer()]).is_ok());
     let error = refused(limits, vec![layer(), layer(), layer()]);

@@ -25,7 +25,7 @@ enum Blocking {
 
 /// A local blob, and what was read of it and not yet taken.
 struct LocalReader {
-    blob: Option<LocalBlob>,
+    blob: Option<Box<LocalBlob>>,
     buffer: Vec<u8>,
     filled: usize,
     taken: usize,
@@ -43,6 +43,7 @@ impl BlockingBlob {
     }
 
     /// Ends reading with an error once `stop` is done, also while the store is silent.
+    #[must_use]
     pub fn stopped_by(self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
         Self { stop: Some(stop.boxed()), ..self }
     }
@@ -69,13 +70,11 @@ impl BlockingBlob {
                 Either::Right((next, _)) => Some(next),
             }
         };
-        match next {
-            Some(next) => Ok(next.transpose()?),
-            None => {
-                *stop = std::future::ready(()).boxed();
-                Err(stopped())
-            }
+        if let Some(next) = next {
+            return Ok(next.transpose()?);
         }
+        *stop = std::future::ready(()).boxed();
+        Err(stopped())
     }
 }
 

@@ -51,13 +51,12 @@ impl LayerWriter<'_> {
             }
             _ => {}
         }
-        let made = match self.create(header, parent, name)? {
-            Some(made) => made,
-            None => {
-                self.clear(header, parent, name)?;
-                let occupied = || UnpackError::file("create", shown(header), Errno::EXIST);
-                self.create(header, parent, name)?.ok_or_else(occupied)?
-            }
+        let made = if let Some(made) = self.create(header, parent, name)? {
+            made
+        } else {
+            self.clear(header, parent, name)?;
+            let occupied = || UnpackError::file("create", shown(header), Errno::EXIST);
+            self.create(header, parent, name)?.ok_or_else(occupied)?
         };
         match made {
             Made::File(mut file) => {
