@@ -4,8 +4,11 @@ use sha2::block_api::compress256;
 
 use crate::{Block, State};
 
+/// States and the blocks that each takes in.
+pub(crate) type Lanes<'a, const N: usize> = [(&'a mut State, &'a [Block]); N];
+
 /// Takes as many blocks into each state; all lanes have the same number.
-pub(crate) fn compress<const N: usize>(lanes: [(&mut State, &[Block]); N]) {
+pub(crate) fn compress<const N: usize>(lanes: Lanes<'_, N>) {
     #[cfg(target_arch = "x86_64")]
     let lanes = if N == 1 {
         lanes
@@ -19,7 +22,7 @@ pub(crate) fn compress<const N: usize>(lanes: [(&mut State, &[Block]); N]) {
 }
 
 /// Without the instructions, nothing is gained by taking turns.
-pub(crate) fn one_by_one<const N: usize>(lanes: [(&mut State, &[Block]); N]) {
+pub(crate) fn one_by_one<const N: usize>(lanes: Lanes<'_, N>) {
     for (state, blocks) in lanes {
         compress256(state, blocks);
     }

@@ -14,9 +14,8 @@ use std::arch::x86_64::{
     _mm_shuffle_epi32,
 };
 
-use crate::{Block, State};
-
-type Lanes<'a, const N: usize> = [(&'a mut State, &'a [Block]); N];
+use crate::Block;
+use crate::compress::Lanes;
 
 /// Runs the lanes, or gives them back where the processor lacks the instructions.
 pub(crate) fn compress<const N: usize>(lanes: Lanes<'_, N>) -> Result<(), Lanes<'_, N>> {
@@ -35,8 +34,9 @@ fn run<const N: usize>(lanes: Lanes<'_, N>) {
     // The instructions take the state in this order, from the highest word down.
     let (mut abef, mut cdgh) = ([_mm_setzero_si128(); N], [_mm_setzero_si128(); N]);
     for (lane, (state, _)) in lanes.iter().enumerate() {
-        let [a, b, c, d, e, f, g, h] = state.map(u32::cast_signed);
-        (abef[lane], cdgh[lane]) = (_mm_set_epi32(a, b, e, f), _mm_set_epi32(c, d, g, h));
+        let word = state.map(u32::cast_signed);
+        abef[lane] = _mm_set_epi32(word[0], word[1], word[4], word[5]);
+        cdgh[lane] = _mm_set_epi32(word[2], word[3], word[6], word[7]);
     }
     for block in 0..blocks {
         let before = (abef, cdgh);

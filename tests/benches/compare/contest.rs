@@ -35,6 +35,8 @@ pub(crate) struct Contest<'a> {
 /// One of the two.
 pub(crate) struct Side<'a> {
     name: String,
+    /// Whether more runs would tell nothing more.
+    once: bool,
     run: Box<dyn FnMut(u32) -> Cost + 'a>,
 }
 
@@ -51,7 +53,7 @@ pub(crate) struct Outcome {
 impl<'a> Side<'a> {
     /// A command, made anew for each run with a path that is not there; what it leaves at that path is removed.
     pub(crate) fn command(name: &str, target: PathBuf, mut command: impl FnMut(&Path) -> Command + 'a) -> Self {
-        let run = move |number| {
+        let run = move |number: u32| {
             let target = target.with_extension(number.to_string());
             // What others have written goes to the disk before, and not on this run's account.
             rustix::fs::sync();

@@ -19,7 +19,6 @@ use clap::Parser as _;
 
 use crate::options::Options;
 use crate::report::Report;
-use crate::rows::Row;
 use crate::stage::Stage;
 
 #[tokio::main]

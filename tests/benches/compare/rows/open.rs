@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::contest::{Bar, Contest, Side};
 use crate::images;
 use crate::options::Options;
-use crate::stage::{PRODUCT, Stage, oci};
+use crate::stage::{Stage, oci};
 
 pub(crate) async fn contests<'a>(stage: &'a Stage, directory: &'a Path, options: &Options) -> Vec<Contest<'a>> {
     let (plain, sealed) = (directory.join("plain"), directory.join("sealed"));
