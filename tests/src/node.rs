@@ -1,5 +1,6 @@
 //! A node in the Debian 13 box: mounts of its own, a vendor and a registry that it reaches, an agent, and container engines.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -146,6 +147,22 @@ impl Node {
     /// `podman run ARGS`.
     pub fn podman_run(&self, args: &[&str]) -> Said {
         self.podman(&[&["run"], &RUN[..], args].concat())
+    }
+
+    /// `podman run ARGS` with crun below our runtime, which wants control groups of version 2 alone.
+    ///
+    /// # Panics
+    /// When the node cannot be given such.
+    pub fn podman_run_with_crun(&self, args: &[&str]) -> Said {
+        let alone = "grep -q '^none /sys/fs/cgroup cgroup2' /proc/mounts || \
+                     { umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup; }";
+        run(self.command("sh").args(["-c", alone])).succeeded();
+        // There are no controllers in it on this kind of machine.
+        let (script, inner) = (self.path("crun"), format!("inner={}", self.inside("crun")));
+        std::fs::write(&script, "#!/bin/sh\nexec /usr/bin/crun --cgroup-manager=disabled \"$@\"\n").expect("script");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("script");
+        let crun = ["--runtime-flag", &inner, "run"];
+        self.podman(&[&crun[..], &RUN[..], args].concat())
     }
 
     /// Has podman pull the sealed image through the key provider; gives the name that it has there. By its tag: podman

@@ -69,6 +69,23 @@ async fn a_sealed_image_runs_while_its_licence_lives_and_stops_at_once_when_it_i
 }
 
 #[tokio::test]
+async fn crun_serves_below_our_runtime_as_runc_does() {
+    let node = Node::make().await;
+    let license = node.license(&["--lease", "1h"]);
+    let _agent = node.agent();
+    let image = node.pull();
+    let said = node.podman_run_with_crun(&["--rm", &image]);
+    assert_eq!((said.code, said.stdout.as_str()), (7, "hello world from 0 in /opt\nupper\n"), "{}", said.stderr);
+
+    node.podman_run_with_crun(&["--detach", "--name", "wait", &image, "wait"]).succeeded();
+    wait_for("ready", LONG, || node.podman(&["logs", "wait"]).stdout.contains("ready").then_some(()));
+    node.revoke(&license);
+    wait_for("stopped", REVOCATION, || state(&node, "wait").starts_with("exited").then_some(()));
+    let again = node.podman_run_with_crun(&["--rm", &image]);
+    assert!(again.code != 0 && again.stderr.contains("was revoked"), "{}", again.stderr);
+}
+
+#[tokio::test]
 async fn what_is_not_sealed_is_not_touched_and_what_has_a_sealed_images_layers_is() {
     let node = Node::make().await;
     let license = node.license(&[]);
