@@ -34,7 +34,7 @@ async fn main() {
         for place in row.places(&options) {
             let directory = stage.directory(place);
             for contest in Box::pin(row.contests(&stage, directory.path(), &options)).await {
-                report.add(row, place, contest.fight(options.runs));
+                report.add(row, place, &contest.fight(options.runs));
             }
         }
     }

@@ -22,10 +22,10 @@ impl Report {
         Self { as_json: options.json, rows: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, row: Row, place: Place, outcome: Outcome) {
-        let verdict = Verdict::of(&outcome);
+    pub(crate) fn add(&mut self, row: Row, place: Place, outcome: &Outcome) {
+        let verdict = Verdict::of(outcome);
         if !self.as_json {
-            print(place, &outcome, &verdict);
+            print(place, outcome, &verdict);
             return;
         }
         let runs: Vec<_> = outcome.costs.iter().map(|both| both.map(as_json)).collect();

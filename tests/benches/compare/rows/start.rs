@@ -17,9 +17,8 @@ pub(crate) async fn contest<'a>(stage: &'a Stage, directory: &'a Path) -> Contes
     run(&mut stage.guest(&["unpack", &oci(&sealed), &bundle.display().to_string()])).succeeded();
     drop(peer("runc"));
     let ours = Side::command("sealift-shim run", directory.join("state"), move |target| {
-        let mut command = stage.guest(&["run", &oci(&sealed), "--runtime", "runc", "--state-dir"]);
-        command.arg(target);
-        command
+        let state = target.display().to_string();
+        stage.guest(&["run", &oci(&sealed), "--runtime", "runc", "--state-dir", &state])
     });
     let theirs = Side::command("runc run", directory.join("runc"), move |target| {
         let mut platform = stage.vendor.guest_command(&stage.vendor.shim(), ["completions", "bash"]);
