@@ -194,13 +194,16 @@ impl<'a> Packer<'a> {
             wanted.contains(&position) && !ocicrypt::media_type::is_encrypted(&layer.media_type)
         };
         let mut seen = HashSet::new();
-        let mut carries = Vec::new();
+        let mut to_carry = Vec::new();
         for (position, layer) in layers.iter().enumerate() {
             let seals = is_to_seal(position, layer);
             if seen.insert((layer.digest, seals)) && !(seals && self.sealed.contains_key(&layer.digest)) {
-                carries.push(self.carry(position, layer.clone(), seals));
+                to_carry.push((position, layer.clone(), seals));
             }
         }
+        let alone = to_carry.iter().filter(|(.., seals)| *seals).count() == 1;
+        let carries = to_carry.into_iter().map(|(position, layer, seals)| self.carry(position, layer, seals, alone));
+        let carries: Vec<_> = carries.collect();
         let carried: Vec<_> = stream::iter(carries).buffer_unordered(layers_at_once()).try_collect().await?;
         for (plain, sealed) in carried.into_iter().flatten() {
             self.sealed_bytes += plain.size;
@@ -227,9 +230,10 @@ impl<'a> Packer<'a> {
         position: usize,
         layer: Descriptor,
         seals: bool,
+        alone: bool,
     ) -> Result<Option<(Descriptor, Descriptor)>, Failure> {
         if seals {
-            let sealed = self.seal_layer(&layer, position).await?;
+            let sealed = self.seal_layer(&layer, position, alone).await?;
             return Ok(Some((layer, sealed)));
         }
         let copied = self.plan.destination.copy_blob(self.plan.source, &layer).await;
@@ -238,10 +242,10 @@ impl<'a> Packer<'a> {
         Ok(None)
     }
 
-    async fn seal_layer(&self, plain: &Descriptor, position: usize) -> Result<Descriptor, Failure> {
+    async fn seal_layer(&self, plain: &Descriptor, position: usize, alone: bool) -> Result<Descriptor, Failure> {
         let media_type = ocicrypt::media_type::encrypted(&plain.media_type)
             .or_fail(ExitCode::BadInput, || format!("layer {position} ({}) cannot be encrypted", plain.digest))?;
-        let sealed = layer::seal(self.plan.source, self.plan.destination, plain, &self.progress).await?;
+        let sealed = layer::seal(self.plan.source, self.plan.destination, plain, alone, &self.progress).await?;
         let annotations = ocicrypt::layer::LayerAnnotations::new(sealed.public, &sealed.private)
             .with_kek(&self.kid, &self.kek)
             .and_then(|annotations| annotations.with_recipients(&self.plan.recipients))
