@@ -1,6 +1,7 @@
 //! The images of `examples/kubernetes/Containerfile`, built by buildah of Debian 13.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::chart::folder;
 use crate::debian13::Debian13;
@@ -38,11 +39,11 @@ pub fn build_image(debian13: &Debian13, scratch: &Path, target: &str) -> PathBuf
 /// When they are not there.
 pub fn static_programs() -> PathBuf {
     const HINT: &str = "run examples/kubernetes/build-images --profile dev --context-only, or tests/run, which does";
-    let folder = program("sealift").parent().and_then(Path::parent).expect("target").join("images/dev");
-    for name in ["sealift", "sealift-shim"] {
-        let made = |file: PathBuf| std::fs::metadata(&file).and_then(|file| file.modified());
-        let Ok(there) = made(folder.join(name)) else { panic!("there is no {name} in {}: {HINT}", folder.display()) };
-        assert!(there >= made(program(name)).expect("program"), "{name} was built anew meanwhile: {HINT}");
-    }
-    folder
+    let made = program("sealift").parent().and_then(Path::parent).expect("target").join("images/dev");
+    let Ok(of) = std::fs::read_to_string(made.join("sources")) else {
+        panic!("there are no programs without libraries in {}: {HINT}", made.display())
+    };
+    let now = run(Command::new(folder().join("build-images")).arg("--sources")).succeeded().stdout;
+    assert_eq!(of, now, "the sources are others now: {HINT}");
+    made
 }
