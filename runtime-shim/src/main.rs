@@ -37,8 +37,8 @@ fn main() -> std::process::ExitCode {
     runtime_shim::launcher::intercept();
     // Nor does the first process of a measured guest.
     guest::intercept();
-    // Nor does a watchdog, nor what a container engine starts as its OCI runtime.
-    if let Some(code) = oci_runtime::watchdog::intercepted() {
+    // Nor does what holds an output, nor a watchdog, nor what a container engine starts as its OCI runtime.
+    if let Some(code) = stream_processor::holder::intercepted().or_else(oci_runtime::watchdog::intercepted) {
         return code.into();
     }
     if let Some(words) = oci_runtime::intercepted() {

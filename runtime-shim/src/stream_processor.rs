@@ -1,7 +1,8 @@
 //! `stream-processor`: decrypts one layer for containerd, which starts it in the place of `ctd-decoder`. containerd believes
 //! an output that ends before its processor fails, so that the end comes out only once all is checked, and stdout stays
-//! open until this process is gone.
+//! open until this process is gone, and where it fails until that is known.
 
+pub(crate) mod holder;
 mod payload;
 
 use std::fs::File;
@@ -13,14 +14,23 @@ use ocicrypt::options::PrivateOptions;
 use runtime_shim::unpack::{SealedStream, relay};
 use tokio::task::spawn_blocking;
 
-pub(crate) use self::payload::{Payload, receive};
+pub(crate) use self::payload::Payload;
 use crate::agent::protocol::ImageHint;
 use crate::cli::StreamProcessorArgs;
 use crate::layer_key::LayerKeys;
 use crate::materialize::{compression, failure};
 
+/// What containerd says of the layer; `None` where it says nothing.
+pub(crate) fn receive() -> Result<Option<Payload>, Failure> {
+    payload::receive().inspect_err(|_| holder::leave())
+}
+
 /// Decrypts stdin to stdout.
 pub(crate) async fn run(args: StreamProcessorArgs, payload: Option<Payload>, console: Console) -> Result<(), Failure> {
+    decrypt(args, payload, console).await.inspect_err(|_| holder::leave())
+}
+
+async fn decrypt(args: StreamProcessorArgs, payload: Option<Payload>, console: Console) -> Result<(), Failure> {
     let payload = payload.ok_or_else(payload::missing)?;
     let layer = &payload.layer;
     let keys = LayerKeys::new(args.keys, console);

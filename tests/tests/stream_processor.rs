@@ -1,11 +1,13 @@
 //! `sealift-shim stream-processor` as containerd starts it: the ciphertext on stdin, the layer's descriptor on descriptor 3.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::thread::spawn;
 
 use end_to_end::image::{flip, manifest, open};
-use end_to_end::peer::Said;
+use end_to_end::peer::{Said, program};
 use end_to_end::scene::Scene;
 use image_store::{Descriptor, Digest};
 use prost::Message as _;
@@ -82,6 +84,23 @@ async fn a_changed_layer_is_no_archive_and_a_missing_payload_names_the_setting()
     let output = process(&scene, 1, Some(b"no protobuf")).await;
     assert!(output.stdout.is_empty());
     Said::from(output).failed(3, "is not containerd's");
+}
+
+/// containerd asks at the end of the output, and believes what came before if it does not know better then.
+#[test]
+fn who_sees_the_output_end_knows_by_then_that_the_processor_has_failed() {
+    for _ in 0..20 {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"exec "$0" stream-processor 3<&0 </dev/null"#]).arg(program("sealift-shim"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        child.stdin.take().unwrap().write_all(b"no protobuf").unwrap();
+        let (told, known) = channel();
+        let waiter = spawn(move || told.send(child.wait().unwrap()).unwrap());
+        assert_eq!(stdout.read_to_end(&mut Vec::new()).unwrap(), 0);
+        assert_eq!(known.try_recv().unwrap().code(), Some(3));
+        waiter.join().unwrap();
+    }
 }
 
 #[tokio::test]
