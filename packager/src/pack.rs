@@ -3,7 +3,6 @@
 //! Order matters: blobs, platform manifests, key registration, signatures, and only then the name that people pull. An
 //! interrupted pack leaves blobs that nothing names; a rerun makes new ones.
 
-mod chunk;
 mod finish;
 mod layer;
 mod selection;

@@ -23,6 +23,7 @@
 
 mod archive;
 mod blob;
+mod chunk;
 mod credential;
 mod descriptor;
 mod digest;
@@ -39,6 +40,7 @@ mod store;
 mod writer;
 
 pub use blob::{BlobCheck, BlobStream, BlockingBlob};
+pub use chunk::{CHUNK, Chunk, Pool};
 pub use descriptor::{Descriptor, Platform, REF_NAME};
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use error::{Corruption, Error, ErrorKind, Unavailability, UsageError};

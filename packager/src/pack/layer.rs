@@ -10,15 +10,13 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::{BlobCheck, BlobWriter, BlockingBlob, Descriptor, Digest, Hasher, Store};
+use image_store::{BlobCheck, BlobWriter, BlockingBlob, Chunk, Descriptor, Digest, Hasher, Pool, Store};
 use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, CipherError, EncryptionSeal, LayerEncryptor};
 use ocicrypt::options::{PrivateOptions, PublicOptions};
 use sha256_lanes::update_together;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-
-use super::chunk::{Chunk, Pool};
 
 /// A sealed layer in the destination, and what is needed to open it.
 pub(super) struct Sealed {

@@ -1,73 +1,11 @@
-//! Buffers that go round between the stages of the pipeline, and reading what is in them.
+//! Reading what comes in chunks between the stages of the pipeline.
 
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use image_store::{Digest, Hasher};
-
-/// Bytes in one chunk: large enough to make a channel cheap, small enough for the second-level cache.
-pub(super) const CHUNK: usize = 256 * 1024;
-
-/// Buffers for all stages of all layers. As many are made as the bounded channels between the stages hold.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Pool {
-    /// An empty chunk, in the buffer that was used last.
-    pub(super) fn take(&self) -> Chunk {
-        let used = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Chunk { buffer: used.unwrap_or_else(|| vec![0; CHUNK]), length: 0, pool: self.clone() }
-    }
-}
-
-#[cfg(test)]
-impl Pool {
-    /// Buffers that were made and are not in use.
-    pub(super) fn made(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
-/// Up to [`CHUNK`] bytes of a layer. Its buffer goes back to the pool.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    buffer: Vec<u8>,
-    length: usize,
-    pool: Pool,
-}
-
-impl Chunk {
-    /// Fills it from a reader; less than all of it only at the reader's end.
-    pub(super) fn fill(&mut self, from: &mut dyn Read) -> io::Result<usize> {
-        self.length = 0;
-        while let Some(rest) = self.buffer.get_mut(self.length..).filter(|rest| !rest.is_empty()) {
-            match from.read(rest) {
-                Ok(0) => break,
-                Ok(read) => self.length += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self.length)
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.length).unwrap_or_default()
-    }
-
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        self.buffer.get_mut(..self.length).unwrap_or_default()
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
-    }
-}
+use image_store::{Chunk, Digest, Hasher};
 
 /// The chunks of a channel as a reader; its end is the sender's.
 pub(super) struct ChunkReader {
@@ -152,6 +90,8 @@ impl Read for ChunkReader {
 mod tests {
     use std::sync::mpsc::sync_channel;
 
+    use image_store::Pool;
+
     use super::*;
 
     #[test]
@@ -173,6 +113,6 @@ mod tests {
         assert!(reader.fill_buf().unwrap().is_empty());
         assert_eq!(reader.count().load(Ordering::Relaxed), 100_000);
         assert_eq!(reader.finish(), Some(expected.finish()));
-        assert!(pool.made() <= 2, "no buffer was made while one was free");
+        assert!(pool.free() <= 2, "no buffer was made while one was free");
     }
 }

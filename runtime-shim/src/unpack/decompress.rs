@@ -3,7 +3,9 @@
 use std::io::{BufRead as _, Read};
 use std::sync::atomic::Ordering;
 
-use super::chunk::{Chunk, ChunkReader, Pool};
+use image_store::{Chunk, Pool};
+
+use super::chunk::ChunkReader;
 use super::error::{UnpackError, What};
 use super::limits::Expansion;
 use super::pipeline::StageError;

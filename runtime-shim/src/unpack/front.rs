@@ -5,11 +5,11 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use image_store::{Digest, Hasher};
+use image_store::{Chunk, Digest, Hasher};
 use ocicrypt::cipher::{CtrStream, DecryptionCheck};
 use sha256_lanes::update_together;
 
-use super::chunk::{Chunk, ChunkReader};
+use super::chunk::ChunkReader;
 use super::decompress::{LayerCompression, decompress};
 use super::error::{UnpackError, What};
 use super::limits::Expansion;

@@ -6,10 +6,10 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use image_store::{BlobCheck, Digest};
+use image_store::{BlobCheck, Digest, Pool};
 use ocicrypt::cipher::LayerDecryptor;
 
-use super::chunk::{ChunkReader, Pool};
+use super::chunk::ChunkReader;
 use super::decompress::LayerCompression;
 use super::error::{LayerError, UnpackError, What};
 use super::front::Front;
@@ -237,7 +237,7 @@ mod tests {
         .unwrap();
         assert_eq!(order, [0, 1, 2, 3, 4, 5]);
         assert_eq!(shared.plain_bytes.into_inner(), 6 * (16 << 20));
-        let made = shared.pool.made();
+        let made = shared.pool.free();
         assert!(made > TAR_WAITING, "the third layer was read ahead");
         // In each channel what it holds, two chunks before it and one behind it.
         assert!(made <= (AHEAD + 1) * (TAR_WAITING + 3), "{made} buffers were made");

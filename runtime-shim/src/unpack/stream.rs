@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use image_store::{Digest, Hasher};
+use image_store::{Chunk, Digest, Hasher, Pool};
 use ocicrypt::cipher::LayerDecryptor;
 use sha256_lanes::update_together;
 
-use super::chunk::{Chunk, ChunkReader, Pool};
+use super::chunk::ChunkReader;
 use super::decompress::{LayerCompression, decompress};
 use super::error::{UnpackError, What};
 use super::limits::{Expansion, Limits};

@@ -1,4 +1,5 @@
-//! The buffers of a layer on its way. They go round: what the destination has written is filled anew.
+//! Buffers for the bytes of blobs on their way. They go round: what the last stage or the destination has done with is filled
+//! anew.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,30 +7,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 /// Bytes in one chunk: two of them fit the second-level cache with room to spare, and a channel costs little.
-const CHUNK: usize = 256 * 1024;
+pub const CHUNK: usize = 256 * 1024;
 
-/// The buffers that are free. As many are made as the destination's bounded channel holds, and a few.
-#[derive(Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+/// The buffers that are free. As many are made as the bounded channels between the stages hold, and a few.
+#[derive(Clone, Debug, Default)]
+pub struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Pool {
     /// An empty chunk, in the buffer that was given back last.
-    pub(super) fn take(&self) -> Chunk {
+    #[must_use]
+    pub fn take(&self) -> Chunk {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Chunk { buffer: free.unwrap_or_else(|| vec![0; CHUNK]), length: 0, pool: self.clone() }
+    }
+
+    /// How many buffers were made and are not in use.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
 /// Up to [`CHUNK`] bytes. Its buffer goes back to the pool.
-pub(super) struct Chunk {
+#[derive(Debug)]
+pub struct Chunk {
     buffer: Vec<u8>,
     length: usize,
     pool: Pool,
 }
 
 impl Chunk {
-    /// Fills it; less than all of it only at the reader's end.
-    pub(super) fn fill(&mut self, from: &mut dyn Read) -> io::Result<()> {
+    /// Fills it from a reader, and gives how many bytes there are: less than [`CHUNK`] only at the reader's end.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn fill(&mut self, from: &mut dyn Read) -> io::Result<usize> {
         self.length = 0;
         while let Some(rest) = self.buffer.get_mut(self.length..).filter(|rest| !rest.is_empty()) {
             match from.read(rest) {
@@ -39,19 +51,23 @@ impl Chunk {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(self.length)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// What it was filled with.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         self.buffer.get(..self.length).unwrap_or_default()
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    /// The same, to be changed in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.buffer.get_mut(..self.length).unwrap_or_default()
     }
 
     /// The chunk for a writer; the buffer is free once all of it and its slices were dropped.
-    pub(super) fn into_bytes(self) -> Bytes {
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
 }
@@ -81,10 +97,10 @@ mod tests {
         let bytes = chunk.into_bytes();
         let slice = bytes.slice(10..20);
         drop(bytes);
-        assert!(pool.0.lock().unwrap().is_empty());
+        assert_eq!(pool.free(), 0);
         assert_eq!(slice, [7; 10][..]);
         drop(slice);
-        assert_eq!(pool.0.lock().unwrap().len(), 1);
+        assert_eq!(pool.free(), 1);
         assert!(pool.take().bytes().is_empty(), "what was in a buffer before is not seen again");
     }
 }
