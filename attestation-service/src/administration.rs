@@ -90,8 +90,8 @@ impl Service {
         let is_same = |stored: &[u8]| {
             self.key_sealer.open(stored, context.as_bytes()).is_ok_and(|stored| stored.ct_eq(&kek).into())
         };
-        let registration =
-            KeyRegistration { product, id: &new.id, sealed: &sealed, image: &new.image, manifests: &new.manifests };
+        let (id, image, manifests) = (&new.id, &new.image, &new.manifests);
+        let registration = KeyRegistration { product, id, sealed: &sealed, image, manifests, rewrapped: None };
         self.store.register_key(registration, is_same, self.now()).await?;
         Ok(())
     }

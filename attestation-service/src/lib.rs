@@ -26,6 +26,7 @@ mod metrics;
 mod platform;
 mod policy;
 mod release;
+mod rewrap;
 mod service;
 mod store;
 mod token;

@@ -50,7 +50,7 @@ pub(crate) use audit::{ACTOR, AuditKind};
 pub(crate) use database::lock;
 pub use database::{Database, DatabaseUrl, DatabaseUrlError};
 pub(crate) use grown::Grown;
-pub(crate) use image_key::KeyRegistration;
+pub(crate) use image_key::{KeyRegistration, Rewrapping};
 pub(crate) use key_release::{ReleaseOutcome, ReleaseRequest};
 pub(crate) use lease::{LeaseOutcome, LeaseRequest};
 pub(crate) use license::LicenseRecord;

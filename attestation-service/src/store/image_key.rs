@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use release_protocol::ProductName;
+use serde::Serialize;
 use serde_json::json;
 use sqlx::Row as _;
 
@@ -28,6 +29,18 @@ pub(crate) struct KeyRegistration<'a> {
     pub(crate) sealed: &'a [u8],
     pub(crate) image: &'a str,
     pub(crate) manifests: &'a [SealedManifest],
+    /// Of a key that others' layers were wrapped to anew: whose, and for whom else.
+    pub(crate) rewrapped: Option<&'a Rewrapping>,
+}
+
+/// Where layers that a key wraps come from.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Rewrapping {
+    /// The keys that wrapped them before.
+    pub(crate) from: BTreeSet<String>,
+    /// The thumbprints of the keys that open them without the service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recipients: Vec<String>,
 }
 
 impl Store {
@@ -39,7 +52,7 @@ impl Store {
         is_same: impl Fn(&[u8]) -> bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let KeyRegistration { product, id, sealed, image, manifests } = registration;
+        let KeyRegistration { product, id, sealed, image, manifests, rewrapped } = registration;
         self.product(product).await?;
         let mut transaction = self.write().await?;
         let stored = sqlx::query("SELECT product, sealed FROM image_key WHERE id = $1")
@@ -69,7 +82,10 @@ impl Store {
                 })?;
         }
         add_manifests(&mut transaction, id, manifests).await?;
-        let body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
+        let mut body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
+        if let (Some(rewrapped), Some(members)) = (rewrapped, body.as_object_mut()) {
+            members.insert("rewrapped".to_owned(), json!(rewrapped));
+        }
         append(&mut transaction, AuditKind::KeyRegistered, &body, now).await?;
         transaction.commit().await?;
         Ok(())

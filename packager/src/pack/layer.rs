@@ -55,6 +55,22 @@ pub(super) async fn seal(
     Ok(sealed)
 }
 
+/// Encrypts a layer that is at hand whole, and small.
+pub(super) async fn seal_small(mut layer: Vec<u8>, plain: Digest, destination: &Store) -> Result<Sealed, Failure> {
+    let cannot = || format!("cannot encrypt the layer {plain}");
+    let (mut ctr, mut seal) = cipher::by_name(AES_256_CTR_HMAC_SHA256)
+        .and_then(cipher::LayerCipher::encryptor)
+        .or_fail(ExitCode::Other, cannot)?
+        .split();
+    ctr.apply(&mut layer).or_fail(ExitCode::Other, cannot)?;
+    let mut digest = Hasher::default();
+    update_together(&mut [seal.lane(&layer), digest.lane(&layer)]);
+    let sealed = sealed(seal, digest, plain);
+    let media_type = image_store::media_type::OCI_LAYER;
+    let written = destination.put_blob(media_type, layer.into()).await;
+    written.map(|_| sealed).map_err(|error| store_failure(cannot(), &error))
+}
+
 /// One layer on its way.
 struct Layer {
     blob: BlockingBlob,
