@@ -96,7 +96,8 @@ impl Opener<'_> {
     }
 
     async fn key(&self, id: &str) -> Result<KeyEncryptionKey, ServiceError> {
-        let path = ResourcePath::image_key(self.product.clone(), id).map_err(|error| bad(format!("`{id}`: {error}")))?;
+        let path =
+            ResourcePath::image_key(self.product.clone(), id).map_err(|error| bad(format!("`{id}`: {error}")))?;
         let sealed = self.service.store.sealed_key(self.product, id).await?;
         let sealed = sealed.ok_or_else(|| StoreError::Unknown { kind: "image key", name: id.to_owned() })?;
         let key = self.service.key_sealer.open(&sealed, path.to_string().as_bytes())?;

@@ -108,7 +108,8 @@ impl<'a> Packer<'a> {
         let mark = self.seal_mark().await?;
         let mut assembly = self.plan.publication.begin(survey.index);
         for SurveyedImage { entry, platform, mut manifest, wanted, .. } in survey.images {
-            let change = ConfigChange { scrub: self.plan.scrub_config, top: mark.as_ref().map(|(diff_id, _)| *diff_id) };
+            let change =
+                ConfigChange { scrub: self.plan.scrub_config, top: mark.as_ref().map(|(diff_id, _)| *diff_id) };
             manifest.config =
                 config::carry(self.plan.source, self.plan.publication.destination, &manifest, &change).await?;
             self.carry_layers(&mut manifest.layers, &wanted).await?;
@@ -246,12 +247,13 @@ pub(crate) fn parse(raw: &RawManifest) -> Result<Document, Failure> {
     raw.parse().or_fail(ExitCode::BadInput, || format!("the manifest {} cannot be used", raw.digest))
 }
 
-/// How many layers are carried at a time: one a core, and a few where a network is waited for. Each takes about 2 MiB.
+/// How many layers are carried at a time: one a core, and more, so that the last ones do not leave cores idle and a network is not
+/// waited for. Each takes about 2 MiB.
 fn layers_at_once() -> usize {
     std::thread::available_parallelism().map_or(LAYERS_LEAST, |cores| cores.get().clamp(LAYERS_LEAST, LAYERS_MOST))
 }
 
-const LAYERS_LEAST: usize = 4;
+const LAYERS_LEAST: usize = 8;
 /// Within 64 MiB.
 const LAYERS_MOST: usize = 16;
 

@@ -23,12 +23,14 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 62] = [
+    let commands: [&[&str]; 64] = [
         &[],
         &["init"],
         &["demo"],
         &["serve"],
         &["pack"],
+        &["rewrap"],
+        &["trace"],
         &["keyprovider"],
         &["inspect"],
         &["verify"],

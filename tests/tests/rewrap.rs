@@ -46,11 +46,12 @@ async fn an_image_for_another_customer_has_its_own_key_and_the_same_layers_which
     assert_eq!(made["copied_bytes"], 0);
     assert_eq!(made["manifests"].as_array().unwrap().len(), 2);
 
-    let platform = |document: &Value| document["manifests"][0]["digest"].as_str().unwrap().to_owned();
     let (name, _) = theirs.rsplit_once(':').unwrap();
-    let new = manifest(&open(&format!("{name}@{}", platform(&made))).await).await;
-    let inspected = json(&scene, &["inspect", &ours]);
-    let old = manifest(&open(&format!("{name}@{}", platform(&inspected))).await).await;
+    let first = async |platforms: &Value| {
+        manifest(&open(&format!("{name}@{}", platforms[0]["digest"].as_str().unwrap())).await).await
+    };
+    let new = first(&made["manifests"]).await;
+    let old = first(&json(&scene, &["inspect", &ours])["platforms"]).await;
     let digests = |manifest: &Manifest| manifest.layers.iter().map(|layer| layer.digest).collect::<Vec<_>>();
     assert_eq!(digests(&new), digests(&old));
     assert!(packets(&new).iter().all(|packet| !packets(&old).contains(packet)));
@@ -159,7 +160,10 @@ async fn a_later_image_takes_over_the_layers_that_an_earlier_one_has() {
     let again = json(&scene, &["pack", &next, &target("again"), "--product", PRODUCT, "--reuse", &reused]);
     assert_eq!((&again["sealed_layers"], &again["reused_layers"]), (&json!(0), &json!(5)));
     unpack(&scene, &target("again"), "c");
-    scene.vendor.sealift(["pack", &next, &target("x"), "--product", PRODUCT, "--reuse", &next]).failed(4, "is not signed");
+    scene
+        .vendor
+        .sealift(["pack", &next, &target("x"), "--product", PRODUCT, "--reuse", &next])
+        .failed(4, "is not signed");
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 
 use super::problem::{ApiError, bearer, body};
 use crate::api::{
-    ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement,
-    Rewrap, Rewrapped, Role,
+    ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement, Rewrap,
+    Rewrapped, Role,
 };
 use crate::release::Refusal;
 use crate::service::SharedService;

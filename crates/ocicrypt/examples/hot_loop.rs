@@ -33,7 +33,7 @@ fn seal(cipher: &dyn LayerCipher, chunks: usize) -> Result<(), CipherError> {
     Ok(())
 }
 
-/// As `sealift-shim` does it: decrypted in a second buffer, then three hashes at once.
+/// As `sealift-shim` does it where a layer is compressed: decrypted in a second buffer, then three hashes at once.
 fn open(cipher: &dyn LayerCipher, chunks: usize) -> Result<(), CipherError> {
     let (public, private) = cipher.encryptor()?.finish(Digest::of(b""));
     let (mut ctr, mut check) = cipher.decryptor(&public, private)?.split();

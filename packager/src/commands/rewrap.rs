@@ -41,7 +41,8 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
         let mut manifest = image.manifest;
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             let copied = destination.copy_blob(&source, blob).await;
-            let copied = copied.map_err(|error| store_failure(format!("cannot copy the blob {}", blob.digest), &error))?;
+            let copied =
+                copied.map_err(|error| store_failure(format!("cannot copy the blob {}", blob.digest), &error))?;
             moved_bytes += if copied == CopyOutcome::Copied { blob.size } else { 0 };
         }
         for layer in &mut manifest.layers {

@@ -11,8 +11,11 @@ use crate::pack::MarkKey;
 pub(crate) fn run(home: &VendorHome, directory: &Path, console: &Console) -> Result<(), Failure> {
     let (marks, files) = MarkKey::read(home)?.trace(directory)?;
     if marks.is_empty() {
-        return Err(Failure::other(format!("no watermark of this home is in `{}` ({files} files)", directory.display()))
-            .hint("look into the whole tree; `--home` names another home"));
+        return Err(Failure::other(format!(
+            "no watermark of this home is in `{}` ({files} files)",
+            directory.display()
+        ))
+        .hint("look into the whole tree; `--home` names another home"));
     }
     let documents: Vec<Value> = marks.iter().map(|(path, mark)| json!({"path": path, "mark": mark})).collect();
     console.result(&json!({"marks": documents, "files": files}), || {

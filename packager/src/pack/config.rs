@@ -51,7 +51,8 @@ pub(super) async fn carry(
     if let Some(diff_id) = &change.top {
         add_layer(&mut config, diff_id)?;
     }
-    let bytes = serde_json::to_vec(&config).or_fail(ExitCode::Other, || "cannot write the image's config".to_owned())?;
+    let bytes =
+        serde_json::to_vec(&config).or_fail(ExitCode::Other, || "cannot write the image's config".to_owned())?;
     let written = destination.put_blob(&descriptor.media_type, bytes.into()).await;
     written.map_err(|error| store_failure("cannot write the image's config", &error))
 }

@@ -37,7 +37,8 @@ impl MarkKey {
     /// The home's key, made where there is none yet.
     pub(crate) fn create(home: &VendorHome) -> Result<Self, Failure> {
         if !home.watermark_key_path().exists() {
-            let key = MasterKey::generate().or_fail(ExitCode::Other, || "cannot make the watermark's key".to_owned())?;
+            let key =
+                MasterKey::generate().or_fail(ExitCode::Other, || "cannot make the watermark's key".to_owned())?;
             write_new(&home.watermark_key_path(), key.to_text().as_bytes(), 0o600)?;
         }
         Self::read(home)
@@ -66,7 +67,8 @@ impl MarkKey {
             return Err(Failure::usage("the watermark has no room for the name of the image"));
         }
         json.resize(LEN - OVERHEAD, b' ');
-        let sealed = self.0.sealer(PURPOSE).and_then(|sealer| sealer.seal(&json, CONTEXT)).or_fail(ExitCode::Other, cannot)?;
+        let sealed =
+            self.0.sealer(PURPOSE).and_then(|sealer| sealer.seal(&json, CONTEXT)).or_fail(ExitCode::Other, cannot)?;
         let name = uuid::Uuid::new_v4().simple().to_string();
         let name = format!("usr/lib/.{}", name.get(..8).unwrap_or(&name));
         let mut header = tar::Header::new_ustar();
@@ -129,7 +131,8 @@ mod tests {
     #[test]
     fn a_mark_is_found_in_an_unpacked_tree_wherever_it_went_and_by_its_own_home_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let (home, other) = (VendorHome::at(Some(directory.path().join("a"))), VendorHome::at(Some(directory.path().join("b"))));
+        let (home, other) =
+            (VendorHome::at(Some(directory.path().join("a"))), VendorHome::at(Some(directory.path().join("b"))));
         for home in [&home, &other] {
             std::fs::create_dir(home.directory()).unwrap();
         }

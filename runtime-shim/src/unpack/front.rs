@@ -79,11 +79,6 @@ impl<'scope> Front<'scope> {
         Self { number, tar: Some(tar), diff_id, reader, checker, decompressor: Some(decompressor), turn }
     }
 
-    /// Whether somebody else than the taker digests the tar.
-    pub(super) fn digests_tar(&self) -> bool {
-        self.decompressor.is_none()
-    }
-
     /// Says that the layers before this one are done.
     pub(super) fn take_turn(&self) {
         // A layer that does not wait for it has ended already, or needs none.
@@ -91,7 +86,7 @@ impl<'scope> Front<'scope> {
     }
 
     /// Waits for the threads, stopping them where they are not at their end, and judges the layer: `taken` is how the tar
-    /// was taken, `diff_id` its digest, where the taker was to make it.
+    /// was taken, `diff_id` its digest.
     pub(super) fn join(self, taken: Result<(), UnpackError>, diff_id: Option<Digest>) -> Result<(), UnpackError> {
         // Hanging up stops them.
         drop((self.tar, self.turn));
@@ -104,8 +99,9 @@ impl<'scope> Front<'scope> {
         let found = stopped_or_failed(checked)?;
         let decompressed = stopped_or_failed(decompressed)?;
         taken?;
-        let (Some(()), Some(found), Some(())) = (read, found, decompressed) else { return Err(UnpackError::Stage) };
-        let diff_id = diff_id.or(found.layer).ok_or(UnpackError::Stage)?;
+        let (Some(()), Some(found), Some(()), Some(diff_id)) = (read, found, decompressed, diff_id) else {
+            return Err(UnpackError::Stage);
+        };
         found.check(diff_id, self.diff_id)
     }
 }
@@ -183,7 +179,7 @@ fn read(half: ReadHalf, number: usize, shared: &Shared<'_>, to_check: &SyncSende
     }
 }
 
-/// Authenticates: the digest and HMAC of what was read, and the digest of what came of it.
+/// Authenticates: the digest and HMAC of what was read, and where that is compressed the digest of what came of it.
 fn check(
     half: CheckHalf,
     steps: &Receiver<Step>,
@@ -191,8 +187,8 @@ fn check(
 ) -> Result<Found, StageError> {
     let CheckHalf { mut sealed, compression } = half;
     let mut ciphertext = None;
-    // Of a layer that is neither sealed nor itself a tar nobody asks for it.
-    let mut plain = (sealed.is_some() || compression == LayerCompression::None).then(Hasher::default);
+    // Of a tar that is not compressed it is the `diff_id`, and of a layer that is not sealed nobody asks for it.
+    let mut plain = (sealed.is_some() && compression != LayerCompression::None).then(Hasher::default);
     for step in steps {
         let (blob, decrypted) = match step {
             Step::Opened(check) => {

@@ -151,7 +151,7 @@ fn finish(
 ) -> Result<(), UnpackError> {
     let Some(tar) = front.tar.take() else { return Err(UnpackError::Stage) };
     front.take_turn();
-    let mut tar = if front.digests_tar() { ChunkReader::new(tar) } else { ChunkReader::hashing(tar) };
+    let mut tar = ChunkReader::hashing(tar);
     let taken = take(front.number, &mut tar);
     if taken.is_ok() {
         // The archive may end before its stream does; the digests are over all of it.

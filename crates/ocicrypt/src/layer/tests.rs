@@ -95,6 +95,23 @@ fn packets_under_either_name_open_and_are_moved_to_where_guests_look() {
 }
 
 #[test]
+fn a_packet_in_the_place_of_ours_opens_by_the_new_key_alone_and_others_stay() {
+    let (public, private) = options();
+    let [ours, others, new] = [(); 3].map(|()| KeyEncryptionKey::generate().unwrap());
+    let layer = LayerAnnotations::new(public, &private).with_kek(&kid("ours"), &ours).unwrap();
+    let mut annotations = layer.with_kek(&kid("others"), &others).unwrap().build().unwrap();
+    let packet = BrokerPacket::seal(&kid("new"), &new, &private).unwrap().to_annotation();
+    let message = jwe::to_annotation(&jwe::seal(&private, &[recipient()]).unwrap());
+    for round in 1..3 {
+        replace_packets(&mut annotations, |kid| *kid != self::kid("others"), &packet, Some(&message));
+        let layer = SealedLayer::parse(&annotations).unwrap();
+        assert!(layer.open_with_kek(&ours).is_err());
+        assert!(layer.open_with_kek(&others).is_ok() && layer.open_with_kek(&new).is_ok());
+        assert_eq!((layer.packets.len(), layer.jwe.len()), (2, round));
+    }
+}
+
+#[test]
 fn a_packet_of_an_unknown_kind_is_an_error_unless_another_opens() {
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;
