@@ -11,9 +11,10 @@ use crate::api::{
     KeyManifests, NewImageKey, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement, SECRET_MAX,
     SealedManifest, Signer,
 };
+use crate::custody::CustodyError;
 use crate::policy::ReleasePolicy;
 use crate::service::{Service, ServiceError};
-use crate::store::KeyRegistration;
+use crate::store::{KeyRegistration, Sealed, StoreError, TRIES};
 
 /// The length of a key-encryption key, in bytes.
 const KEK_LEN: usize = 32;
@@ -86,14 +87,36 @@ impl Service {
             .map_err(|error| ServiceError::BadRequest(format!("`{}`: {error}", new.id)))?;
         check_manifests(&new.manifests)?;
         let context = path.to_string();
-        let sealed = self.key_sealer.seal(&kek, context.as_bytes())?;
-        let is_same = |stored: &[u8]| {
-            self.key_sealer.open(stored, context.as_bytes()).is_ok_and(|stored| stored.ct_eq(&kek).into())
-        };
-        let registration =
-            KeyRegistration { product, id: &new.id, sealed: &sealed, image: &new.image, manifests: &new.manifests };
-        self.store.register_key(registration, is_same, self.now()).await?;
-        Ok(())
+        for _ in 0..TRIES {
+            let stored = self.store.sealed_key(product, &new.id).await?;
+            let is_same = match &stored {
+                Some(stored) => self.is_sealed(stored, &context, &kek).await?,
+                None => false,
+            };
+            let registration = KeyRegistration {
+                product,
+                id: &new.id,
+                sealed: &self.custodian.wrap(&kek, &context).await?,
+                seen: stored.as_ref(),
+                is_same,
+                image: &new.image,
+                manifests: &new.manifests,
+            };
+            match self.store.register_key(registration, self.now()).await {
+                Err(StoreError::Outdated) => self.custodian.refresh().await?,
+                registered => return Ok(registered?),
+            }
+        }
+        Err(StoreError::Outdated.into())
+    }
+
+    /// Whether it is this key that is sealed so.
+    async fn is_sealed(&self, sealed: &Sealed, context: &str, key: &[u8]) -> Result<bool, ServiceError> {
+        match self.custodian.unwrap(sealed, context).await {
+            Ok(opened) => Ok(opened.as_slice().ct_eq(key).into()),
+            Err(ServiceError::Custody(CustodyError::Open)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Seals and keeps a secret that guests of the product get.
@@ -110,9 +133,15 @@ impl Service {
                 secret.len()
             )));
         }
-        let sealed = self.key_sealer.seal(secret, path.to_string().as_bytes())?;
         let bytes = u32::try_from(secret.len()).unwrap_or(u32::MAX);
-        Ok(self.store.put_secret(path, &sealed, bytes, self.now()).await?)
+        for _ in 0..TRIES {
+            let sealed = self.custodian.wrap(secret, &path.to_string()).await?;
+            match self.store.put_secret(path, &sealed, bytes, self.now()).await {
+                Err(StoreError::Outdated) => self.custodian.refresh().await?,
+                put => return Ok(put?),
+            }
+        }
+        Err(StoreError::Outdated.into())
     }
 
     /// Binds a pending key to the manifests that it may open. Binding it to the same ones again changes nothing.

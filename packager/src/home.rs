@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use attestation_service::{DatabaseUrl, DatabaseUrlError, Home, ServiceSettings, StoreError};
-use command_line::{ExitCode, Failure, FailureContext as _};
+use attestation_service::{CustodyError, DatabaseUrl, DatabaseUrlError, Home, ServiceSettings, StoreError};
+use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
 use serde::{Deserialize, Serialize};
 
 /// What `sealift.toml` says.
@@ -95,6 +95,32 @@ pub(crate) fn cannot_open(message: String, error: &StoreError) -> Failure {
     match error {
         StoreError::Database(_) => Failure::unavailable(message).caused_by(error),
         _ => Failure::other(message).caused_by(error),
+    }
+}
+
+/// A master key that cannot be used: whose answer that is, and whether it is worth trying again.
+pub(crate) fn custody_failure(message: String, error: &CustodyError) -> Failure {
+    let (code, hint) = match error {
+        CustodyError::Unavailable { .. } => (ExitCode::Unavailable, "try again once the store answers"),
+        CustodyError::Refused { .. } => {
+            (ExitCode::Denied, "set the PIN or token of a user that may encrypt and decrypt with this key")
+        }
+        CustodyError::NoKey { .. } => {
+            (ExitCode::BadInput, "put the key there, or name another one; what is sealed under it opens by nothing else")
+        }
+        CustodyError::Unreachable { .. } => {
+            (ExitCode::BadInput, "see `[service.custody]` in the README for what may be set, and where")
+        }
+        CustodyError::Open => (
+            ExitCode::VerificationFailed,
+            "the database was sealed under another master key than the one of this name: put that one back",
+        ),
+        _ => return Failure::bad_input(message).caused_by(error),
+    };
+    let failure = Failure::new(code, message).caused_by(error).hint(hint);
+    match error {
+        CustodyError::Unavailable { .. } | CustodyError::Refused { .. } => failure.from_answerer(Answerer::KeyStore),
+        _ => failure,
     }
 }
 
