@@ -71,8 +71,7 @@ mod tests {
 
     #[test]
     fn a_fresh_nonce_is_recognised_and_a_stale_or_foreign_one_is_not() {
-        let challenger = challenger();
-        let other = challenger();
+        let (challenger, other) = (challenger(), challenger());
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let nonce = challenger.issue(now).unwrap();
         assert_eq!(challenger.recognise(&nonce, now), Ok(now));

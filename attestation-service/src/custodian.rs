@@ -92,11 +92,17 @@ impl Custodian {
         Ok(())
     }
 
-    async fn working_key(&self, number: i64, sealed: &Sealed, made_at: Timestamp) -> Result<Arc<WorkingKey>, ServiceError> {
+    async fn working_key(
+        &self,
+        number: i64,
+        sealed: &Sealed,
+        made_at: Timestamp,
+    ) -> Result<Arc<WorkingKey>, ServiceError> {
         if let Some(opened) = lock(&self.working).get(&number) {
             return Ok(Arc::clone(opened));
         }
-        let bytes = self.master(sealed.master).await?.unwrap(&sealed.bytes, &SealedName::WorkingKey(number).context()).await?;
+        let bytes =
+            self.master(sealed.master).await?.unwrap(&sealed.bytes, &SealedName::WorkingKey(number).context()).await?;
         let opened = Arc::new(WorkingKey::new(&bytes, made_at)?);
         lock(&self.working).insert(number, Arc::clone(&opened));
         Ok(opened)

@@ -117,7 +117,11 @@ const BY_OWN_KEY: u8 = 2;
 
 impl MasterKey {
     /// Finds the key and sees that it is of use.
-    pub(crate) async fn open(home: &Home, uri: &MasterKeyUri, settings: &CustodySettings) -> Result<Self, CustodyError> {
+    pub(crate) async fn open(
+        home: &Home,
+        uri: &MasterKeyUri,
+        settings: &CustodySettings,
+    ) -> Result<Self, CustodyError> {
         Ok(match uri {
             MasterKeyUri::Environment(name) => Self::File(FileKey::from_environment(name)?),
             MasterKeyUri::File(name) => Self::File(FileKey::open(home, name)?),
@@ -127,7 +131,11 @@ impl MasterKey {
     }
 
     /// Like [`Self::open`], and sees that it opens what it seals.
-    pub(crate) async fn try_out(home: &Home, uri: &MasterKeyUri, settings: &CustodySettings) -> Result<Self, CustodyError> {
+    pub(crate) async fn try_out(
+        home: &Home,
+        uri: &MasterKeyUri,
+        settings: &CustodySettings,
+    ) -> Result<Self, CustodyError> {
         const TRIED: &str = "try out";
         let key = Self::open(home, uri, settings).await?;
         let sealed = key.wrap(TRIED.as_bytes(), TRIED).await?;
@@ -163,7 +171,8 @@ impl MasterKey {
                 let (length, rest) = rest.split_first_chunk().ok_or(CustodyError::Open)?;
                 let length = usize::from(u16::from_be_bytes(*length));
                 let (wrapped, body) = rest.split_at_checked(length).ok_or(CustodyError::Open)?;
-                let own = HeldKey::from_bytes(&self.decrypt(wrapped, context).await?).map_err(|_| CustodyError::Open)?;
+                let own =
+                    HeldKey::from_bytes(&self.decrypt(wrapped, context).await?).map_err(|_| CustodyError::Open)?;
                 own.sealer(LONG)?.open(body, context.as_bytes())
             }
             _ => Err(CustodyError::Open),

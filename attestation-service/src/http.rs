@@ -79,9 +79,10 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     tokio::spawn(Arc::clone(&service).hear_of_replicas());
     let witnessed = Arc::clone(&service).keep_witnessed();
     let rotated = Arc::clone(&service).keep_rotating();
-    let refresh = tokio::spawn(async move {
-        tokio::join!(fresh.keep_endorsements_fresh(), witnessed, rotated, keep_giving_back())
-    });
+    let refresh =
+        tokio::spawn(
+            async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, rotated, keep_giving_back()) },
+        );
     let connections = service.limits.connections;
     let router = router(Arc::clone(&service));
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));

@@ -68,7 +68,10 @@ impl Service {
         if !self.verification.knows(request.tee.as_ref()) {
             return Err(Refusal::Malformed(format!("evidence of TEE `{}` is not verified here", request.tee)));
         }
-        Ok(Challenge { nonce: self.custodian.working().challenge(self.now())?, extra_params: Value::String(String::new()) })
+        Ok(Challenge {
+            nonce: self.custodian.working().challenge(self.now())?,
+            extra_params: Value::String(String::new()),
+        })
     }
 
     /// Answers `POST /kbs/v0/attest`: judges evidence and, where a workload is stated, the whole release.

@@ -105,9 +105,10 @@ pub(crate) fn custody_failure(message: String, error: &CustodyError) -> Failure 
         CustodyError::Refused { .. } => {
             (ExitCode::Denied, "set the PIN or token of a user that may encrypt and decrypt with this key")
         }
-        CustodyError::NoKey { .. } => {
-            (ExitCode::BadInput, "put the key there, or name another one; what is sealed under it opens by nothing else")
-        }
+        CustodyError::NoKey { .. } => (
+            ExitCode::BadInput,
+            "put the key there, or name another one; what is sealed under it opens by nothing else",
+        ),
         CustodyError::Unreachable { .. } => {
             (ExitCode::BadInput, "see `[service.custody]` in the README for what may be set, and where")
         }
@@ -142,14 +143,15 @@ mod tests {
     #[test]
     fn the_settings_that_the_readme_shows_are_understood() {
         let readme = include_str!("../../README.md");
-        let (_, sample) = readme.split_once("```toml\n").unwrap();
-        let (sample, _) = sample.split_once("```").unwrap();
+        let samples = readme.split("```toml\n").skip(1).map(|sample| sample.split_once("```").unwrap().0);
+        let sample: String = samples.collect();
         let text = format!("[service]\nlisten = \"127.0.0.1:1\"\nurl = \"https://localhost/\"\n{sample}");
         let settings: Settings = toml::from_str(&text).unwrap();
         let requirements = &settings.service.evidence.requirements;
         assert_eq!(requirements.revocation, launch_evidence::Revocation::Require);
         let genoa = &requirements.minimum_tcb[&launch_evidence::snp::Product::Genoa];
         assert_eq!(settings.service.log.witnesses.len(), 1);
+        assert!(settings.service.custody.pkcs11.is_some() && settings.service.custody.openbao.is_some());
         assert_eq!((genoa.snp, genoa.microcode_by_model[&160]), (22, 27));
     }
 }

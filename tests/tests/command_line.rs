@@ -23,7 +23,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 62] = [
+    let commands: [&[&str]; 66] = [
         &[],
         &["init"],
         &["demo"],
@@ -45,6 +45,10 @@ fn help_of_every_command_of_sealift() {
         &["reference", "list"],
         &["reference", "retire"],
         &["reference", "remove"],
+        &["key"],
+        &["key", "list"],
+        &["key", "status"],
+        &["key", "rotate"],
         &["secret"],
         &["secret", "put"],
         &["secret", "list"],

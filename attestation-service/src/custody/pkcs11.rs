@@ -179,7 +179,8 @@ impl Inner {
     }
 
     fn names(&self, token: &TokenInfo) -> bool {
-        let is_so = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found.trim_end());
+        let is_so =
+            |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found.trim_end());
         token.token_initialized()
             && is_so(&self.uri.token, token.label())
             && is_so(&self.uri.manufacturer, token.manufacturer_id())
@@ -203,7 +204,9 @@ impl Inner {
             match attribute {
                 Attribute::Extractable(true) => return unusable("it may leave its token (CKA_EXTRACTABLE is true)"),
                 Attribute::Sensitive(false) => return unusable("its token shows it (CKA_SENSITIVE is false)"),
-                Attribute::ValueLen(length) if u64::from(length) != 32 => return unusable("it is no AES key of 256 bits"),
+                Attribute::ValueLen(length) if u64::from(length) != 32 => {
+                    return unusable("it is no AES key of 256 bits");
+                }
                 _ => {}
             }
         }

@@ -149,7 +149,8 @@ pub(super) struct TransitAccess {
 impl CustodySettings {
     pub(super) fn pkcs11_access(&self) -> Result<Pkcs11Access, AccessError> {
         let settings = self.pkcs11.clone().unwrap_or_default();
-        let unset = |setting, variable: &str| AccessError::Unset { table: "pkcs11", setting, variable: variable.to_owned() };
+        let unset =
+            |setting, variable: &str| AccessError::Unset { table: "pkcs11", setting, variable: variable.to_owned() };
         let (module, pin) = ("SEALIFT_PKCS11_MODULE", "SEALIFT_PKCS11_PIN");
         Ok(Pkcs11Access {
             module: or_variable(settings.module.as_ref(), module)?.ok_or_else(|| unset("module", module))?,
@@ -196,7 +197,10 @@ mod tests {
     fn openbao(address: &str) -> CustodySettings {
         let address = Some(address.parse().unwrap());
         let token = Some(SecretSource::from("token".to_owned()));
-        CustodySettings { openbao: Some(TransitSettings { address, token, ..TransitSettings::default() }), ..Default::default() }
+        CustodySettings {
+            openbao: Some(TransitSettings { address, token, ..TransitSettings::default() }),
+            ..Default::default()
+        }
     }
 
     #[test]

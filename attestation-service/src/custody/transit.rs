@@ -73,18 +73,16 @@ const KINDS: [&str; 4] = ["aes128-gcm96", "aes256-gcm96", "chacha20-poly1305", "
 
 impl EngineKey {
     /// Sees that the key is there and is of use. Encrypting by one that is not there would make it.
-    pub(super) async fn open(
-        home: &Home,
-        name: &TransitKey,
-        settings: &CustodySettings,
-    ) -> Result<Self, CustodyError> {
+    pub(super) async fn open(home: &Home, name: &TransitKey, settings: &CustodySettings) -> Result<Self, CustodyError> {
         let access = settings.transit_access(name.kind).map_err(unreachable(name))?;
         let http = client(home, &access).map_err(unreachable(name))?;
         let key = Self { name: name.clone(), home: home.clone(), access, http };
         let Description { kind, derived, exportable } = key.ask(Method::GET, "keys", None).await?;
         let unusable = |why: String| Err(no_key(name)(why));
         if !KINDS.contains(&kind.as_str()) {
-            return unusable(format!("it is of the type {kind}, which takes no associated data; make one of aes256-gcm96"));
+            return unusable(format!(
+                "it is of the type {kind}, which takes no associated data; make one of aes256-gcm96"
+            ));
         }
         if derived {
             return unusable("it is a derived one, which is of no use here".to_owned());
@@ -109,7 +107,12 @@ impl EngineKey {
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| CustodyError::Open)
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, verb: &str, body: Option<Value>) -> Result<T, CustodyError> {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        verb: &str,
+        body: Option<Value>,
+    ) -> Result<T, CustodyError> {
         let url = self.url(verb)?;
         let mut request = self.http.request(method, url).headers(self.headers()?);
         if let Some(body) = body {
@@ -188,7 +191,8 @@ fn client(home: &Home, access: &TransitAccess) -> Result<Client, AccessError> {
     }
     if let Some(ca) = &access.ca {
         let path = home.directory().join(ca);
-        let unusable = |why: String| AccessError::Value { what: format!("the certificate authority `{}`", path.display()), why };
+        let unusable =
+            |why: String| AccessError::Value { what: format!("the certificate authority `{}`", path.display()), why };
         let pem = std::fs::read(&path).map_err(|error| unusable(error.to_string()))?;
         let ca = reqwest::Certificate::from_pem(&pem).map_err(|_| unusable("it is no certificate".to_owned()))?;
         client = client.tls_certs_only([ca]);

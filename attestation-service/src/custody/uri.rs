@@ -30,7 +30,9 @@ pub enum MasterKeyUri {
 #[non_exhaustive]
 pub enum MasterKeyUriError {
     /// Of no kind that is known.
-    #[error("a master key is named by `file:PATH`, `env://NAME`, `pkcs11:…`, `openbao://[MOUNT/]KEY` or `vault://[MOUNT/]KEY`")]
+    #[error(
+        "a master key is named by `file:PATH`, `env://NAME`, `pkcs11:…`, `openbao://[MOUNT/]KEY` or `vault://[MOUNT/]KEY`"
+    )]
     Kind,
     /// The name of a file is empty, or leads out of the home's folder.
     #[error("`file:` is followed by a path, absolute or below the home's folder `service`")]
@@ -105,7 +107,8 @@ impl Default for MasterKeyUri {
 
 fn variable(rest: &str) -> Result<String, MasterKeyUriError> {
     let name = rest.strip_prefix("//").unwrap_or_default();
-    let is_name = |(at, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || at > 0 && byte.is_ascii_digit();
+    let is_name =
+        |(at, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || at > 0 && byte.is_ascii_digit();
     if name.is_empty() || !name.bytes().enumerate().all(is_name) {
         return Err(MasterKeyUriError::Variable);
     }

@@ -60,9 +60,10 @@ impl WorkingKeys {
         let newest = self.0.len().saturating_sub(1);
         let counts = |at: usize| {
             at == newest
-                || self.0.get(at + 1).is_some_and(|next| {
-                    now.duration_since(next.made_at) < KNOWN_AFTER.saturating_add(OUTLIVED_AFTER)
-                })
+                || self
+                    .0
+                    .get(at + 1)
+                    .is_some_and(|next| now.duration_since(next.made_at) < KNOWN_AFTER.saturating_add(OUTLIVED_AFTER))
         };
         let counting = self.0.iter().enumerate().rev().filter(|(at, _)| counts(*at));
         counting

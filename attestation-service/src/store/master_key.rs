@@ -122,7 +122,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        let rows = sqlx::query("SELECT name FROM master_key WHERE retired_at IS NULL").fetch_all(transaction.sql()).await?;
+        let rows =
+            sqlx::query("SELECT name FROM master_key WHERE retired_at IS NULL").fetch_all(transaction.sql()).await?;
         if rows.len() > 1 {
             let so = "what is under the former master key is still being sealed anew: see `sealift key status`";
             return Err(StoreError::Conflict(so.to_owned()));
@@ -132,7 +133,8 @@ impl Store {
         }
         let before = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
         add(&mut transaction, number, name, working, now).await?;
-        append(&mut transaction, AuditKind::MasterKeyChanged, &json!({"master_key": name, "replaces": before}), now).await?;
+        append(&mut transaction, AuditKind::MasterKeyChanged, &json!({"master_key": name, "replaces": before}), now)
+            .await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -141,8 +143,10 @@ impl Store {
     pub(crate) async fn sealed_elsewhere(&self, master: i64) -> Result<Vec<SealedName>, StoreError> {
         let working = sqlx::query("SELECT number FROM working_key WHERE master <> $1 ORDER BY number");
         let working = working.bind(master).fetch_all(&self.pool).await?;
-        let mut names =
-            working.iter().map(|row| Ok(SealedName::WorkingKey(row.try_get(0)?))).collect::<Result<Vec<_>, StoreError>>()?;
+        let mut names = working
+            .iter()
+            .map(|row| Ok(SealedName::WorkingKey(row.try_get(0)?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
         let rows = sqlx::query(
             "SELECT product, CAST($2 AS TEXT) AS kind, id AS tag FROM image_key WHERE master <> $1 \
              UNION ALL SELECT product, kind, tag FROM secret WHERE master <> $1",
@@ -173,7 +177,8 @@ impl Store {
 
     /// Some image key that was sealed before master keys were known by name.
     pub(crate) async fn any_image_key(&self) -> Result<Option<(SealedName, Sealed)>, StoreError> {
-        let row = sqlx::query("SELECT product, id, master, sealed FROM image_key LIMIT 1").fetch_optional(&self.pool).await?;
+        let row =
+            sqlx::query("SELECT product, id, master, sealed FROM image_key LIMIT 1").fetch_optional(&self.pool).await?;
         let Some(row) = row else { return Ok(None) };
         let (kind, tag) = (ResourcePath::IMAGE_KEY.to_owned(), row.try_get("id")?);
         let path = ResourcePath { product: product(row.try_get("product")?)?, kind, tag };
@@ -220,7 +225,11 @@ impl Store {
     }
 
     /// Retires all master keys but the newest, once nothing is under them; gives whether it has.
-    pub(crate) async fn retire_master_keys(&self, newest: &MasterKeyRecord, now: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn retire_master_keys(
+        &self,
+        newest: &MasterKeyRecord,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.write().await?;
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM image_key WHERE master <> $1) + (SELECT count(*) FROM secret WHERE master <> $1) \
