@@ -49,10 +49,10 @@ fn init(folder: &Path, master_key: &str, environment: &[(String, String)], chang
 #[tokio::test]
 async fn a_release_under_a_key_that_does_not_leave_its_token() {
     let folder = tempfile::tempdir().unwrap();
-    let token = token(folder.path());
-    assert!(token.keys().succeeded().stdout.contains("never extractable"));
-    assert_ne!(token.read_key("master").code, 0, "the token gives the key away");
-    let mut scene = Scene::set_under(IN_TOKEN, token.environment()).await;
+    let held = token(folder.path());
+    assert!(held.keys().succeeded().stdout.contains("never extractable"));
+    assert_ne!(held.read_key("master").code, 0, "the token gives the key away");
+    let mut scene = Scene::set_under(IN_TOKEN, held.environment()).await;
     assert_eq!(scene.run().code, RAN);
     assert!(!scene.vendor.home().join("service/master.key").exists());
     scene.vendor.stop_service();
@@ -63,6 +63,12 @@ async fn a_release_under_a_key_that_does_not_leave_its_token() {
     // Neither PIN nor module is in the settings or the database: they are the machine's.
     let settings = fs::read_to_string(scene.vendor.home().join("sealift.toml")).unwrap();
     assert!(settings.contains(IN_TOKEN) && !settings.contains(PIN), "{settings}");
+
+    // Another token of the same name, with another key of the same name.
+    let other = token(&folder.path().join("other"));
+    scene.vendor.stop_service();
+    scene.vendor.add_environment(other.environment());
+    scene.vendor.sealift(["serve", "--offline"]).failed(4, "sealed under another master key, or damaged");
 }
 
 #[tokio::test]
@@ -121,9 +127,13 @@ async fn one_master_key_after_the_other_while_the_service_runs() {
     let audit = scene.vendor.sealift(["audit", "list"]).succeeded().stdout;
     assert_eq!(audit.matches("master_key_changed").count(), 4, "{audit}");
     assert_eq!(audit.matches("master_key_retired").count(), 4, "{audit}");
-    // What was sealed with the first one and the newest version alone is left.
-    let latest = bao.bao(&["write", "transit/keys/sealift/config", "min_decryption_version=1"]);
-    latest.succeeded();
+
+    // A new version of the same Transit key: once all is under it, the former one is not needed.
+    let forget = ["write", "transit/keys/sealift/config", "min_decryption_version=2"];
+    bao.bao(&["write", "-force", "transit/keys/sealift/rotate"]).succeeded();
+    rotate(&scene.vendor, &[]);
+    bao.bao(&forget).succeeded();
+    assert_eq!(scene.run().code, RAN);
     assert_eq!(status(&scene.vendor)["master_keys"][0]["name"], IN_ENGINE);
 }
 

@@ -214,7 +214,7 @@ impl Inner {
     }
 
     fn failure(&self, error: Error) -> CustodyError {
-        let Error::Pkcs11(code, _) = &error else { return unavailable(&self.uri)(Said(error)) };
+        let Error::Pkcs11(code, function) = &error else { return unavailable(&self.uri)(Said(error)) };
         match code {
             RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
                 refused(&self.uri)("the PIN is not the token's user's")
@@ -225,7 +225,7 @@ impl Inner {
             }
             RvError::EncryptedDataInvalid | RvError::EncryptedDataLenRange => CustodyError::Open,
             // How SoftHSM says that the tag is another.
-            RvError::GeneralError => CustodyError::Open,
+            RvError::GeneralError if matches!(function, Function::Decrypt) => CustodyError::Open,
             _ => unavailable(&self.uri)(Said(error)),
         }
     }

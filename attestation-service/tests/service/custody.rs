@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::guest::Guest;
-use crate::rig::{Answer, KEY_ID, MANIFEST, PRODUCT, Rig};
+use crate::rig::{Answer, KEY_ID, MANIFEST, PRODUCT, Rig, advance};
 
 /// So many keys take several transactions.
 const KEYS: usize = 120;
@@ -125,6 +125,7 @@ async fn what_a_lease_rests_on_is_opened_after_the_master_key_was_changed() {
     assert_eq!(rotate(&rig, "file:next.key").await.status, 200);
     all_done(&rig).await;
     rig.restart().await;
+    advance(60);
     guest.renew(&rig).await.ok::<serde_json::Value>();
     let bundle = rig.service.evidence_bundle(&guest.lease_id()).await.unwrap();
     assert_eq!(bundle.attestations.len(), 2);
