@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use end_to_end::openbao::OpenBao;
 use end_to_end::peer::{Said, run};
@@ -34,6 +35,19 @@ fn status(vendor: &Vendor) -> Value {
 fn rotate(vendor: &Vendor, to: &[&str]) -> Value {
     let args = [&["--output", "json", "key", "rotate", "--wait"], to].concat();
     serde_json::from_str(&vendor.sealift(args).succeeded().stdout).unwrap()
+}
+
+/// The first status that is so.
+fn until(vendor: &Vendor, is_so: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + Duration::from_mins(1);
+    loop {
+        let status = status(vendor);
+        if is_so(&status) {
+            return status;
+        }
+        assert!(Instant::now() < end, "{status}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// `init` of a new home under this master key, with these variables changed.
@@ -135,6 +149,44 @@ async fn one_master_key_after_the_other_while_the_service_runs() {
     bao.bao(&forget).succeeded();
     assert_eq!(scene.run().code, RAN);
     assert_eq!(status(&scene.vendor)["master_keys"][0]["name"], IN_ENGINE);
+}
+
+#[tokio::test]
+async fn a_rotation_waits_for_a_store_that_is_away_and_goes_on_after_the_service_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = token(folder.path());
+    let mut bao = OpenBao::start(tools(), &folder.path().join("bao"));
+    bao.make_key("sealift", &[]);
+    let environment = [token.environment(), bao.environment(&bao.token())].concat();
+    let mut scene = Scene::set_under(IN_ENGINE, environment).await;
+    bao.stop();
+    scene.vendor.sealift(["key", "rotate", "--to", IN_TOKEN]).succeeded();
+    let waits = until(&scene.vendor, |status| status["rotation"]["trouble"].is_string());
+    assert!(waits["rotation"]["trouble"].as_str().unwrap().contains("does not answer"), "{waits}");
+    // The image's key, and the working key that came with the master key.
+    assert_eq!(waits["rotation"]["left"], 2, "{waits}");
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "under the new one").unwrap();
+    let put = ["secret", "put", "--product", PRODUCT, "config/new", &secret.display().to_string()];
+    scene.vendor.sealift(put).succeeded();
+    assert_eq!(status(&scene.vendor)["rotation"]["done"], 2);
+    scene.vendor.sealift(["key", "rotate", "--to", "file:master.key"]).failed(3, "");
+
+    scene.vendor.stop_service();
+    bao.start_again();
+    scene.vendor.serve();
+    let done = until(&scene.vendor, |status| status["rotation"].is_null());
+    assert_eq!(
+        (&done["master_keys"][0]["sealed"], &done["master_keys"][1]["sealed"]),
+        (&4.into(), &0.into()),
+        "{done}"
+    );
+    // The former store is not needed any more.
+    bao.stop();
+    assert_eq!(scene.run().code, RAN);
+    scene.vendor.stop_service();
+    scene.vendor.serve();
+    assert_eq!(scene.run().code, RAN);
 }
 
 #[tokio::test]

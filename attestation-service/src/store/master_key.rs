@@ -300,3 +300,52 @@ async fn add(
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::Database;
+    use super::super::old::database_before;
+    use super::*;
+    use crate::custodian::Custodian;
+    use crate::custody::{CustodyError, HeldKey};
+    use crate::home::{Home, ServiceSettings};
+    use crate::service::ServiceError;
+
+    #[tokio::test]
+    async fn a_database_from_before_goes_on_under_the_homes_file_and_under_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path().join("home"));
+        home.create(&["localhost".to_owned()]).unwrap();
+        let file = directory.path().join("home/service/master.key");
+        let text = fs::read_to_string(&file).unwrap();
+        let key = HeldKey::from_text(&text).unwrap();
+        let evidence = key.sealer("evidence").unwrap().seal(b"basis", b"lease").unwrap();
+        let old = database_before(12, &home.database_path()).await;
+        sqlx::query("INSERT INTO product (name, created_at) VALUES ('shop', 0)").execute(&old).await.unwrap();
+        sqlx::query(
+            "INSERT INTO image_key (id, product, sealed, image, created_at) VALUES ('key-1', 'shop', $1, '', 0)",
+        )
+        .bind(key.sealer("image keys").unwrap().seal(b"the key", b"shop/image-key/key-1").unwrap())
+        .execute(&old)
+        .await
+        .unwrap();
+        old.close().await;
+
+        let store = Store::open(&Database::Sqlite(home.database_path())).await.unwrap();
+        let settings = ServiceSettings::new(([127, 0, 0, 1], 0).into(), "https://localhost".parse().unwrap());
+        let open = || Custodian::open(&home, &settings, &store, Timestamp::UNIX_EPOCH);
+        fs::write(&file, HeldKey::generate().unwrap().to_text().as_bytes()).unwrap();
+        assert!(matches!(open().await, Err(ServiceError::Custody(CustodyError::Open))));
+        assert!(store.master_keys().await.unwrap().is_empty(), "another key was taken up");
+
+        fs::write(&file, &text).unwrap();
+        let custodian = open().await.unwrap();
+        assert_eq!(custodian.newest().unwrap().name, "file:master.key");
+        let name = SealedName::Resource("shop/image-key/key-1".parse().unwrap());
+        let sealed = store.sealed(&name).await.unwrap().unwrap();
+        assert_eq!(custodian.unwrap(&sealed, &name.context()).await.unwrap().as_slice(), b"the key");
+        assert_eq!(custodian.working().open_evidence(&evidence, b"lease").unwrap().as_slice(), b"basis");
+    }
+}
