@@ -14,7 +14,18 @@ use crate::api::{
 use crate::custody::CustodyError;
 use crate::policy::ReleasePolicy;
 use crate::service::{Service, ServiceError};
-use crate::store::{KeyRegistration, Sealed, StoreError, TRIES};
+use crate::store::{KeyRegistration, Rewrapping, Sealed, StoreError, TRIES};
+
+/// An image key to keep.
+#[derive(Clone, Copy)]
+pub(crate) struct KeptKey<'a> {
+    /// The last part of its path.
+    pub(crate) id: &'a str,
+    pub(crate) kek: &'a [u8],
+    pub(crate) image: &'a str,
+    pub(crate) manifests: &'a [SealedManifest],
+    pub(crate) rewrapped: Option<&'a Rewrapping>,
+}
 
 /// The length of a key-encryption key, in bytes.
 const KEK_LEN: usize = 32;
@@ -86,22 +97,22 @@ impl Service {
         let path = ResourcePath::image_key(product.clone(), &new.id)
             .map_err(|error| ServiceError::BadRequest(format!("`{}`: {error}", new.id)))?;
         check_manifests(&new.manifests)?;
-        let context = path.to_string();
+        let kept = KeptKey { id: &new.id, kek: &kek, image: &new.image, manifests: &new.manifests, rewrapped: None };
+        self.keep_key(&path, kept).await
+    }
+
+    /// Seals and keeps a key under this path. One that is there has to be the same.
+    pub(crate) async fn keep_key(&self, path: &ResourcePath, kept: KeptKey<'_>) -> Result<(), ServiceError> {
+        let KeptKey { id, kek, image, manifests, rewrapped } = kept;
+        let (product, context) = (&path.product, path.to_string());
         for _ in 0..TRIES {
-            let stored = self.store.sealed_key(product, &new.id).await?;
+            let stored = self.store.sealed_key(product, id).await?;
             let is_same = match &stored {
-                Some(stored) => self.is_sealed(stored, &context, &kek).await?,
+                Some(stored) => self.is_sealed(stored, &context, kek).await?,
                 None => false,
             };
-            let registration = KeyRegistration {
-                product,
-                id: &new.id,
-                sealed: &self.custodian.wrap(&kek, &context).await?,
-                seen: stored.as_ref(),
-                is_same,
-                image: &new.image,
-                manifests: &new.manifests,
-            };
+            let (sealed, seen) = (&self.custodian.wrap(kek, &context).await?, stored.as_ref());
+            let registration = KeyRegistration { product, id, sealed, seen, is_same, image, manifests, rewrapped };
             match self.store.register_key(registration, self.now()).await {
                 Err(StoreError::Outdated) => self.custodian.refresh().await?,
                 registered => return Ok(registered?),

@@ -190,6 +190,38 @@ pub struct KeyManifests {
     pub manifests: Vec<SealedManifest>,
 }
 
+/// Wraps layers' keys anew, under a fresh image key that the service makes, keeps and never shows. It is pending until
+/// [`KeyManifests`] binds it.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct Rewrap {
+    /// The last part of the new key's `kbs://` path.
+    pub id: String,
+    /// What people call the image.
+    pub image: String,
+    /// A packet of each layer, as its annotation has it; at least one. The keys that they name are the product's.
+    pub packets: Vec<String>,
+    /// Public keys (PEM) whose owners can open the layers, too, without the service. For administrators.
+    #[serde(default)]
+    pub recipients: Vec<String>,
+}
+
+/// What takes the packets' places, in their order.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct Rewrapped {
+    /// For each packet.
+    pub layers: Vec<RewrappedLayer>,
+}
+
+/// A layer's key, wrapped anew.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub struct RewrappedLayer {
+    /// The packet, as the annotation has it.
+    pub packet: String,
+    /// The message for the recipients, as its annotation has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
 /// The key is not printed.
 impl fmt::Debug for NewImageKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ use transit::EngineKey;
 
 pub(crate) use file::{make, path};
 pub use pkcs11_uri::Pkcs11Uri;
-pub(crate) use sealer::{HeldKey, Sealer};
+pub use sealer::{HeldKey, Sealer};
 pub use settings::{CustodySettings, Pkcs11Settings, SecretSource, TransitSettings};
 pub use uri::{FileName, MasterKeyUri, MasterKeyUriError, TransitKey};
 pub(crate) use working::{WorkingKey, WorkingKeys};

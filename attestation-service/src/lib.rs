@@ -27,6 +27,7 @@ mod metrics;
 mod platform;
 mod policy;
 mod release;
+mod rewrap;
 mod rotation;
 mod service;
 mod store;
@@ -39,8 +40,8 @@ mod witness;
 pub use backup::{BackupError, Copied, back_up, restore};
 pub use custodian::try_master_key;
 pub use custody::{
-    CustodyError, CustodySettings, FileName, MasterKeyUri, MasterKeyUriError, Pkcs11Settings, Pkcs11Uri, SecretSource,
-    TransitKey, TransitSettings,
+    CustodyError, CustodySettings, FileName, HeldKey, MasterKeyUri, MasterKeyUriError, Pkcs11Settings, Pkcs11Uri,
+    Sealer, SecretSource, TransitKey, TransitSettings,
 };
 pub use finding::{Finding, Stage};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};

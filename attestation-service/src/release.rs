@@ -94,7 +94,7 @@ impl Service {
         let granted = match &runtime_data.workload {
             None => None,
             Some(workload) => {
-                let lease = LeaseId(guest.key().thumbprint());
+                let lease = LeaseId::of(stated_by, guest.key().thumbprint(), evidence.guest_id());
                 let (runtime_data, evidence) = (&runtime_data, &evidence);
                 let asked =
                     Asked { runtime_data, workload, stated_by, lease, evidence, attestation, challenge_at, now };

@@ -11,7 +11,7 @@ use crate::api::{CustodyStatus, MasterKeyChange, MasterKeyStatus, Rotation};
 use crate::custody::{CustodyError, MasterKeyUri, new_working_key};
 use crate::release::chain;
 use crate::service::{Service, ServiceError, SharedService};
-use crate::store::{MasterKeyRecord, Rewrapped, SealedName, StoreError, TRIES};
+use crate::store::{MasterKeyRecord, Resealed, SealedName, StoreError, TRIES};
 
 /// How many keys are sealed anew in one transaction, and how many at once at their store.
 const TOGETHER: usize = 16;
@@ -138,16 +138,16 @@ impl Service {
                 let service = Arc::clone(&self);
                 tasks.spawn(async move { (name.context(), service.sealed_anew(name, newest.number).await) });
             }
-            let mut rewrapped = Vec::with_capacity(TOGETHER);
+            let mut resealed = Vec::with_capacity(TOGETHER);
             while let Some(done) = tasks.join_next().await {
                 match done? {
-                    (_, Ok(done)) => rewrapped.extend(done),
+                    (_, Ok(done)) => resealed.extend(done),
                     // The others are not to wait for it.
                     (context, Err(ServiceError::Custody(CustodyError::Open))) => damaged.push(context),
                     (_, Err(error)) => return Err(error),
                 }
             }
-            self.store.rewrap(&rewrapped).await?;
+            self.store.reseal(&resealed).await?;
             tokio::time::sleep(PAUSE).await;
         }
         if let Some(first) = damaged.first() {
@@ -164,7 +164,7 @@ impl Service {
         Ok(self.custodian.is_rotating())
     }
 
-    async fn sealed_anew(&self, name: SealedName, newest: i64) -> Result<Option<Rewrapped>, ServiceError> {
+    async fn sealed_anew(&self, name: SealedName, newest: i64) -> Result<Option<Resealed>, ServiceError> {
         for _ in 0..TRIES {
             let Some(before) = self.store.sealed(&name).await? else { return Ok(None) };
             if before.master == newest {
@@ -174,7 +174,7 @@ impl Service {
             let plain = self.custodian.unwrap(&before, &context).await?;
             let after = self.custodian.wrap(&plain, &context).await?;
             if after.master == newest {
-                return Ok(Some(Rewrapped { name, before: before.bytes, after }));
+                return Ok(Some(Resealed { name, before: before.bytes, after }));
             }
         }
         Err(StoreError::Outdated.into())

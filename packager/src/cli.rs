@@ -61,6 +61,14 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Encrypt an image's layers, register the key, sign, push. Prints the sealed reference.
     Pack(Box<PackArgs>),
+    /// Give a sealed image a key of its own, for another customer, say, without touching a layer. Prints the new reference.
+    Rewrap(Box<RewrapArgs>),
+    /// Say whose copy an unpacked tree is, by the watermark in it.
+    Trace {
+        /// The tree.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Wrap layers' keys for skopeo, buildah or podman: ocicrypt's key provider protocol, on stdin and stdout or over gRPC.
     #[command(name = "keyprovider")]
     KeyProvider(KeyProviderArgs),
@@ -214,10 +222,47 @@ pub(crate) struct PackArgs {
     /// The version to note on the manifest.
     #[arg(long = "image-version", value_name = "TEXT")]
     pub(crate) image_version: Option<String>,
+    /// Leave out of the config and the annotations how the image was made: history, labels, author, comments.
+    #[arg(long)]
+    pub(crate) scrub_config: bool,
+    /// Add a small layer that says, to `sealift trace` alone, whose copy this is.
+    #[arg(long, value_name = "CUSTOMER")]
+    pub(crate) watermark: Option<String>,
+    /// An image of ours, sealed earlier: layers with the same content are taken from it, not encrypted again.
+    #[arg(long, value_name = "REF")]
+    pub(crate) reuse: Option<ImageReference>,
     /// Bind and sign, in its place, an image that another tool encrypted through `sealift keyprovider`: docker:// with
     /// the digest that was pushed, or oci:DIR[:TAG].
-    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version"])]
+    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version", "scrub_config", "watermark", "reuse"])]
     pub(crate) finish: Option<ImageReference>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RewrapArgs {
+    /// The sealed image.
+    #[arg(value_name = "REF")]
+    pub(crate) source: ImageReference,
+    /// Where it goes under its new key: docker://, oci:DIR:TAG, oci-archive:FILE:TAG. In the same repository no layer moves.
+    #[arg(value_name = "DST")]
+    pub(crate) destination: ImageReference,
+    /// The product that the image belongs to.
+    #[arg(long, value_name = "PRODUCT")]
+    pub(crate) product: ProductName,
+    /// Public keys (PEM) of which one must have signed the sealed image; the home's by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Vec<PathBuf>,
+    /// A further recipient that can open the layers without the service: `jwe:FILE` with a public key (PEM). Needs the role
+    /// admin.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) recipient: Vec<String>,
+    /// The private key that signs the image (PEM file, `-`, `env://NAME`); the home's by default.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) signer: Option<String>,
+    /// The version to note on the manifest.
+    #[arg(long = "image-version", value_name = "TEXT")]
+    pub(crate) image_version: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -55,6 +55,10 @@ impl VendorHome {
         self.directory.join("signing.pub")
     }
 
+    pub(crate) fn watermark_key_path(&self) -> PathBuf {
+        self.directory.join("watermark.key")
+    }
+
     /// Reads the settings.
     pub(crate) fn settings(&self) -> Result<Settings, Failure> {
         let path = self.settings_path();

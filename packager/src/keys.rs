@@ -1,12 +1,14 @@
 //! Keys by the one grammar of the command line: a file, `-` for stdin, `env://NAME`.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use command_line::{ExitCode, Failure, FailureContext as _};
 use jose::signing::{SigningKey, VerifyingKey};
 use launch_evidence::measure::id_block::OwnerKey;
 use zeroize::Zeroizing;
+
+use crate::home::VendorHome;
 
 /// The longest key text that is read, in bytes.
 const KEY_TEXT_MAX: u64 = 64 * 1024;
@@ -68,6 +70,14 @@ pub(crate) fn read_owner_key(uri: &str) -> Result<OwnerKey, Failure> {
         .map_err(|failure| {
             failure.hint("make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384`")
         })
+}
+
+/// The public keys in these files; the home's own where none is named.
+pub(crate) fn verifying_keys(home: &VendorHome, paths: &[PathBuf]) -> Result<Vec<VerifyingKey>, Failure> {
+    match paths {
+        [] => Ok(vec![read_verifying_key(&home.signing_public_key_path())?]),
+        paths => paths.iter().map(|path| read_verifying_key(path)).collect(),
+    }
 }
 
 /// The public key in the file.

@@ -50,6 +50,8 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Demo(args) => commands::demo::run(args, console).await,
         Command::Serve(args) => commands::serve::run(&home, args, console).await,
         Command::Pack(args) => commands::pack::run(&home, *args, console).await,
+        Command::Rewrap(args) => commands::rewrap::run(&home, *args, console).await,
+        Command::Trace { directory } => commands::trace::run(&home, &directory, console),
         Command::KeyProvider(args) => commands::keyprovider::run(home, args, console).await,
         Command::Inspect(args) => commands::inspect::run(args, console).await,
         Command::Verify(args) => commands::verify::run(&home, args, console).await,

@@ -3,32 +3,41 @@
 //! Order matters: blobs, platform manifests, key registration, signatures, and only then the name that people pull. An
 //! interrupted pack leaves blobs that nothing names; a rerun makes new ones.
 
+mod config;
 mod finish;
 mod layer;
+mod publication;
+mod reuse;
+mod rewrap;
 mod selection;
 mod signature;
 mod survey;
+mod watermark;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use attestation_service::api::{NewImageKey, SealedManifest};
+use attestation_service::api::NewImageKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use image_store::{Descriptor, Digest, Document, Index, Manifest, Place, Platform, RawManifest, Store, media_type};
+use image_store::{Descriptor, Digest, Document, Manifest, RawManifest, Store};
 use jose::jwe::Recipient;
-use jose::signing::SigningKey;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::packet::Kid;
 use release_protocol::{ProductName, ResourcePath};
 use zeroize::Zeroizing;
 
+use config::ConfigChange;
 pub(crate) use finish::SealedImage;
+pub(crate) use publication::{Assembled, Publication};
+pub(crate) use reuse::Earlier;
+pub(crate) use rewrap::Rewrapping;
 pub(crate) use selection::{LayerSelection, platform_name};
-pub(crate) use signature::{check_signatures, docker_reference, sign};
+pub(crate) use signature::{check_signatures, docker_reference, require_signature, sign};
 pub(crate) use survey::Survey;
 use survey::SurveyedImage;
+pub(crate) use watermark::{Mark, MarkKey};
 
 /// The manifest annotation that names the product.
 pub(crate) const PRODUCT_ANNOTATION: &str = "io.sealift.product";
@@ -38,27 +47,26 @@ pub(crate) const VERSION_ANNOTATION: &str = "io.sealift.version";
 /// What is to be packed and how.
 pub(crate) struct PackPlan<'a> {
     pub(crate) source: &'a Store,
-    pub(crate) destination: &'a Store,
-    pub(crate) product: ProductName,
-    pub(crate) version: Option<String>,
+    pub(crate) publication: &'a Publication<'a>,
     pub(crate) recipients: Vec<Recipient>,
-    pub(crate) signer: SigningKey,
     /// `HOST:PORT` of the service, for the key's id.
     pub(crate) key_authority: String,
-    /// The name that the signature is for.
-    pub(crate) docker_reference: String,
+    /// Whether the config is to say how to run, and not how it was made.
+    pub(crate) scrub_config: bool,
+    /// A layer that goes on top of every platform's, as a plain tar.
+    pub(crate) mark: Option<Vec<u8>>,
 }
 
 /// What was packed, ready to be registered and published.
 pub(crate) struct Packed {
-    pub(crate) digest: Digest,
-    pub(crate) media_type: String,
-    pub(crate) manifests: Vec<SealedManifest>,
+    pub(crate) image: Assembled,
+    /// Layers that were encrypted.
     pub(crate) sealed_layers: usize,
+    /// Layers that an earlier image had already.
+    pub(crate) reused_layers: usize,
     pub(crate) plain_layers: usize,
     /// Plain bytes that were encrypted.
     pub(crate) sealed_bytes: u64,
-    bytes: bytes::Bytes,
 }
 
 /// One pack in progress.
@@ -70,6 +78,7 @@ pub(crate) struct Packer<'a> {
     progress: ByteProgress,
     /// Plain digest → sealed layer: a layer that several platforms share is encrypted once.
     sealed: HashMap<Digest, Descriptor>,
+    reused_layers: usize,
     plain_layers: usize,
     sealed_bytes: u64,
 }
@@ -78,112 +87,66 @@ impl<'a> Packer<'a> {
     /// A packer with a fresh key-encryption key.
     pub(crate) fn new(plan: PackPlan<'a>, progress: ByteProgress) -> Result<Self, Failure> {
         let key_id = uuid::Uuid::now_v7().to_string();
-        let path = [plan.product.as_str(), ResourcePath::IMAGE_KEY, &key_id];
+        let path = [plan.publication.product.as_str(), ResourcePath::IMAGE_KEY, &key_id];
         let kid = Kid::new(&plan.key_authority, path)
             .or_fail(ExitCode::BadInput, || "cannot name the image key".to_owned())?;
         let kek = KeyEncryptionKey::generate().or_fail(ExitCode::Other, || "cannot make a key".to_owned())?;
-        Ok(Self { plan, key_id, kid, kek, progress, sealed: HashMap::new(), plain_layers: 0, sealed_bytes: 0 })
+        let (sealed, reused_layers, plain_layers, sealed_bytes) = (HashMap::new(), 0, 0, 0);
+        Ok(Self { plan, key_id, kid, kek, progress, sealed, reused_layers, plain_layers, sealed_bytes })
+    }
+
+    /// Takes a layer from an earlier image in the place of encrypting `plain`.
+    pub(crate) async fn reuse(&mut self, plain: Digest, earlier: &Store, sealed: &Descriptor) -> Result<(), Failure> {
+        let copied = self.plan.publication.destination.copy_blob(earlier, sealed).await;
+        copied.map_err(|error| store_failure(format!("cannot take the layer {} over", sealed.digest), &error))?;
+        self.reused_layers += usize::from(self.sealed.insert(plain, sealed.clone()).is_none());
+        Ok(())
     }
 
     /// Encrypts and writes all layers and platform manifests. Nothing is registered, signed or named yet.
     pub(crate) async fn pack(&mut self, survey: Survey) -> Result<Packed, Failure> {
-        let mut manifests = Vec::new();
-        let mut entries = Vec::new();
-        let mut last = bytes::Bytes::new();
-        for SurveyedImage { entry, platform, manifest, wanted } in survey.images {
-            last = self.pack_manifest(manifest, &wanted).await?;
-            manifests.push(SealedManifest { digest: Digest::of(&last).to_string(), platform });
-            if survey.index.is_some() {
-                entries.push(self.put_platform(&last, entry).await?);
+        let mark = self.seal_mark().await?;
+        let mut assembly = self.plan.publication.begin(survey.index);
+        for SurveyedImage { entry, platform, mut manifest, wanted, .. } in survey.images {
+            let change =
+                ConfigChange { scrub: self.plan.scrub_config, top: mark.as_ref().map(|(diff_id, _)| *diff_id) };
+            manifest.config =
+                config::carry(self.plan.source, self.plan.publication.destination, &manifest, &change).await?;
+            self.carry_layers(&mut manifest.layers, &wanted).await?;
+            refuse_plain(&manifest, &wanted)?;
+            manifest.layers.extend(mark.as_ref().map(|(_, layer)| layer.clone()));
+            if self.plan.scrub_config {
+                manifest.annotations.clear();
             }
+            assembly.add(manifest, entry, platform).await?;
         }
-        let (bytes, media_type) = match survey.index {
-            None => (last, media_type::OCI_MANIFEST),
-            Some(index) => (self.finish_index(index, entries)?, media_type::OCI_INDEX),
-        };
         Ok(Packed {
-            digest: Digest::of(&bytes),
-            media_type: media_type.to_owned(),
-            manifests,
-            sealed_layers: self.sealed.len(),
+            image: assembly.finish()?,
+            sealed_layers: self.sealed.len() - self.reused_layers + usize::from(mark.is_some()),
+            reused_layers: self.reused_layers,
             plain_layers: self.plain_layers,
             sealed_bytes: self.sealed_bytes,
-            bytes,
         })
     }
 
-    /// What to register with the service before anything is published.
-    pub(crate) fn registration(&self, packed: &Packed) -> NewImageKey {
-        NewImageKey {
+    /// What to register with the service before anything is published; nothing where no layer was encrypted.
+    pub(crate) fn registration(&self, packed: &Packed) -> Option<NewImageKey> {
+        (packed.sealed_layers > 0).then(|| NewImageKey {
             id: self.key_id.clone(),
             kek: Zeroizing::new(STANDARD.encode(self.kek.expose())),
-            image: self.plan.docker_reference.clone(),
-            manifests: packed.manifests.clone(),
-        }
+            image: self.plan.publication.docker_reference.clone(),
+            manifests: packed.image.manifests.clone(),
+        })
+    }
+
+    /// What the image belongs to.
+    pub(crate) fn product(&self) -> &ProductName {
+        &self.plan.publication.product
     }
 
     /// The key's id as layers carry it.
     pub(crate) fn kid(&self) -> &Kid {
         &self.kid
-    }
-
-    /// Signs every manifest and gives the image its name.
-    pub(crate) async fn publish(&self, packed: &Packed) -> Result<(), Failure> {
-        let mut digests: Vec<String> = packed.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
-        if !digests.contains(&packed.digest.to_string()) {
-            digests.push(packed.digest.to_string());
-        }
-        let destination = self.plan.destination;
-        for digest in &digests {
-            signature::sign(destination, digest, &self.plan.docker_reference, &self.plan.signer).await?;
-        }
-        destination
-            .put_image(packed.bytes.clone(), &packed.media_type)
-            .await
-            .map_err(|error| store_failure(format!("cannot write `{}`", destination.reference()), &error))?;
-        destination
-            .commit()
-            .await
-            .map_err(|error| store_failure(format!("cannot finish `{}`", destination.reference()), &error))
-    }
-
-    /// Writes a platform's manifest by its digest, for an index to name.
-    async fn put_platform(&self, bytes: &bytes::Bytes, platform: Option<Platform>) -> Result<Descriptor, Failure> {
-        let destination = self.plan.destination;
-        destination
-            .put_manifest(bytes.clone(), media_type::OCI_MANIFEST, Place::Digest)
-            .await
-            .map_err(|error| store_failure("cannot write a platform's manifest", &error))?;
-        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, bytes);
-        descriptor.platform = platform;
-        Ok(descriptor)
-    }
-
-    fn finish_index(&self, mut index: Index, entries: Vec<Descriptor>) -> Result<bytes::Bytes, Failure> {
-        index.manifests = entries;
-        index.media_type = Some(media_type::OCI_INDEX.to_owned());
-        self.annotate(&mut index.annotations);
-        index.to_bytes().or_fail(ExitCode::Other, || "cannot write the index".to_owned())
-    }
-
-    async fn pack_manifest(
-        &mut self,
-        mut manifest: Manifest,
-        wanted: &BTreeSet<usize>,
-    ) -> Result<bytes::Bytes, Failure> {
-        let (source, destination) = (self.plan.source, self.plan.destination);
-        destination
-            .copy_blob(source, &manifest.config)
-            .await
-            .map_err(|error| store_failure("cannot copy the image's config", &error))?;
-        if manifest.config.media_type == "application/vnd.docker.container.image.v1+json" {
-            media_type::OCI_CONFIG.clone_into(&mut manifest.config.media_type);
-        }
-        self.carry_layers(&mut manifest.layers, wanted).await?;
-        manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
-        self.annotate(&mut manifest.annotations);
-        refuse_plain(&manifest, wanted)?;
-        manifest.to_bytes().or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())
     }
 
     /// Seals or copies all layers, several at a time. The first that fails ends the others.
@@ -235,7 +198,7 @@ impl<'a> Packer<'a> {
             let sealed = self.seal_layer(&layer, position, alone).await?;
             return Ok(Some((layer, sealed)));
         }
-        let copied = self.plan.destination.copy_blob(self.plan.source, &layer).await;
+        let copied = self.plan.publication.destination.copy_blob(self.plan.source, &layer).await;
         copied.map_err(|error| store_failure(format!("cannot copy the layer {}", layer.digest), &error))?;
         self.progress.add(layer.size);
         Ok(None)
@@ -244,23 +207,35 @@ impl<'a> Packer<'a> {
     async fn seal_layer(&self, plain: &Descriptor, position: usize, alone: bool) -> Result<Descriptor, Failure> {
         let media_type = ocicrypt::media_type::encrypted(&plain.media_type)
             .or_fail(ExitCode::BadInput, || format!("layer {position} ({}) cannot be encrypted", plain.digest))?;
-        let sealed = layer::seal(self.plan.source, self.plan.destination, plain, alone, &self.progress).await?;
-        let annotations = ocicrypt::layer::LayerAnnotations::new(sealed.public, &sealed.private)
-            .with_kek(&self.kid, &self.kek)
-            .and_then(|annotations| annotations.with_recipients(&self.plan.recipients))
-            .and_then(ocicrypt::layer::LayerAnnotations::build)
-            .or_fail(ExitCode::Other, || format!("cannot wrap the key of layer {position}"))?;
-        let mut descriptor = Descriptor::new(media_type, sealed.digest, sealed.size);
-        descriptor.annotations = plain.annotations.clone();
-        descriptor.annotations.extend(annotations);
+        let (source, destination) = (self.plan.source, self.plan.publication.destination);
+        let sealed = layer::seal(source, destination, plain, alone, &self.progress).await?;
+        let mut descriptor = self.wrapped(media_type, &sealed)?;
+        if !self.plan.scrub_config {
+            let wraps = std::mem::replace(&mut descriptor.annotations, plain.annotations.clone());
+            descriptor.annotations.extend(wraps);
+        }
         Ok(descriptor)
     }
 
-    fn annotate(&self, annotations: &mut BTreeMap<String, String>) {
-        annotations.insert(PRODUCT_ANNOTATION.to_owned(), self.plan.product.to_string());
-        if let Some(version) = &self.plan.version {
-            annotations.insert(VERSION_ANNOTATION.to_owned(), version.clone());
-        }
+    /// Encrypts the layer that goes on top; gives its `diff_id` as well.
+    async fn seal_mark(&self) -> Result<Option<(Digest, Descriptor)>, Failure> {
+        let Some(tar) = &self.plan.mark else { return Ok(None) };
+        let diff_id = Digest::of(tar);
+        let sealed = layer::seal_small(tar.clone(), diff_id, self.plan.publication.destination).await?;
+        let media_type = ocicrypt::media_type::encrypted(image_store::media_type::OCI_LAYER)
+            .or_fail(ExitCode::Other, || "a plain layer cannot be encrypted".to_owned())?;
+        Ok(Some((diff_id, self.wrapped(media_type, &sealed)?)))
+    }
+
+    /// A sealed layer with its key wrapped for everyone who may open it.
+    fn wrapped(&self, media_type: String, sealed: &layer::Sealed) -> Result<Descriptor, Failure> {
+        let mut descriptor = Descriptor::new(media_type, sealed.digest, sealed.size);
+        descriptor.annotations = ocicrypt::layer::LayerAnnotations::new(sealed.public, &sealed.private)
+            .with_kek(&self.kid, &self.kek)
+            .and_then(|annotations| annotations.with_recipients(&self.plan.recipients))
+            .and_then(ocicrypt::layer::LayerAnnotations::build)
+            .or_fail(ExitCode::Other, || format!("cannot wrap the key of the layer {}", sealed.digest))?;
+        Ok(descriptor)
     }
 }
 

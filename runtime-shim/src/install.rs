@@ -2,6 +2,7 @@
 
 mod containerd;
 mod containers;
+mod docker;
 mod plan;
 mod record;
 mod version;
@@ -9,7 +10,7 @@ mod version;
 use std::path::PathBuf;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{Engine, InstallArgs};
 use plan::{PlannedCopy, PlannedFile};
@@ -43,6 +44,7 @@ pub(crate) fn run(args: InstallArgs, console: &Console) -> Result<(), Failure> {
         Engine::Containerd => containerd::plan(&root, version, &programs)?,
         Engine::Podman => containers::podman(version, &programs)?,
         Engine::Crio => containers::crio(&programs)?,
+        Engine::Docker => docker::plan(&root, &programs)?,
     };
     if args.program.copy {
         plan.program = Some(programs.copy()?);
@@ -96,11 +98,15 @@ impl Programs {
         let (shim, agent) = (text(&self.shim)?, text(&self.agent)?);
         let provider = json!({"cmd": {"path": shim, "args": ["keyprovider", "--agent", agent]}});
         let names = [ocicrypt::keyprovider::PROVIDER, ocicrypt::keyprovider::OWN_PROVIDER];
-        let document = json!({"key-providers": {names[0]: provider, names[1]: provider}});
-        let content = serde_json::to_string_pretty(&document)
-            .or_fail(ExitCode::Other, || "cannot write the key providers".to_owned())?;
-        Ok(PlannedFile { path: Self::PROVIDERS.to_owned(), content: content + "\n", mode: 0o644 })
+        let content = document(&json!({"key-providers": {names[0]: provider, names[1]: provider}}))?;
+        Ok(PlannedFile { path: Self::PROVIDERS.to_owned(), content, mode: 0o644 })
     }
+}
+
+/// A document as files have it.
+fn document(value: &Value) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value);
+    text.map(|text| text + "\n").or_fail(ExitCode::Other, || "cannot write a document".to_owned())
 }
 
 /// A path as configuration files have it.

@@ -109,6 +109,11 @@ impl Node {
         command
     }
 
+    /// A program for which the box is the whole machine, not yet run; it shares the node's files and none of its mounts.
+    pub fn machine(&self, program: &str) -> Command {
+        self.debian13.machine(program)
+    }
+
     /// Starts an agent that may open the sealed image; killed with the value.
     ///
     /// # Panics

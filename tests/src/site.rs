@@ -47,6 +47,15 @@ impl Sealer {
     }
 }
 
+/// What decrypts layers for containerd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoder {
+    /// `sealift-shim stream-processor`, as `install containerd` sets it up.
+    Shim,
+    /// imgcrypt's ctd-decoder, as containerd's documentation sets it up, with the key provider of `install podman`.
+    CtdDecoder,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Site {
@@ -201,7 +210,7 @@ impl Site {
     ///
     /// # Panics
     /// When it does not start.
-    pub async fn start_containerd(&mut self) -> Cri {
+    pub async fn start_containerd(&mut self, decoder: Decoder) -> Cri {
         self.engine = None;
         for name in ["containerd", "containerd-state"] {
             // There is none the first time.
@@ -211,12 +220,17 @@ impl Site {
         let _ = std::fs::remove_file(&socket);
         // It says nothing itself.
         let mut command = self.installed("sh");
-        command.args(["-c", "echo starting; exec containerd >&2"]);
+        let config = match decoder {
+            Decoder::Shim => "config.toml",
+            Decoder::CtdDecoder => "ctd-decoder.toml",
+        };
+        command.args(["-c", "echo starting; exec containerd --config \"/etc/containerd/$0\" >&2", config]);
         self.engine = Some(Running::start(&mut command, &self.path("containerd.log")));
         Cri::connect(&socket).await
     }
 
-    /// containerd's own configuration, before ours is added: what it needs on this kind of machine.
+    /// containerd's own configuration, before ours is added: what it needs on this kind of machine. Beside it the one that
+    /// has ctd-decoder.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -237,7 +251,9 @@ state = "{state}"
         );
         let directory = self.path("system/etc/containerd");
         std::fs::create_dir_all(&directory).expect("directory");
-        std::fs::write(directory.join("config.toml"), text).expect("configuration");
+        std::fs::write(directory.join("config.toml"), &text).expect("configuration");
+        let text = text + &CTD_DECODER.replace("PROVIDERS", &self.opening());
+        std::fs::write(directory.join("ctd-decoder.toml"), text).expect("configuration");
         self.push_pause();
     }
 
@@ -288,6 +304,29 @@ impl Drop for Site {
         }
     }
 }
+
+/// What goes below the section of CRI for ctd-decoder, and for the runtime class that `install containerd` would add.
+const CTD_DECODER: &str = r#"
+  [plugins."io.containerd.grpc.v1.cri".image_decryption]
+    key_model = "node"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.sealift]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.sealift.options]
+      BinaryName = "/usr/local/libexec/sealift-oci-runtime"
+[stream_processors]
+  [stream_processors."io.containerd.ocicrypt.decoder.v1.tar"]
+    accepts = ["application/vnd.oci.image.layer.v1.tar+encrypted", "application/vnd.oci.image.layer.v1.tar+zstd+encrypted"]
+    returns = "application/vnd.docker.image.rootfs.diff.tar"
+    path = "ctd-decoder"
+    env = ["OCICRYPT_KEYPROVIDER_CONFIG=PROVIDERS"]
+  [stream_processors."io.containerd.ocicrypt.decoder.v1.tar.gzip"]
+    accepts = ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"]
+    returns = "application/vnd.oci.image.layer.v1.tar+gzip"
+    path = "ctd-decoder"
+    env = ["OCICRYPT_KEYPROVIDER_CONFIG=PROVIDERS"]
+"#;
 
 /// Puts what is installed in its place, where there is such a place.
 const INSTALLED: &str = r#"for d in etc/containerd usr/local/libexec run/sealift; do

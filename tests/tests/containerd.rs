@@ -6,7 +6,7 @@ use std::time::Duration;
 use end_to_end::node::{Node, wait_for};
 use end_to_end::peer::{Said, peer, run};
 use end_to_end::running::Running;
-use end_to_end::site::{PRODUCT, Sealer, Site};
+use end_to_end::site::{Decoder, PRODUCT, Sealer, Site};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -92,7 +92,7 @@ async fn a_pod_stops_when_its_licence_is_revoked_and_is_told_why_it_does_not_sta
     site.start_agent(&license, std::slice::from_ref(&image));
     site.configure_containerd();
     site.install("containerd");
-    let mut cri = site.start_containerd().await;
+    let mut cri = site.start_containerd(Decoder::Shim).await;
     let name = image.strip_prefix("docker://").unwrap();
     let logs = site.inside("logs");
     cri.pull(name).await.unwrap();

@@ -5,13 +5,13 @@
 use end_to_end::cri::Cri;
 use end_to_end::image::{manifest, open, plain_digests};
 use end_to_end::peer::run;
-use end_to_end::site::{Sealer, Site, ok};
+use end_to_end::site::{Decoder, Sealer, Site, ok};
 
 /// What the image's script prints as root.
 const OUTPUT: &str = "hello world from 0 in /opt\nupper\n";
 
 /// The customer's engines.
-const OPENERS: [&str; 4] = ["sealift-shim", "skopeo", "podman", "containerd"];
+const OPENERS: [&str; 5] = ["sealift-shim", "skopeo", "podman", "containerd", "containerd with ctd-decoder"];
 
 /// One cell of the matrix: nothing, or why it did not work.
 type Cell = Result<(), String>;
@@ -28,12 +28,12 @@ async fn what_any_tool_sealed_any_engine_opens() {
         site.install("containerd");
     }
     let mut failures = Vec::new();
-    println!("{:>12} {}", "", OPENERS.map(|opener| format!("{opener:<14}")).join(""));
+    println!("{:>12} {}", "", OPENERS.map(|opener| format!("{opener:<13}")).join(" "));
     for (sealer, image) in &sealed {
         let mut row = vec![format!("{:>12}", sealer.name())];
         for opener in OPENERS {
             let cell = match image {
-                Some(image) if is_wanted(opener) => Some(match image {
+                Some(image) if is_wanted(opener.split(' ').next().unwrap()) => Some(match image {
                     Ok(image) => opened(&mut site, opener, image, &license).await,
                     Err(why) => Err(format!("not sealed: {why}")),
                 }),
@@ -73,9 +73,11 @@ async fn a_revoked_licence_opens_no_layer_for_any_engine() {
     if is_wanted("containerd") {
         site.configure_containerd();
         site.install("containerd");
-        let mut cri = site.start_containerd().await;
-        let why = containerd(&mut cri, &site, &image, "").await.unwrap_err();
-        assert!(why.starts_with("pull: ") && why.contains("contract ended"), "{why}");
+        for decoder in [Decoder::Shim, Decoder::CtdDecoder] {
+            let mut cri = site.start_containerd(decoder).await;
+            let why = containerd(&mut cri, &site, &image, "").await.unwrap_err();
+            assert!(why.starts_with("pull: ") && why.contains("contract ended"), "{decoder:?}: {why}");
+        }
     }
 }
 
@@ -101,9 +103,13 @@ async fn opened(site: &mut Site, opener: &str, image: &str, license: &std::path:
             podman(site, image)
         }
         _ => {
-            // CRI says which image it pulls; nobody else has to.
-            site.start_agent(license, &[]);
-            let mut cri = site.start_containerd().await;
+            // CRI says which image it pulls; nobody else has to. ctd-decoder does not pass that on.
+            let (decoder, images) = match opener {
+                "containerd" => (Decoder::Shim, None),
+                _ => (Decoder::CtdDecoder, Some(image.to_owned())),
+            };
+            site.start_agent(license, images.as_slice());
+            let mut cri = site.start_containerd(decoder).await;
             // By itself, and as a runtime class that sees to a lease.
             let mut result = containerd(&mut cri, site, image, "").await;
             if result.is_ok() {

@@ -12,14 +12,14 @@ use zeroize::Zeroizing;
 use super::CustodyError;
 
 /// A key that this process holds. Wiped on drop, never printed.
-pub(crate) struct HeldKey(Zeroizing<[u8; Self::LEN]>);
+pub struct HeldKey(Zeroizing<[u8; Self::LEN]>);
 
 impl HeldKey {
     /// Its length in bytes.
-    pub(crate) const LEN: usize = 32;
+    pub const LEN: usize = 32;
 
     /// A fresh random key.
-    pub(crate) fn generate() -> Result<Self, CustodyError> {
+    pub fn generate() -> Result<Self, CustodyError> {
         let mut key = Zeroizing::new([0; Self::LEN]);
         rand::fill(key.as_mut_slice()).map_err(|_| CustodyError::Library)?;
         Ok(Self(key))
@@ -31,12 +31,12 @@ impl HeldKey {
     }
 
     /// Reads the form that [`Self::to_text`] writes.
-    pub(crate) fn from_text(text: &str) -> Result<Self, CustodyError> {
+    pub fn from_text(text: &str) -> Result<Self, CustodyError> {
         Self::from_bytes(&Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| CustodyError::Malformed)?))
     }
 
     /// The base64 of the key, for its file.
-    pub(crate) fn to_text(&self) -> Zeroizing<String> {
+    pub fn to_text(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0.as_slice()))
     }
 
@@ -46,7 +46,7 @@ impl HeldKey {
     }
 
     /// A sealing key for one purpose, derived by HKDF-SHA256 (RFC 5869) with the purpose as `info`.
-    pub(crate) fn sealer(&self, purpose: &'static str) -> Result<Sealer, CustodyError> {
+    pub fn sealer(&self, purpose: &'static str) -> Result<Sealer, CustodyError> {
         let mut derived = Zeroizing::new([0; Self::LEN]);
         Salt::new(HKDF_SHA256, b"sealift")
             .extract(self.0.as_slice())
@@ -73,11 +73,11 @@ impl KeyType for DerivedLen {
 }
 
 /// Seals and opens small secrets with AES-256-GCM: 12-byte IV, ciphertext, 16-byte tag.
-pub(crate) struct Sealer(LessSafeKey);
+pub struct Sealer(LessSafeKey);
 
 impl Sealer {
     /// Seals `plain`; `context` must be the same on opening.
-    pub(crate) fn seal(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, CustodyError> {
+    pub fn seal(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, CustodyError> {
         let mut iv = [0; NONCE_LEN];
         rand::fill(&mut iv).map_err(|_| CustodyError::Library)?;
         let mut body = plain.to_vec();
@@ -88,7 +88,7 @@ impl Sealer {
     }
 
     /// Opens what [`Self::seal`] made with the same `context`.
-    pub(crate) fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+    pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
         let (iv, body) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(CustodyError::Open)?;
         let mut body = Zeroizing::new(body.to_vec());
         let plain_len = self

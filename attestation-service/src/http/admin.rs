@@ -16,7 +16,8 @@ use utoipa_axum::routes;
 
 use super::problem::{ApiError, bearer, body};
 use crate::api::{
-    ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement,
+    ImageKey, KeyManifests, LeaseStatus, NewImageKey, NewProduct, NewReference, Product, Reference, Retirement, Rewrap,
+    Rewrapped, Role,
 };
 use crate::release::Refusal;
 use crate::service::SharedService;
@@ -32,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<SharedService> {
         .routes(routes!(retire_reference))
         .routes(routes!(keys, register_key))
         .routes(routes!(bind_key))
+        .routes(routes!(rewrap_keys))
         .routes(routes!(leases))
         .routes(routes!(end_lease))
         .routes(routes!(audit))
@@ -239,6 +241,26 @@ async fn bind_key(
     let bound: KeyManifests = body(&bytes)?;
     service.bind_key(&product_name(&name)?, &key, bound).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Wraps layers' keys under a new image key, which is pending. Only administrators may name recipients.
+#[utoipa::path(
+    post, path = "/products/{product}/keys/rewrap", tag = "keys", operation_id = "rewrapKeys",
+    request_body = Rewrap,
+    responses((status = 200, body = Rewrapped))
+)]
+async fn rewrap_keys(
+    State(service): State<SharedService>,
+    Path(name): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<Rewrapped>, ApiError> {
+    let request: Rewrap = body(&bytes)?;
+    // Whoever may name one could read every image of the product.
+    if !request.recipients.is_empty() && ACTOR.try_with(|actor| actor.role) != Ok(Role::Admin) {
+        let why = "a recipient opens the layers without the service; only admin may name one".to_owned();
+        return Err(Refusal::Denied { reasons: vec![why], entry: None }.into());
+    }
+    Ok(Json(service.rewrap(&product_name(&name)?, request).await?))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use release_protocol::ProductName;
+use serde::Serialize;
 use serde_json::json;
 use sqlx::Row as _;
 
@@ -32,6 +33,18 @@ pub(crate) struct KeyRegistration<'a> {
     pub(crate) is_same: bool,
     pub(crate) image: &'a str,
     pub(crate) manifests: &'a [SealedManifest],
+    /// Of a key that others' layers were wrapped to anew: whose, and for whom else.
+    pub(crate) rewrapped: Option<&'a Rewrapping>,
+}
+
+/// Where layers that a key wraps come from.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Rewrapping {
+    /// The keys that wrapped them before.
+    pub(crate) from: BTreeSet<String>,
+    /// The thumbprints of the keys that open them without the service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recipients: Vec<String>,
 }
 
 impl Store {
@@ -42,7 +55,7 @@ impl Store {
         registration: KeyRegistration<'_>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let KeyRegistration { product, id, sealed, seen, is_same, image, manifests } = registration;
+        let KeyRegistration { product, id, sealed, seen, is_same, image, manifests, rewrapped } = registration;
         self.product(product).await?;
         let mut transaction = self.write().await?;
         check_newest(&mut transaction, sealed).await?;
@@ -80,7 +93,10 @@ impl Store {
             })?;
         }
         add_manifests(&mut transaction, id, manifests).await?;
-        let body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
+        let mut body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
+        if let (Some(rewrapped), Some(members)) = (rewrapped, body.as_object_mut()) {
+            members.insert("rewrapped".to_owned(), json!(rewrapped));
+        }
         append(&mut transaction, AuditKind::KeyRegistered, &body, now).await?;
         transaction.commit().await?;
         Ok(())

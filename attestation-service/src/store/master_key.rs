@@ -56,7 +56,7 @@ impl SealedName {
 
 /// Something that was sealed anew.
 #[derive(Debug)]
-pub(crate) struct Rewrapped {
+pub(crate) struct Resealed {
     pub(crate) name: SealedName,
     pub(crate) before: Vec<u8>,
     pub(crate) after: Sealed,
@@ -187,11 +187,11 @@ impl Store {
     }
 
     /// Puts what was sealed anew in the place of what was there before, unless that has changed meanwhile.
-    pub(crate) async fn rewrap(&self, rewrapped: &[Rewrapped]) -> Result<(), StoreError> {
-        let Some(first) = rewrapped.first() else { return Ok(()) };
+    pub(crate) async fn reseal(&self, resealed: &[Resealed]) -> Result<(), StoreError> {
+        let Some(first) = resealed.first() else { return Ok(()) };
         let mut transaction = self.write().await?;
         check_newest(&mut transaction, &first.after).await?;
-        for Rewrapped { name, before, after } in rewrapped {
+        for Resealed { name, before, after } in resealed {
             let query = match name {
                 SealedName::Resource(path) if path.kind == ResourcePath::IMAGE_KEY => sqlx::query(
                     "UPDATE image_key SET sealed = $1, master = $2 WHERE sealed = $3 AND product = $4 AND id = $5",

@@ -54,6 +54,12 @@ impl Chunk {
         Ok(self.length)
     }
 
+    /// Fills it with what another one holds, which stays.
+    pub fn copy(&mut self, from: &Self) {
+        self.length = from.length;
+        self.bytes_mut().copy_from_slice(from.bytes());
+    }
+
     /// What it was filled with.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -102,5 +108,16 @@ mod tests {
         drop(slice);
         assert_eq!(pool.free(), 1);
         assert!(pool.take().bytes().is_empty(), "what was in a buffer before is not seen again");
+    }
+
+    #[test]
+    fn a_copy_is_as_long_as_what_it_is_of() {
+        let pool = Pool::default();
+        let (mut chunk, mut copy) = (pool.take(), pool.take());
+        copy.fill(&mut io::repeat(1).take(2000)).unwrap();
+        chunk.fill(&mut io::repeat(2).take(1000)).unwrap();
+        copy.copy(&chunk);
+        copy.bytes_mut().fill(3);
+        assert_eq!((chunk.bytes(), copy.bytes()), (&[2; 1000][..], &[3; 1000][..]));
     }
 }

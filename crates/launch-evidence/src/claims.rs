@@ -91,6 +91,11 @@ impl Claims {
         }
     }
 
+    /// A report id is the firmware's random choice. A quote tells one TD from another by nothing that the host cannot choose.
+    pub(crate) fn guest_id(&self) -> Option<&str> {
+        self.snp().map(|claims| claims.report_id.as_str())
+    }
+
     pub(crate) fn is_simulated(&self) -> bool {
         match self {
             Self::Snp(claims) => claims.simulated,

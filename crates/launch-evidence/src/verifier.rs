@@ -216,6 +216,11 @@ impl VerifiedEvidence {
         self.claims.chip_id()
     }
 
+    /// What tells this guest from every other one for as long as it runs: its report id, hexadecimal. None of a TD or a sample.
+    pub fn guest_id(&self) -> Option<&str> {
+        self.claims.guest_id()
+    }
+
     /// Whether the chain ends in a simulated root: nothing is proven about hardware.
     pub fn is_simulated(&self) -> bool {
         self.claims.is_simulated()

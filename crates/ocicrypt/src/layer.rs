@@ -259,6 +259,32 @@ pub fn move_packets_for_guests(annotations: &mut BTreeMap<String, String>) -> bo
     true
 }
 
+/// Puts `packet` in the place of all packets whose keys `is_ours`, and adds `message`, for public keys. Whoever else can open
+/// the layer still can.
+pub fn replace_packets(
+    annotations: &mut BTreeMap<String, String>,
+    is_ours: impl Fn(&Kid) -> bool,
+    packet: &str,
+    message: Option<&str>,
+) {
+    move_packets_for_guests(annotations);
+    let others = annotations.remove(packet::ANNOTATION).unwrap_or_default();
+    let is_kept = |element: &&str| match Packet::from_annotation(element) {
+        Ok(Packet::Broker(packet)) => !is_ours(packet.kid()),
+        Ok(Packet::Unsupported(_)) => true,
+        Err(_) => !element.is_empty(),
+    };
+    let packets: Vec<_> = [packet].into_iter().chain(others.split(',').filter(is_kept)).collect();
+    annotations.insert(packet::ANNOTATION.to_owned(), packets.join(","));
+    if let Some(message) = message {
+        let messages = annotations.entry(jwe::ANNOTATION.to_owned()).or_default();
+        if !messages.is_empty() {
+            messages.push(',');
+        }
+        messages.push_str(message);
+    }
+}
+
 fn read_private(json: &[u8]) -> Result<PrivateOptions, OpenError> {
     PrivateOptions::from_json(json).map_err(OpenError::PrivateOptions)
 }

@@ -2,15 +2,31 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-/// The identity of a lease: the RFC 7638 thumbprint of the guest's ephemeral key, so that a repeated request cannot
-/// take a second seat.
+use crate::init_data::StatedBy;
+
+/// The identity of a lease: of one guest, so that a repeated request cannot take a second seat.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct LeaseId(pub String);
+
+impl LeaseId {
+    /// The lease of a guest that proved itself by the key with this RFC 7638 thumbprint. Our client keeps its key while it
+    /// runs, and there the thumbprint is the lease. Stock clients make a new key for each layer and each secret: there it
+    /// is the guest's, as far as the evidence tells guests apart (`guest`), else each of their keys counts as one.
+    pub fn of(stated_by: StatedBy, thumbprint: String, guest: Option<&str>) -> Self {
+        match (stated_by, guest) {
+            (StatedBy::Launch, Some(guest)) => Self(URL_SAFE_NO_PAD.encode(Sha256::digest(format!("guest {guest}")))),
+            (StatedBy::Launch, None) | (StatedBy::Guest, _) => Self(thumbprint),
+        }
+    }
+}
 
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,4 +83,19 @@ pub enum LeaseState {
     Live,
     /// Something that it rests on has changed: it is to be renewed now.
     Renew,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_stock_client_share_the_lease_of_its_guest_where_evidence_tells_guests_apart() {
+        let of = |stated_by, key: &str, guest| LeaseId::of(stated_by, key.to_owned(), guest).0;
+        let launched = of(StatedBy::Launch, "key", Some("guest"));
+        assert_eq!(of(StatedBy::Launch, "another key", Some("guest")), launched);
+        assert_ne!(of(StatedBy::Launch, "key", Some("another guest")), launched);
+        assert_eq!(of(StatedBy::Launch, "key", None), "key");
+        assert_eq!(of(StatedBy::Guest, "key", Some("guest")), "key");
+    }
 }

@@ -5,14 +5,17 @@ use std::time::Instant;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _, store_failure};
 use image_store::{ImageReference, Store};
+use jiff::Timestamp;
 use jose::jwe::Recipient;
 use serde_json::json;
 
 use crate::cli::PackArgs;
 use crate::client::AdminClient;
 use crate::home::VendorHome;
-use crate::keys::{read_key_text, read_signing_key};
-use crate::pack::{LayerSelection, PackPlan, Packer, Survey, docker_reference};
+use crate::keys::{read_key_text, read_signing_key, verifying_keys};
+use crate::pack::{
+    Earlier, LayerSelection, Mark, MarkKey, PackPlan, Packed, Packer, Publication, Rewrapping, Survey, docker_reference,
+};
 
 pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) -> Result<(), Failure> {
     if let Some(reference) = &args.finish {
@@ -21,56 +24,129 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let (Some(from), Some(to)) = (&args.source, &args.destination) else {
         return Err(Failure::usage("there is no image to pack, or no place for the sealed one"));
     };
-    if to.digest().is_some() {
-        return Err(Failure::usage(format!("`{to}` names a digest; a sealed image gets a new one")).hint("name a tag"));
-    }
+    check_destination(to)?;
     refuse_same_place(from, to)?;
     let client = AdminClient::new(home)?;
     // Asked first: a wrong product or a silent service must not cost an hour of encryption.
     let _: attestation_service::api::Product = client.get(&format!("/products/{}", args.product)).await?;
     let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
-    let recipients = args.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?;
+    let (pems, recipients): (Vec<_>, Vec<_>) =
+        args.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let source = args.registry.open(from).await?;
     // All that can be refused is refused before the destination exists.
-    let survey = Survey::of(&source, &LayerSelection::new(args.layers), &args.platform).await?;
+    let survey = Survey::of(&source, &LayerSelection::new(args.layers.clone()), &args.platform).await?;
+    let docker_reference = docker_reference(to, &args.product);
+    let mark = mark(home, &args, &docker_reference)?;
+    let reuse = reuse(home, &args, &source, &survey).await?;
     let destination = Store::create(to, &args.registry.store_options()?)
         .await
         .map_err(|error| store_failure(format!("cannot open `{to}`"), &error))?;
     let progress = console.byte_progress("packing", survey.bytes());
-    let plan = PackPlan {
-        source: &source,
+    let publication = Publication {
         destination: &destination,
-        docker_reference: docker_reference(to, &args.product),
         product: args.product.clone(),
         version: args.image_version,
-        recipients,
         signer,
+        docker_reference,
+    };
+    let plan = PackPlan {
+        source: &source,
+        publication: &publication,
+        recipients,
         key_authority: client.key_authority()?,
+        scrub_config: args.scrub_config,
+        mark,
     };
     let started = Instant::now();
     let mut packer = Packer::new(plan, progress.clone())?;
+    let rewrapping = match &reuse {
+        Some(reuse) => reuse.apply(&mut packer, &client, &publication, pems).await?,
+        None => None,
+    };
     let packed = packer.pack(survey).await?;
-    client.submit(&format!("/products/{}/keys", args.product), &packer.registration(&packed)).await?;
-    packer.publish(&packed).await?;
+    if let Some(registration) = packer.registration(&packed) {
+        client.submit(&format!("/products/{}/keys", args.product), &registration).await?;
+    }
+    if let Some(rewrapping) = &rewrapping {
+        rewrapping.bind(&client, &packed.image.manifests).await?;
+    }
+    publication.publish(&packed.image).await?;
     progress.finish();
-    let reference = to.with_digest(packed.digest);
-    let seconds = started.elapsed().as_secs_f64();
+    report(&packer, &packed, to, started.elapsed().as_secs_f64(), console);
+    Ok(())
+}
+
+fn report(packer: &Packer<'_>, packed: &Packed, to: &ImageReference, seconds: f64, console: &Console) {
+    let Packed { image, sealed_layers, reused_layers, plain_layers, sealed_bytes } = packed;
+    let reference = to.with_digest(image.digest);
+    let reused = if *reused_layers == 0 { String::new() } else { format!(", took over {reused_layers}") };
     console.say(format!(
-        "sealed {} layers ({} MiB in {seconds:.1} s), left {} plain, for {}; key {}",
-        packed.sealed_layers,
-        packed.sealed_bytes >> 20,
-        packed.plain_layers,
-        packed.manifests.iter().map(|manifest| manifest.platform.as_str()).collect::<Vec<_>>().join(", "),
+        "sealed {sealed_layers} layers ({} MiB in {seconds:.1} s){reused}, left {plain_layers} plain, for {}; key {}",
+        sealed_bytes >> 20,
+        image.manifests.iter().map(|manifest| manifest.platform.as_str()).collect::<Vec<_>>().join(", "),
         packer.kid().as_str(),
     ));
     let document = json!({
-        "reference": reference.to_string(), "digest": packed.digest.to_string(), "product": args.product,
-        "key": packer.kid().as_str(), "manifests": packed.manifests, "sealed_layers": packed.sealed_layers,
-        "plain_layers": packed.plain_layers, "sealed_bytes": packed.sealed_bytes, "seconds": seconds,
+        "reference": reference.to_string(), "digest": image.digest.to_string(), "product": packer.product(),
+        "key": packer.kid().as_str(), "manifests": image.manifests, "sealed_layers": sealed_layers,
+        "reused_layers": reused_layers, "plain_layers": plain_layers, "sealed_bytes": sealed_bytes,
+        "seconds": seconds,
     });
     console.result(&document, || reference.to_string());
-    Ok(())
+}
+
+/// The layer that says whose copy it is, where it is wanted.
+fn mark(home: &VendorHome, args: &PackArgs, image: &str) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(customer) = &args.watermark else { return Ok(None) };
+    let (customer, product, image) = (customer.clone(), args.product.clone(), image.to_owned());
+    let mark = Mark { customer, product, image, packed_at: Timestamp::now() };
+    MarkKey::create(home)?.layer(&mark).map(Some)
+}
+
+/// An earlier image, and what of it is wanted again.
+struct Reuse {
+    earlier: Earlier,
+    /// Digest of the plain layer → the sealed one.
+    layers: std::collections::BTreeMap<image_store::Digest, image_store::Descriptor>,
+}
+
+async fn reuse(home: &VendorHome, args: &PackArgs, source: &Store, survey: &Survey) -> Result<Option<Reuse>, Failure> {
+    let Some(reference) = &args.reuse else { return Ok(None) };
+    let store = args.registry.open(reference).await?;
+    let earlier = Earlier::read(store, &verifying_keys(home, &[])?).await?;
+    let layers = earlier.matching(source, survey).await?;
+    Ok(Some(Reuse { earlier, layers }))
+}
+
+impl Reuse {
+    /// Takes the layers over, under a key of their own.
+    async fn apply(
+        &self,
+        packer: &mut Packer<'_>,
+        client: &AdminClient,
+        publication: &Publication<'_>,
+        recipients: Vec<String>,
+    ) -> Result<Option<Rewrapping>, Failure> {
+        let (product, name) = (&publication.product, &publication.docker_reference);
+        let rewrapping = Rewrapping::of(client, product, name, self.layers.values(), recipients).await?;
+        if let Some(rewrapping) = &rewrapping {
+            for (plain, earlier) in &self.layers {
+                if let Some(sealed) = rewrapping.layer(&earlier.digest) {
+                    packer.reuse(*plain, &self.earlier.store, sealed).await?;
+                }
+            }
+        }
+        Ok(rewrapping)
+    }
+}
+
+/// A sealed image has a new digest: none can be named before.
+pub(super) fn check_destination(to: &ImageReference) -> Result<(), Failure> {
+    if to.digest().is_none() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("`{to}` names a digest; a sealed image gets a new one")).hint("name a tag"))
 }
 
 /// A layout or archive that held the plain layers beside the sealed ones would be given away with them.
@@ -88,11 +164,14 @@ fn refuse_same_place(from: &ImageReference, to: &ImageReference) -> Result<(), F
     Ok(())
 }
 
-fn recipient(uri: &str) -> Result<Recipient, Failure> {
+/// A recipient of the command line, and its public key in PEM.
+pub(super) fn recipient(uri: &str) -> Result<(String, Recipient), Failure> {
     let Some(file) = uri.strip_prefix("jwe:") else {
         return Err(Failure::usage(format!("the recipient `{uri}` is of no known kind"))
             .hint("write `jwe:FILE` with a public key in PEM"));
     };
-    Recipient::from_pem(&read_key_text(file)?)
-        .or_fail(ExitCode::BadInput, || format!("`{}` is no public key", Path::new(file).display()))
+    let pem = read_key_text(file)?.to_string();
+    let recipient = Recipient::from_pem(&pem)
+        .or_fail(ExitCode::BadInput, || format!("`{}` is no public key", Path::new(file).display()))?;
+    Ok((pem, recipient))
 }

@@ -1,23 +1,17 @@
 //! `verify`: signatures and structure of a sealed image; with `--deep` every blob as well.
 
 use command_line::{Console, Failure, store_failure};
-use image_signature::Signatures;
 use image_store::{Document, Manifest, Store};
-use jose::signing::VerifyingKey;
 use ocicrypt::layer::SealedLayer;
 use serde_json::json;
 
 use crate::cli::VerifyArgs;
 use crate::home::VendorHome;
-use crate::keys::read_verifying_key;
-use crate::pack::{PRODUCT_ANNOTATION, check_signatures, parse, platform_name};
+use crate::keys::verifying_keys;
+use crate::pack::{PRODUCT_ANNOTATION, parse, platform_name, require_signature};
 
 pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) -> Result<(), Failure> {
-    let mut paths = args.key.clone();
-    if paths.is_empty() {
-        paths.push(home.signing_public_key_path());
-    }
-    let keys = paths.iter().map(|path| read_verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
+    let keys = verifying_keys(home, &args.key)?;
     let store = args.registry.open(&args.reference).await?;
     let raw =
         store.resolve().await.map_err(|error| store_failure(format!("cannot read `{}`", args.reference), &error))?;
@@ -25,7 +19,7 @@ pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) 
     match parse(&raw)? {
         Document::Manifest(manifest) => manifests.push((raw.digest.to_string(), "(single)".to_owned(), manifest)),
         Document::Index(index) => {
-            signers(&store, &raw.digest.to_string(), &keys).await?;
+            require_signature(&store, &raw.digest.to_string(), &keys).await?;
             for entry in &index.manifests {
                 let raw = store
                     .manifest(&entry.digest)
@@ -40,7 +34,7 @@ pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) 
     }
     let mut verified = Vec::with_capacity(manifests.len());
     for (digest, platform, manifest) in &manifests {
-        let signers = signers(&store, digest, &keys).await?;
+        let signers = require_signature(&store, digest, &keys).await?;
         check_structure(manifest, digest)?;
         if args.deep {
             check_blobs(&store, manifest).await?;
@@ -57,16 +51,6 @@ pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) 
         )
     });
     Ok(())
-}
-
-async fn signers(store: &Store, digest: &str, keys: &[VerifyingKey]) -> Result<Vec<String>, Failure> {
-    match check_signatures(store, digest, keys).await? {
-        Signatures::By(signers) => Ok(signers.into_iter().map(|signer| signer.thumbprint).collect()),
-        Signatures::None => Err(Failure::verification(format!("{digest} is not signed"))
-            .hint("an image that `sealift pack` wrote is signed; this one was put together by somebody else")),
-        Signatures::ByOthers => Err(Failure::verification(format!("{digest} is signed by none of the given keys"))
-            .hint("name the vendor's public key by `--key`")),
-    }
 }
 
 fn check_structure(manifest: &Manifest, digest: &str) -> Result<(), Failure> {

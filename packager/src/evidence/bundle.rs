@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use jose::jwk::Jwk;
 use jose::signing::VerifyingKey;
 use launch_evidence::saved::{Question, judge};
-use launch_evidence::{HostData, Requirements};
+use launch_evidence::{HostData, Requirements, VerifiedEvidence};
 use release_protocol::{
-    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LicenseFile,
+    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LeaseId, LicenseFile,
     RuntimeData, host_data, report_data,
 };
 use serde_json::Value;
@@ -184,13 +184,17 @@ fn decision(
     if entry.body["basis"] != hex::encode(Sha256::digest(canonical)) {
         return Err(BundleError::Altered(number));
     }
-    let simulated = evidence(basis, entry, believed)?;
-    license(bundle, basis, entry, believed)?;
+    let evidence = evidence(basis, entry, believed)?;
+    license(bundle, basis, entry, &evidence, believed)?;
     policy(bundle, basis, entry)?;
-    Ok(simulated)
+    Ok(evidence.is_simulated() || entry.body["simulated"] == true)
 }
 
-fn evidence(basis: &DecisionBasis, entry: &AuditEntry, believed: &Believed<'_>) -> Result<bool, BundleError> {
+fn evidence(
+    basis: &DecisionBasis,
+    entry: &AuditEntry,
+    believed: &Believed<'_>,
+) -> Result<VerifiedEvidence, BundleError> {
     let failed = |why: String| BundleError::Evidence { entry: entry.sequence, why };
     let sent = &basis.attestation;
     let bound = report_data(&sent.runtime_data, &sent.tee_evidence.additional_evidence)
@@ -204,8 +208,8 @@ fn evidence(basis: &DecisionBasis, entry: &AuditEntry, believed: &Believed<'_>) 
         requirements: Requirements::default(),
         at: entry.at,
     };
-    let answer = judge(verifier, primary, &question);
-    let Some(evidence) = &answer.evidence else {
+    let mut answer = judge(verifier, primary, &question);
+    let Some(evidence) = answer.evidence.take() else {
         let why = answer.failures().next().map_or_else(|| "it cannot be read".to_owned(), ToString::to_string);
         return Err(failed(why));
     };
@@ -219,7 +223,7 @@ fn evidence(basis: &DecisionBasis, entry: &AuditEntry, believed: &Believed<'_>) 
     {
         return Err(failed("the policy was asked about another measurement".to_owned()));
     }
-    Ok(evidence.is_simulated() || entry.body["simulated"] == true)
+    Ok(evidence)
 }
 
 /// The guest's own words: that it is the lease's guest, what it ran, and under which licence.
@@ -227,18 +231,18 @@ fn license(
     bundle: &EvidenceBundle,
     basis: &DecisionBasis,
     entry: &AuditEntry,
+    evidence: &VerifiedEvidence,
     believed: &Believed<'_>,
 ) -> Result<(), BundleError> {
     let failed = |why: &str| BundleError::License { entry: entry.sequence, why: why.to_owned() };
-    let said = RuntimeData::read(&basis.attestation.runtime_data)
+    let (said, stated_by) = RuntimeData::read(&basis.attestation.runtime_data)
         .map_err(|_| failed("the guest's runtime data are malformed"))?
-        .completed(basis.attestation.init_data.as_ref())
-        .0;
+        .completed(basis.attestation.init_data.as_ref());
     let key: Jwk = serde_json::to_value(&said.tee_pubkey)
         .and_then(serde_json::from_value)
         .map_err(|_| failed("the guest's key is malformed"))?;
-    if key.key.thumbprint() != bundle.lease.0 {
-        return Err(failed("the lease belongs to another guest key"));
+    if LeaseId::of(stated_by, key.key.thumbprint(), evidence.guest_id()) != bundle.lease {
+        return Err(failed("the lease belongs to another guest or another guest's key"));
     }
     if said.workload.is_none_or(|workload| entry.body["manifest_digest"] != workload.manifest_digest) {
         return Err(failed("the lease was granted for another image"));

@@ -9,8 +9,9 @@ use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
 use image_store::{Descriptor, Digest, Document, Index, Manifest, Place, RawManifest, Store};
 use ocicrypt::layer::{SealedLayer, move_packets_for_guests};
 use ocicrypt::packet::Kid;
-use release_protocol::{ProductName, ResourcePath};
+use release_protocol::ProductName;
 
+use super::rewrap::is_key_of;
 use super::survey::platform_of;
 use super::{LayerSelection, parse, platform_name};
 
@@ -45,10 +46,7 @@ impl SealedImage {
             .map_err(|error| store_failure(format!("cannot read `{}`", store.reference()), &error))?;
         let (manifests, rewritten) = (Vec::new(), Vec::new());
         let mut image = Self { read: raw.digest, digest: raw.digest, manifests, keys: BTreeMap::new(), rewritten };
-        let is_ours = |kid: &Kid| {
-            let [of, kind, _] = kid.parts();
-            kid.authority() == authority && of == product.as_str() && kind == ResourcePath::IMAGE_KEY
-        };
+        let is_ours = |kid: &Kid| is_key_of(kid, product, authority);
         match parse(&raw)? {
             Document::Manifest(manifest) => {
                 let platform = platform_of(store, &manifest).await?;

@@ -1,9 +1,9 @@
-//! One layer through the pipeline: read, hashed, encrypted in place, hashed twice more, written once.
+//! One layer through the pipeline: read, encrypted into a second buffer, hashed three times, written once.
 //!
-//! One thread does all that needs the bytes in its cache, the destination's thread or connection takes them from there. The
-//! three hashes (the plain digest that is checked, HMAC and digest of the ciphertext) go through the processor together: those
-//! over a chunk of ciphertext beside the one over the next plain chunk. A layer that has the processor to itself is read and
-//! hashed on a thread of its own, which costs more in all and ends sooner. Memory is a few chunks, whatever the layer's size.
+//! The three hashes (the plain digest that is checked, HMAC and digest of the ciphertext) go through the processor together,
+//! while a chunk and its ciphertext are in the cache. The destination's thread or connection takes the ciphertext from there.
+//! A layer that has the processor to itself is read and encrypted on a thread of its own: hashing alone fills the other one.
+//! Memory is a few chunks, whatever the layer's size.
 
 use std::io;
 use std::sync::mpsc::sync_channel;
@@ -11,7 +11,7 @@ use std::thread;
 
 use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
 use image_store::{BlobCheck, BlobWriter, BlockingBlob, Chunk, Descriptor, Digest, Hasher, Pool, Store};
-use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, CipherError, EncryptionSeal, LayerEncryptor};
+use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, CipherError, CtrStream, EncryptionSeal, LayerEncryptor};
 use ocicrypt::options::{PrivateOptions, PublicOptions};
 use sha256_lanes::update_together;
 use tokio::runtime::Handle;
@@ -48,13 +48,27 @@ pub(super) async fn seal(
         let _ = stopped.await;
     });
     let layer = Layer { blob, check, encryptor, writer, plain: plain.digest, progress: progress.clone() };
-    let sealed = spawn_blocking(move || if alone { layer.run_alone() } else { layer.run() })
-        .await
-        .or_fail(ExitCode::Other, cannot)?;
+    let sealed = spawn_blocking(move || layer.run(alone)).await.or_fail(ExitCode::Other, cannot)?;
     drop(running);
     let (writer, sealed) = sealed.map_err(|error| failure(plain, &error))?;
     writer.finish(sealed.digest, sealed.size).await.map_err(|error| store_failure(cannot(), &error))?;
     Ok(sealed)
+}
+
+/// Encrypts a layer that is at hand whole, and small.
+pub(super) async fn seal_small(mut layer: Vec<u8>, plain: Digest, destination: &Store) -> Result<Sealed, Failure> {
+    let cannot = || format!("cannot encrypt the layer {plain}");
+    let (mut ctr, mut seal) = cipher::by_name(AES_256_CTR_HMAC_SHA256)
+        .and_then(cipher::LayerCipher::encryptor)
+        .or_fail(ExitCode::Other, cannot)?
+        .split();
+    ctr.apply(&mut layer).or_fail(ExitCode::Other, cannot)?;
+    let mut digest = Hasher::default();
+    update_together(&mut [seal.lane(&layer), digest.lane(&layer)]);
+    let sealed = sealed(seal, digest, plain);
+    let media_type = image_store::media_type::OCI_LAYER;
+    let written = destination.put_blob(media_type, layer.into()).await;
+    written.map(|_| sealed).map_err(|error| store_failure(cannot(), &error))
 }
 
 /// One layer on its way.
@@ -79,67 +93,91 @@ enum SealError {
 impl Layer {
     /// Runs the layer to its end, on a thread that may block. The writer comes back unfinished: only a layer that had the right
     /// digest is put in place.
-    fn run(self) -> Result<(BlobWriter, Sealed), SealError> {
-        let Self { mut blob, check, encryptor, mut writer, plain, progress } = self;
-        let (mut ctr, mut seal) = encryptor.split();
-        let (mut found, mut digest) = (Hasher::default(), Hasher::default());
-        let (runtime, pool) = (Handle::current(), Pool::default());
-        let mut encrypted: Option<Chunk> = None;
-        loop {
-            let mut next = pool.take();
-            next.fill(&mut blob).map_err(SealError::Read)?;
-            let ciphertext = encrypted.as_ref().map(Chunk::bytes).unwrap_or_default();
-            update_together(&mut [found.lane(next.bytes()), seal.lane(ciphertext), digest.lane(ciphertext)]);
-            if let Some(chunk) = encrypted.take() {
-                runtime.block_on(writer.write(chunk.into_bytes())).map_err(SealError::Write)?;
-            }
-            if next.bytes().is_empty() {
-                break;
-            }
-            ctr.apply(next.bytes_mut()).map_err(SealError::Cipher)?;
-            progress.add(next.bytes().len() as u64);
-            encrypted = Some(next);
-        }
-        check.finish(found.finish()).map_err(SealError::Check)?;
-        Ok((writer, sealed(seal, digest, plain)))
-    }
-
-    /// The same on two threads.
-    fn run_alone(self) -> Result<(BlobWriter, Sealed), SealError> {
-        let Self { mut blob, check, encryptor, mut writer, plain, progress } = self;
-        let (mut ctr, mut seal) = encryptor.split();
-        let (runtime, pool, mut digest) = (Handle::current(), Pool::default(), Hasher::default());
-        let (to_encrypt, read) = sync_channel::<Chunk>(WAITING);
-        let found = thread::scope(|threads| {
-            let reading = threads.spawn(move || {
-                let mut found = Hasher::default();
-                loop {
-                    let mut next = pool.take();
-                    next.fill(&mut blob)?;
-                    found.update(next.bytes());
-                    // Nobody takes it any more who has failed, and says so.
-                    if next.bytes().is_empty() || to_encrypt.send(next).is_err() {
-                        return Ok(found);
+    fn run(self, alone: bool) -> Result<(BlobWriter, Sealed), SealError> {
+        let Self { blob, check, encryptor, writer, plain, progress } = self;
+        let (ctr, seal) = encryptor.split();
+        let mut reading = Reading { blob, ctr, pool: Pool::default() };
+        let mut hashing =
+            Hashing { found: Hasher::default(), seal, digest: Hasher::default(), writer, runtime: Handle::current() };
+        let mut take = |pair: Pair| {
+            progress.add(pair.plain.bytes().len() as u64);
+            hashing.take(pair)
+        };
+        if alone {
+            thread::scope(|threads| {
+                let (to_hash, encrypted) = sync_channel(WAITING);
+                let reading = threads.spawn(move || {
+                    while let Some(pair) = reading.next()? {
+                        // Nobody takes it any more who has failed, and says so.
+                        if to_hash.send(pair).is_err() {
+                            break;
+                        }
                     }
-                }
-            });
-            // It ends with what feeds it, and what feeds it with it.
-            for mut chunk in read {
-                ctr.apply(chunk.bytes_mut()).map_err(SealError::Cipher)?;
-                update_together(&mut [seal.lane(chunk.bytes()), digest.lane(chunk.bytes())]);
-                progress.add(chunk.bytes().len() as u64);
-                runtime.block_on(writer.write(chunk.into_bytes())).map_err(SealError::Write)?;
+                    Ok(())
+                });
+                // It ends with what feeds it, and what feeds it with it.
+                encrypted.into_iter().try_for_each(&mut take)?;
+                reading
+                    .join()
+                    .unwrap_or_else(|_| Err(SealError::Read(io::Error::other("the thread that reads has failed"))))
+            })?;
+        } else {
+            while let Some(pair) = reading.next()? {
+                take(pair)?;
             }
-            let read = reading.join().unwrap_or_else(|_| Err(io::Error::other("the thread that reads has failed")));
-            read.map_err(SealError::Read)
-        })?;
+        }
+        let Hashing { found, seal, digest, writer, .. } = hashing;
         check.finish(found.finish()).map_err(SealError::Check)?;
         Ok((writer, sealed(seal, digest, plain)))
     }
 }
 
-/// Chunks that wait between the two threads.
-const WAITING: usize = 8;
+/// Pairs that wait between the two threads.
+const WAITING: usize = 4;
+
+/// A chunk, and what became of it.
+struct Pair {
+    plain: Chunk,
+    ciphertext: Chunk,
+}
+
+/// The half that reads and encrypts.
+struct Reading {
+    blob: BlockingBlob,
+    ctr: CtrStream,
+    pool: Pool,
+}
+
+impl Reading {
+    /// `None` at the layer's end.
+    fn next(&mut self) -> Result<Option<Pair>, SealError> {
+        let (mut plain, mut ciphertext) = (self.pool.take(), self.pool.take());
+        if plain.fill(&mut self.blob).map_err(SealError::Read)? == 0 {
+            return Ok(None);
+        }
+        ciphertext.copy(&plain);
+        self.ctr.apply(ciphertext.bytes_mut()).map_err(SealError::Cipher)?;
+        Ok(Some(Pair { plain, ciphertext }))
+    }
+}
+
+/// The half that hashes and passes the ciphertext on.
+struct Hashing {
+    found: Hasher,
+    seal: EncryptionSeal,
+    digest: Hasher,
+    writer: BlobWriter,
+    runtime: Handle,
+}
+
+impl Hashing {
+    fn take(&mut self, Pair { plain, ciphertext }: Pair) -> Result<(), SealError> {
+        let bytes = ciphertext.bytes();
+        update_together(&mut [self.found.lane(plain.bytes()), self.seal.lane(bytes), self.digest.lane(bytes)]);
+        drop(plain);
+        self.runtime.block_on(self.writer.write(ciphertext.into_bytes())).map_err(SealError::Write)
+    }
+}
 
 fn sealed(seal: EncryptionSeal, digest: Hasher, plain: Digest) -> Sealed {
     let size = digest.bytes();

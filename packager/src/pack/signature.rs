@@ -59,6 +59,21 @@ pub(crate) async fn check_signatures(
     find_signers(store, digest, keys).await.map_err(|error| lookup_failure(digest, &error))
 }
 
+/// Demands that one of `keys` signed the manifest with `digest`; gives the thumbprints of those that did.
+pub(crate) async fn require_signature(
+    store: &Store,
+    digest: &str,
+    keys: &[VerifyingKey],
+) -> Result<Vec<String>, Failure> {
+    match check_signatures(store, digest, keys).await? {
+        Signatures::By(signers) => Ok(signers.into_iter().map(|signer| signer.thumbprint).collect()),
+        Signatures::None => Err(Failure::verification(format!("{digest} is not signed"))
+            .hint("an image that `sealift pack` wrote is signed; this one was put together by somebody else")),
+        Signatures::ByOthers => Err(Failure::verification(format!("{digest} is signed by none of the given keys"))
+            .hint("name the vendor's public key by `--key`")),
+    }
+}
+
 fn lookup_failure(digest: &str, error: &LookupError) -> Failure {
     let message = format!("cannot read the signatures of {digest}");
     match error {

@@ -3,26 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::{Descriptor, Document, Index, Manifest, Platform, Store};
+use image_store::{Descriptor, Digest, Document, Index, Manifest, Platform, Store};
+use jose::signing::VerifyingKey;
 use serde_json::Value;
 
-use super::{CONFIG_MAX, LayerSelection, parse, platform_name};
+use super::{CONFIG_MAX, LayerSelection, parse, platform_name, require_signature};
 
 /// An image as its source holds it, reduced to what is to be packed.
 pub(crate) struct Survey {
+    /// Of the manifest or index that the reference names.
+    digest: Digest,
     /// The index that the platforms stood in, without its entries; none for a single manifest.
-    pub(super) index: Option<Index>,
+    pub(crate) index: Option<Index>,
     /// The wanted platforms, in the source's order; at least one.
-    pub(super) images: Vec<SurveyedImage>,
+    pub(crate) images: Vec<SurveyedImage>,
 }
 
 /// One platform's image.
-pub(super) struct SurveyedImage {
+pub(crate) struct SurveyedImage {
+    /// Of the manifest as the source has it.
+    digest: Digest,
     /// The platform as the index has it.
-    pub(super) entry: Option<Platform>,
+    pub(crate) entry: Option<Platform>,
     /// `os/architecture[/variant]`.
-    pub(super) platform: String,
-    pub(super) manifest: Manifest,
+    pub(crate) platform: String,
+    pub(crate) manifest: Manifest,
     /// The positions of the layers to encrypt.
     pub(super) wanted: BTreeSet<usize>,
 }
@@ -30,21 +35,7 @@ pub(super) struct SurveyedImage {
 impl Survey {
     /// Reads the source's manifests. An empty list of platforms means all.
     pub(crate) async fn of(source: &Store, layers: &LayerSelection, platforms: &[String]) -> Result<Self, Failure> {
-        let raw = source
-            .resolve()
-            .await
-            .map_err(|error| store_failure(format!("cannot read `{}`", source.reference()), &error))?;
-        let survey = match parse(&raw)? {
-            Document::Manifest(manifest) => {
-                let platform = platform_of(source, &manifest).await?;
-                if !is_wanted(platforms, &platform) {
-                    return Err(no_such_platform(platforms, &[platform]));
-                }
-                let wanted = layers.resolve(manifest.layers.len())?;
-                Self { index: None, images: vec![SurveyedImage { entry: None, platform, manifest, wanted }] }
-            }
-            Document::Index(index) => Self::of_index(source, index, layers, platforms).await?,
-        };
+        let survey = Self::read(source, layers, platforms).await?;
         if survey.images.iter().all(|image| image.to_seal().next().is_none()) {
             return Err(Failure::bad_input("there is no layer to encrypt: all that were picked are sealed already")
                 .hint("pack the plain image; a sealed one opens with the key that it was sealed to"));
@@ -52,8 +43,39 @@ impl Survey {
         Ok(survey)
     }
 
+    /// Reads the manifests of a sealed image, each of which one of `keys` must have signed.
+    pub(crate) async fn of_sealed(source: &Store, keys: &[VerifyingKey]) -> Result<Self, Failure> {
+        let survey = Self::read(source, &LayerSelection::default(), &[]).await?;
+        let digests = survey.images.iter().map(|image| image.digest).chain([survey.digest]);
+        for digest in BTreeSet::from_iter(digests) {
+            require_signature(source, &digest.to_string(), keys).await?;
+        }
+        Ok(survey)
+    }
+
+    async fn read(source: &Store, layers: &LayerSelection, platforms: &[String]) -> Result<Self, Failure> {
+        let raw = source
+            .resolve()
+            .await
+            .map_err(|error| store_failure(format!("cannot read `{}`", source.reference()), &error))?;
+        let digest = raw.digest;
+        match parse(&raw)? {
+            Document::Manifest(manifest) => {
+                let platform = platform_of(source, &manifest).await?;
+                if !is_wanted(platforms, &platform) {
+                    return Err(no_such_platform(platforms, &[platform]));
+                }
+                let wanted = layers.resolve(manifest.layers.len())?;
+                let image = SurveyedImage { digest, entry: None, platform, manifest, wanted };
+                Ok(Self { digest, index: None, images: vec![image] })
+            }
+            Document::Index(index) => Self::of_index(source, digest, index, layers, platforms).await,
+        }
+    }
+
     async fn of_index(
         source: &Store,
+        digest: Digest,
         mut index: Index,
         layers: &LayerSelection,
         platforms: &[String],
@@ -77,12 +99,12 @@ impl Survey {
                 return Err(Failure::bad_input(format!("{} is an index inside an index", entry.digest)));
             };
             let wanted = layers.resolve(manifest.layers.len())?;
-            images.push(SurveyedImage { entry: entry.platform, platform, manifest, wanted });
+            images.push(SurveyedImage { digest: raw.digest, entry: entry.platform, platform, manifest, wanted });
         }
         if images.is_empty() {
             return Err(no_such_platform(platforms, &available));
         }
-        Ok(Self { index: Some(index), images })
+        Ok(Self { digest, index: Some(index), images })
     }
 
     /// The bytes of all layers, those that platforms share counted once.
@@ -94,10 +116,12 @@ impl Survey {
 }
 
 impl SurveyedImage {
-    fn to_seal(&self) -> impl Iterator<Item = &Descriptor> {
-        let picked = |&(position, _): &(usize, &Descriptor)| self.wanted.contains(&position);
-        let layers = self.manifest.layers.iter().enumerate().filter(picked).map(|(_, layer)| layer);
-        layers.filter(|layer| !ocicrypt::media_type::is_encrypted(&layer.media_type))
+    /// The layers that are to be sealed and are not yet, by their position.
+    pub(super) fn to_seal(&self) -> impl Iterator<Item = (usize, &Descriptor)> {
+        let layers = self.manifest.layers.iter().enumerate();
+        layers.filter(|(position, layer)| {
+            self.wanted.contains(position) && !ocicrypt::media_type::is_encrypted(&layer.media_type)
+        })
     }
 }
 

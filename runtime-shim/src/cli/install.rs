@@ -58,6 +58,8 @@ pub(crate) enum Engine {
     Podman,
     /// CRI-O
     Crio,
+    /// Docker
+    Docker,
 }
 
 impl Engine {
@@ -67,6 +69,7 @@ impl Engine {
             Self::Containerd => "containerd",
             Self::Podman => "podman",
             Self::Crio => "crio",
+            Self::Docker => "docker",
         }
     }
 }

@@ -6,7 +6,7 @@ use command_line::{ExitCode, Failure, FailureContext as _};
 use toml::{Table, Value};
 
 use super::containers::HEAD;
-use super::plan::{Plan, PlannedFile, PlannedLine};
+use super::plan::{Plan, PlannedFile, PlannedLine, Position};
 use super::record::Root;
 use super::version::Version;
 use super::{Programs, text};
@@ -102,7 +102,7 @@ fn check_version(line: Line, main: &Table) -> Result<(), Failure> {
 fn imports(main: &Table) -> Result<Option<PlannedLine>, Failure> {
     let Some(imports) = main.get("imports") else {
         let line = format!("imports = [\"{IMPORTS}\"] # by `sealift-shim install`");
-        return Ok(Some(PlannedLine { path: MAIN.to_owned(), line }));
+        return Ok(Some(PlannedLine { path: MAIN.to_owned(), line, position: Position::First }));
     };
     let mut named = imports.as_array().into_iter().flatten().filter_map(Value::as_str);
     if named.any(|import| [IMPORTS, DROP_IN].contains(&import)) {

@@ -20,7 +20,7 @@ pub(super) fn podman(version: Version, programs: &Programs) -> Result<Plan, Fail
         programs.runtime()?,
         programs.providers()?,
         file("/etc/containers/containers.conf.d/50-sealift.conf", format!("{HEAD}{runtime}")),
-        file("/etc/profile.d/sealift.sh", format!("{HEAD}export {}\n", variable())),
+        profile(),
         file("/etc/systemd/system/podman.service.d/50-sealift.conf", unit()),
     ];
     let notes = vec![
@@ -47,6 +47,11 @@ pub(super) fn crio(programs: &Programs) -> Result<Plan, Failure> {
         "pods name the runtime by a RuntimeClass whose handler is `sealift`",
     ];
     Ok(Plan { files, notes, ..Plan::default() })
+}
+
+/// What tells the tools that people call of the key provider.
+pub(super) fn profile() -> PlannedFile {
+    file("/etc/profile.d/sealift.sh", format!("{HEAD}export {}\n", variable()))
 }
 
 fn file(path: &str, content: String) -> PlannedFile {

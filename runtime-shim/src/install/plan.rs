@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// A file of our own.
@@ -34,13 +35,67 @@ pub(super) struct Writing<'a> {
     pub(super) mode: u32,
 }
 
-/// A line that goes before everything else in a file that is there.
-#[derive(Debug)]
+/// A line that goes into a file that is there, and stays the only change in it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PlannedLine {
     /// The file's absolute path.
     pub(super) path: String,
     /// The line, without its end.
     pub(super) line: String,
+    #[serde(default)]
+    pub(super) position: Position,
+}
+
+/// Where in a file a line goes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Position {
+    /// Before everything else.
+    #[default]
+    First,
+    /// Behind the brace that opens a JSON object.
+    FirstEntry,
+}
+
+impl PlannedLine {
+    /// The text with the line in it.
+    pub(super) fn insert(&self, text: &str) -> String {
+        let (before, behind) = self.split(text);
+        format!("{before}{}{behind}", self.inserted())
+    }
+
+    /// The text without the line; `None` where it does not stand in its place.
+    pub(super) fn remove(&self, text: &str) -> Option<String> {
+        let (before, behind) = self.split(text);
+        let rest = behind.strip_prefix(&self.inserted())?;
+        // Of an object that was empty: somebody's entry has followed with a comma before it.
+        let is_last = self.position == Position::FirstEntry && !self.line.ends_with(',');
+        let rest = rest.strip_prefix(',').filter(|_| is_last).unwrap_or(rest);
+        Some(format!("{before}{rest}"))
+    }
+
+    fn split<'a>(&self, text: &'a str) -> (&'a str, &'a str) {
+        let end = match self.position {
+            Position::First => 0,
+            Position::FirstEntry => text.find('{').map_or(0, |brace| brace + 1),
+        };
+        text.split_at(end)
+    }
+
+    fn inserted(&self) -> String {
+        match self.position {
+            Position::First => format!("{}\n", self.line),
+            Position::FirstEntry => format!("\n{}", self.line),
+        }
+    }
+
+    fn place(&self) -> &'static str {
+        match self.position {
+            Position::First => "first_line",
+            Position::FirstEntry => "first_entry",
+        }
+    }
 }
 
 /// All that one engine is told.
@@ -71,7 +126,7 @@ impl Plan {
             .files
             .iter()
             .map(|file| json!({"path": file.path, "mode": format!("{:o}", file.mode), "content": file.content}));
-        let lines = self.lines.iter().map(|line| json!({"path": line.path, "first_line": line.line}));
+        let lines = self.lines.iter().map(|line| json!({"path": line.path, line.place(): line.line}));
         let mut plan =
             json!({"files": files.collect::<Vec<_>>(), "lines": lines.collect::<Vec<_>>(), "notes": self.notes});
         if let Some(program) = &self.program {
@@ -86,7 +141,13 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let program = self.program.iter().map(|copy| (&copy.path, ", this program", ""));
         let files = self.files.iter().map(|file| (&file.path, "", file.content.as_str()));
-        let lines = self.lines.iter().map(|line| (&line.path, ", as its first line", line.line.as_str()));
+        let lines = self.lines.iter().map(|line| {
+            let place = match line.position {
+                Position::First => ", as its first line",
+                Position::FirstEntry => ", as its first entry",
+            };
+            (&line.path, place, line.line.as_str())
+        });
         for (number, (path, how, content)) in program.chain(files).chain(lines).enumerate() {
             let gap = if number == 0 { "" } else { "\n" };
             writeln!(f, "{}", format!("{gap}==> {path}{how}\n{}", content.trim_end()).trim_end())?;

@@ -19,7 +19,7 @@ pub(super) struct Root(PathBuf);
 #[serde(deny_unknown_fields)]
 struct Record {
     files: Vec<WrittenFile>,
-    lines: Vec<WrittenLine>,
+    lines: Vec<PlannedLine>,
     /// Directories that were made, each before those in it.
     directories: Vec<String>,
 }
@@ -29,13 +29,6 @@ struct Record {
 struct WrittenFile {
     path: String,
     digest: String,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenLine {
-    path: String,
-    line: String,
 }
 
 impl Root {
@@ -124,7 +117,7 @@ pub(super) fn write(root: &Root, engine: &str, plan: &Plan) -> Result<(), Failur
     record.files = plan.writings().map(|file| WrittenFile::new(file.path, file.content)).collect();
     for line in &plan.lines {
         record.lines.retain(|old| old.path != line.path);
-        record.lines.push(WrittenLine { path: line.path.clone(), line: line.line.clone() });
+        record.lines.push(line.clone());
     }
     // Noted first: what is then written halfway can be removed, too.
     let text = serde_json::to_string_pretty(&record).or_fail(ExitCode::Other, || format!("cannot write `{note}`"))?;
@@ -132,10 +125,10 @@ pub(super) fn write(root: &Root, engine: &str, plan: &Plan) -> Result<(), Failur
     for file in plan.writings() {
         root.put(file.path, file.content, file.mode)?;
     }
-    for PlannedLine { path, line } in &plan.lines {
-        let text = root.read(path)?.unwrap_or_default();
-        if text.lines().next() != Some(line) {
-            root.rewrite(path, &format!("{line}\n{text}"))?;
+    for line in &plan.lines {
+        let text = root.read(&line.path)?.unwrap_or_default();
+        if line.remove(&text).is_none() {
+            root.rewrite(&line.path, &line.insert(&text))?;
         }
     }
     Ok(())
@@ -169,11 +162,11 @@ pub(super) fn undo(root: &Root, engine: &str) -> Result<Vec<String>, Failure> {
         }
     }
     let mut removed = Vec::new();
-    for WrittenLine { path, line } in &record.lines {
-        let text = root.read(path)?.unwrap_or_default();
-        if let Some(rest) = text.strip_prefix(line.as_str()).and_then(|rest| rest.strip_prefix('\n')) {
-            root.rewrite(path, rest)?;
-            removed.push(format!("{path}: {line}"));
+    for line in &record.lines {
+        let text = root.read(&line.path)?.unwrap_or_default();
+        if let Some(rest) = line.remove(&text) {
+            root.rewrite(&line.path, &rest)?;
+            removed.push(format!("{}: {}", line.path, line.line.trim_start()));
         }
     }
     for path in present.into_iter().chain([note]) {
@@ -222,4 +215,4 @@ fn refuse_foreign(root: &Root, file: &Writing<'_>, records: &[Record]) -> Result
 }
 
 /// The engines whose records there may be.
-const ENGINES: [&str; 3] = ["containerd", "podman", "crio"];
+const ENGINES: [&str; 4] = ["containerd", "podman", "crio", "docker"];

@@ -43,6 +43,58 @@ fn each_engine_is_told_this() {
     insta::assert_snapshot!("containerd-2.3", containerd(None, [2, 3, 4]).unwrap());
     insta::assert_snapshot!("podman", containers::podman(Version([5, 4, 2]), &programs()).unwrap());
     insta::assert_snapshot!("crio", containers::crio(&programs()).unwrap());
+    insta::assert_snapshot!("docker", docker::plan(&system(None).1, &programs()).unwrap());
+    let (directory, root) = system(None);
+    daemon(directory.path(), DAEMON);
+    insta::assert_snapshot!("docker-beside-others", docker::plan(&root, &programs()).unwrap());
+}
+
+const DAEMON: &str = "{\n  \"storage-driver\": \"overlay2\"\n}\n";
+
+/// Docker's configuration.
+fn daemon(directory: &Path, text: &str) {
+    fs::create_dir_all(directory.join("etc/docker")).unwrap();
+    fs::write(directory.join("etc/docker/daemon.json"), text).unwrap();
+}
+
+#[test]
+fn docker_has_one_entry_more_in_what_it_reads_and_then_none() {
+    for (text, later) in [(DAEMON, None), ("{}", None), ("{}", Some((",\n  \"debug\": true", "{\n  \"debug\": true}")))]
+    {
+        let (directory, root) = system(None);
+        daemon(directory.path(), text);
+        let before = tree(directory.path());
+        for _ in 0..2 {
+            record::write(&root, "docker", &docker::plan(&root, &programs()).unwrap()).unwrap();
+        }
+        let written = root.read("/etc/docker/daemon.json").unwrap().unwrap();
+        let daemon: Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(daemon["runtimes"], json!({"sealift": {"path": Programs::RUNTIME}}));
+        assert_eq!(daemon["storage-driver"] == "overlay2", text == DAEMON);
+        if let Some((entry, rest)) = later {
+            let end = written.rfind('}').unwrap();
+            fs::write(directory.path().join("etc/docker/daemon.json"), format!("{}{entry}}}", &written[..end]))
+                .unwrap();
+            record::undo(&root, "docker").unwrap();
+            assert_eq!(root.read("/etc/docker/daemon.json").unwrap().unwrap(), rest);
+        } else {
+            record::undo(&root, "docker").unwrap();
+            assert_eq!(tree(directory.path()), before);
+        }
+    }
+}
+
+#[test]
+fn runtimes_of_others_in_dockers_configuration_are_not_written_over() {
+    let (directory, root) = system(None);
+    for (text, words) in [(r#"{"runtimes": {"kata": {}}}"#, "names other runtimes"), ("{", "cannot be read")] {
+        daemon(directory.path(), text);
+        let failure = docker::plan(&root, &programs()).unwrap_err();
+        assert!(failure.message.contains(words), "{text}: {}", failure.message);
+    }
+    let both = json!({"runtimes": {"kata": {}, "sealift": {"path": Programs::RUNTIME}}});
+    daemon(directory.path(), &both.to_string());
+    assert!(docker::plan(&root, &programs()).unwrap().lines.is_empty());
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) async fn of(bundle: &Path, id: &str, root: &Path) -> Result<Option<Co
     if found.is_some() {
         return Ok(found);
     }
-    docker::image_of(id, root)
+    docker::image_of(bundle, id, root).await
 }
 
 /// What counts of a manifest, and of a config.

@@ -17,6 +17,9 @@ use crate::image::this_platform;
 /// The directory of bundles in containerd's state directory.
 const TASKS: &str = "io.containerd.runtime.v2.task";
 
+/// The namespace of Docker's containers.
+const DOCKER: &str = "moby";
+
 /// The most layers that are followed down.
 const LAYERS_MAX: usize = 1024;
 
@@ -46,6 +49,37 @@ pub(super) async fn image_of(bundle: &Path) -> Result<Option<ContainerImage>, Fa
         }
     }
     Ok(Some(image))
+}
+
+/// A container's snapshot, where containerd's record of the container says nothing of it.
+pub(super) struct Snapshot<'a> {
+    pub(super) snapshotter: &'a str,
+    pub(super) key: &'a str,
+    /// The digest of the image's manifest or index.
+    pub(super) target: &'a str,
+}
+
+/// Whether this is the bundle of a container of Docker's.
+pub(super) fn is_dockers(bundle: &Path) -> bool {
+    Place::of(bundle).is_some_and(|place| place.namespace == DOCKER)
+}
+
+/// The image that a snapshot is of, without its name; `None` where there is no containerd, or no such snapshot.
+pub(super) async fn image_of_snapshot(bundle: &Path, of: &Snapshot<'_>) -> Result<Option<ContainerImage>, Failure> {
+    let Some(place) = Place::of(bundle) else { return Ok(None) };
+    let containerd = Containerd::connect(&place.socket(), &place.namespace).await?;
+    let chain = chain(&containerd, of.snapshotter, of.key).await?;
+    if chain.is_empty() {
+        return Ok(None);
+    }
+    let named = documents(&containerd, of.target.to_owned()).await?;
+    Ok(Some(ContainerImage {
+        reference: String::new(),
+        manifest_digest: named.as_ref().map(|named| named.manifest_digest.clone()),
+        is_sealed: named.as_ref().is_some_and(|named| named.is_sealed),
+        diff_ids: named.map(|named| named.diff_ids).unwrap_or_default(),
+        chain_ids: chain,
+    }))
 }
 
 /// The names of the snapshots below a container, uppermost first: containerd calls them after the layers in them.
@@ -94,7 +128,14 @@ async fn named(containerd: &Containerd, name: &str) -> Result<Option<Named>, Fai
     if name.is_empty() {
         return Ok(None);
     }
-    let Some(target) = containerd.target(name).await? else { return Ok(None) };
+    match containerd.target(name).await? {
+        None => Ok(None),
+        Some(target) => documents(containerd, target).await,
+    }
+}
+
+/// The image whose manifest, or index of manifests, has this digest.
+async fn documents(containerd: &Containerd, target: String) -> Result<Option<Named>, Failure> {
     let Some(document) = containerd.content(&target).await? else { return Ok(None) };
     let index: Option<Index> = serde_json::from_slice(&document).ok();
     let Some(index) = index else { return manifest(containerd, target, &document).await };

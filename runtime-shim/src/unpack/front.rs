@@ -1,11 +1,11 @@
-//! The stages of one layer up to its plain tar: a thread reads, authenticates and decrypts; where the layer is compressed, a
-//! second one decompresses. The digest of the tar is its taker's. Channels are bounded, so memory is a few chunks whatever
+//! The stages of one layer up to its plain tar, a thread each: one reads and decrypts, one hashes what was read and what came
+//! of it; where the layer is compressed, a third one decompresses. Channels are bounded, so memory is a few chunks whatever
 //! the layer's size.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use image_store::{Chunk, Digest, Hasher};
+use image_store::{BlobCheck, Chunk, Digest, Hasher};
 use ocicrypt::cipher::{CtrStream, DecryptionCheck};
 use sha256_lanes::update_together;
 
@@ -13,12 +13,14 @@ use super::chunk::ChunkReader;
 use super::decompress::{LayerCompression, decompress};
 use super::error::{UnpackError, What};
 use super::limits::Expansion;
-use super::pipeline::{Blob, Found, LayerInput, Sealing, Shared, StageError};
+use super::pipeline::{Blob, Found, LayerInput, OpenBlob, Sealing, Shared, StageError};
 
+/// Chunks, with what came of them, that wait to be checked.
+pub(super) const READ_WAITING: usize = 2;
 /// Chunks that wait to be decompressed.
 const COMPRESSED_WAITING: usize = 4;
 /// Chunks of the tar that wait to be taken.
-pub(super) const TAR_WAITING: usize = 8;
+pub(super) const TAR_WAITING: usize = 6;
 
 /// One layer under way.
 pub(super) struct Front<'scope> {
@@ -27,7 +29,8 @@ pub(super) struct Front<'scope> {
     /// The plain tar; taken by whoever reads it.
     pub(super) tar: Option<Receiver<Chunk>>,
     diff_id: Digest,
-    reader: ScopedJoinHandle<'scope, Result<Found, StageError>>,
+    reader: ScopedJoinHandle<'scope, Result<(), StageError>>,
+    checker: ScopedJoinHandle<'scope, Result<Found, StageError>>,
     decompressor: Option<ScopedJoinHandle<'scope, Result<(), StageError>>>,
     turn: SyncSender<()>,
 }
@@ -42,33 +45,27 @@ impl<'scope> Front<'scope> {
     ) -> Self {
         let (to_tar, tar) = sync_channel(TAR_WAITING);
         let (turn, turn_of_layer) = sync_channel(1);
-        let mut expansion = Expansion::new(shared.limits, &shared.plain_bytes);
         let (compression, diff_id) = (layer.compression, layer.diff_id);
-        let failed = move |ended: &Result<(), &StageError>| {
-            // Before the next stage sees that nothing comes any more, and fails of it.
-            if let Err(StageError::Failed(_)) = ended {
-                shared.fail(number);
-            }
-        };
+        let (check_half, read_half) = halves(layer);
+        let (to_check, to_be_checked) = sync_channel(READ_WAITING);
+        let reader = scope.spawn(move || failing(shared, number, read(read_half, number, shared, &to_check)));
+        let mut expansion = Expansion::new(shared.limits, &shared.plain_bytes);
         if compression == LayerCompression::None {
-            let reader = scope.spawn(move || {
+            let checker = scope.spawn(move || {
                 let mut bytes = 0;
-                let found = read(layer, number, shared, |chunk| {
+                let pass_on = |chunk: Chunk| {
                     bytes += chunk.bytes().len() as u64;
                     expansion.add(chunk.bytes().len() as u64, bytes)?;
                     to_tar.send(chunk).map_err(|_| StageError::Stopped)
-                });
-                failed(&found.as_ref().map(drop));
-                found
+                };
+                failing(shared, number, check(check_half, &to_be_checked, pass_on))
             });
-            return Self { number, tar: Some(tar), diff_id, reader, decompressor: None, turn };
+            return Self { number, tar: Some(tar), diff_id, reader, checker, decompressor: None, turn };
         }
         let (to_decompressor, compressed) = sync_channel(COMPRESSED_WAITING);
-        let reader = scope.spawn(move || {
+        let checker = scope.spawn(move || {
             let pass_on = |chunk| to_decompressor.send(chunk).map_err(|_| StageError::Stopped);
-            let found = read(layer, number, shared, pass_on);
-            failed(&found.as_ref().map(drop));
-            found
+            failing(shared, number, check(check_half, &to_be_checked, pass_on))
         });
         let decompressor = scope.spawn(move || {
             // Windows of zstd are large; there is one at a time.
@@ -77,11 +74,14 @@ impl<'scope> Front<'scope> {
             }
             let mut compressed = ChunkReader::new(compressed);
             let pass_on = |chunk| to_tar.send(chunk).map_err(|_| StageError::Stopped);
-            let ended = decompress(&mut compressed, compression, &mut expansion, &shared.pool, pass_on);
-            failed(&ended.as_ref().map(drop));
-            ended
+            failing(shared, number, decompress(&mut compressed, compression, &mut expansion, &shared.pool, pass_on))
         });
-        Self { number, tar: Some(tar), diff_id, reader, decompressor: Some(decompressor), turn }
+        Self { number, tar: Some(tar), diff_id, reader, checker, decompressor: Some(decompressor), turn }
+    }
+
+    /// Whether somebody else than the taker digests the tar.
+    pub(super) fn digests_tar(&self) -> bool {
+        self.decompressor.is_none()
     }
 
     /// Says that the layers before this one are done.
@@ -91,87 +91,133 @@ impl<'scope> Front<'scope> {
     }
 
     /// Waits for the threads, stopping them where they are not at their end, and judges the layer: `taken` is how the tar
-    /// was taken, `diff_id` its digest.
+    /// was taken, `diff_id` its digest, where the taker was to make it.
     pub(super) fn join(self, taken: Result<(), UnpackError>, diff_id: Option<Digest>) -> Result<(), UnpackError> {
         // Hanging up stops them.
         drop((self.tar, self.turn));
         let read = self.reader.join().map_err(|_| UnpackError::Stage)?;
-        let decompressed = match self.decompressor {
-            Some(decompressor) => decompressor.join().map_err(|_| UnpackError::Stage)?,
-            None => Ok(()),
-        };
+        let checked = self.checker.join().map_err(|_| UnpackError::Stage)?;
+        let decompressed =
+            self.decompressor.map_or(Ok(Ok(())), ScopedJoinHandle::join).map_err(|_| UnpackError::Stage)?;
         // What came first is what is to blame: later stages fail of it.
-        let found = match read {
-            Err(StageError::Failed(error)) => return Err(error),
-            Err(StageError::Stopped) => None,
-            Ok(found) => Some(found),
-        };
-        if let Err(StageError::Failed(error)) = decompressed {
-            return Err(error);
-        }
+        let read = stopped_or_failed(read)?;
+        let found = stopped_or_failed(checked)?;
+        let decompressed = stopped_or_failed(decompressed)?;
         taken?;
-        let (Some(found), Ok(()), Some(diff_id)) = (found, decompressed, diff_id) else {
-            return Err(UnpackError::Stage);
-        };
+        let (Some(()), Some(found), Some(())) = (read, found, decompressed) else { return Err(UnpackError::Stage) };
+        let diff_id = diff_id.or(found.layer).ok_or(UnpackError::Stage)?;
         found.check(diff_id, self.diff_id)
     }
 }
 
-/// Reads, authenticates and decrypts.
-fn read(
-    layer: LayerInput,
-    number: usize,
-    shared: &Shared<'_>,
-    mut pass_on: impl FnMut(Chunk) -> Result<(), StageError>,
-) -> Result<Found, StageError> {
+/// What a stage found; none where it was stopped.
+fn stopped_or_failed<T>(ended: Result<T, StageError>) -> Result<Option<T>, UnpackError> {
+    match ended {
+        Ok(found) => Ok(Some(found)),
+        Err(StageError::Stopped) => Ok(None),
+        Err(StageError::Failed(error)) => Err(error),
+    }
+}
+
+/// Notes that a stage failed, before the next one sees that nothing comes any more, and fails of it.
+fn failing<T>(shared: &Shared<'_>, number: usize, ended: Result<T, StageError>) -> Result<T, StageError> {
+    if let Err(StageError::Failed(_)) = ended {
+        shared.fail(number);
+    }
+    ended
+}
+
+/// What the first stage needs of a layer.
+struct ReadHalf {
+    open: OpenBlob,
+    ctr: Option<CtrStream>,
+}
+
+/// What the second one needs.
+struct CheckHalf {
+    sealed: Option<DecryptionCheck>,
+    compression: LayerCompression,
+}
+
+fn halves(layer: LayerInput) -> (CheckHalf, ReadHalf) {
     let LayerInput { open, sealing, compression, .. } = layer;
-    let Blob { mut reader, check } = open().map_err(UnpackError::Read)?;
-    let mut halves: Option<(CtrStream, DecryptionCheck)> = match sealing {
-        Sealing::Plain => None,
-        Sealing::Sealed(decryptor) => Some((*decryptor).split()),
+    let (ctr, sealed) = match sealing {
+        Sealing::Plain => (None, None),
+        Sealing::Sealed(decryptor) => {
+            let (ctr, check) = (*decryptor).split();
+            (Some(ctr), Some(check))
+        }
     };
-    let mut ciphertext = check.map(|check| (check, Hasher::default()));
-    // Of a tar that is not compressed it is the `diff_id`, and of a layer that is not sealed nobody asks for it.
-    let mut plain = (halves.is_some() && compression != LayerCompression::None).then(Hasher::default);
-    // Decrypted, to be hashed together with the next chunk's ciphertext.
-    let mut decrypted: Option<Chunk> = None;
+    (CheckHalf { sealed, compression }, ReadHalf { open, ctr })
+}
+
+/// What goes from the first stage to the second.
+enum Step {
+    /// Once, before all else: what the blob has to be, where that is to be checked.
+    Opened(Option<Box<BlobCheck>>),
+    /// A chunk of the blob; decrypted, where the layer is sealed.
+    Chunk { blob: Chunk, decrypted: Option<Chunk> },
+}
+
+/// Reads and decrypts.
+fn read(half: ReadHalf, number: usize, shared: &Shared<'_>, to_check: &SyncSender<Step>) -> Result<(), StageError> {
+    let ReadHalf { open, mut ctr } = half;
+    let pass_on = |step| to_check.send(step).map_err(|_| StageError::Stopped);
+    let Blob { mut reader, check } = open().map_err(UnpackError::Read)?;
+    pass_on(Step::Opened(check.map(Box::new)))?;
     loop {
         if shared.is_over_for(number) {
             return Err(StageError::Stopped);
         }
-        let mut chunk = shared.pool.take();
-        if chunk.fill(&mut reader).map_err(UnpackError::Read)? == 0 {
-            break;
+        let mut blob = shared.pool.take();
+        if blob.fill(&mut reader).map_err(UnpackError::Read)? == 0 {
+            return Ok(());
         }
-        let mut lanes = Vec::with_capacity(3);
-        lanes.extend(ciphertext.as_mut().map(|(_, hasher)| hasher.lane(chunk.bytes())));
-        lanes.extend(halves.as_mut().map(|(_, check)| check.lane(chunk.bytes())));
-        if let (Some(hasher), Some(chunk)) = (&mut plain, &decrypted) {
-            lanes.push(hasher.lane(chunk.bytes()));
-        }
-        update_together(&mut lanes);
-        if let Some((ctr, _)) = &mut halves {
-            ctr.apply(chunk.bytes_mut()).map_err(UnpackError::Cipher)?;
-        }
-        if let Some(ready) = decrypted.replace(chunk) {
-            pass_on(ready)?;
-        }
+        let decrypt = |ctr: &mut CtrStream| {
+            let mut decrypted = shared.pool.take();
+            decrypted.copy(&blob);
+            ctr.apply(decrypted.bytes_mut()).map(|()| decrypted)
+        };
+        let decrypted = ctr.as_mut().map(decrypt).transpose().map_err(UnpackError::Cipher)?;
+        pass_on(Step::Chunk { blob, decrypted })?;
     }
-    if let Some(last) = decrypted {
-        if let Some(hasher) = &mut plain {
-            hasher.update(last.bytes());
-        }
-        // All of the ciphertext was read: whether it is right is said even where nobody wants the rest.
-        if let Err(StageError::Failed(error)) = pass_on(last) {
-            return Err(error.into());
+}
+
+/// Authenticates: the digest and HMAC of what was read, and the digest of what came of it.
+fn check(
+    half: CheckHalf,
+    steps: &Receiver<Step>,
+    mut pass_on: impl FnMut(Chunk) -> Result<(), StageError>,
+) -> Result<Found, StageError> {
+    let CheckHalf { mut sealed, compression } = half;
+    let mut ciphertext = None;
+    // Of a layer that is neither sealed nor itself a tar nobody asks for it.
+    let mut plain = (sealed.is_some() || compression == LayerCompression::None).then(Hasher::default);
+    for step in steps {
+        let (blob, decrypted) = match step {
+            Step::Opened(check) => {
+                ciphertext = check.map(|check| (check, Hasher::default()));
+                continue;
+            }
+            Step::Chunk { blob, decrypted } => (blob, decrypted),
+        };
+        let mut lanes = Vec::with_capacity(3);
+        lanes.extend(ciphertext.as_mut().map(|(_, hasher)| hasher.lane(blob.bytes())));
+        lanes.extend(sealed.as_mut().map(|check| check.lane(blob.bytes())));
+        lanes.extend(plain.as_mut().map(|hasher| hasher.lane(decrypted.as_ref().unwrap_or(&blob).bytes())));
+        update_together(&mut lanes);
+        match pass_on(decrypted.unwrap_or(blob)) {
+            // Where all of the blob was read, it is said whether it is right even where nobody wants the rest.
+            Err(StageError::Stopped) if steps.recv().is_err() => break,
+            ended => ended?,
         }
     }
     if let Some((check, hasher)) = ciphertext {
         check.finish(hasher.finish()).map_err(|error| UnpackError::Read(error.into()))?;
     }
-    let promised = match halves {
+    let promised = match sealed {
         None => None,
-        Some((_, check)) => {
+        Some(check) => {
             let digest = check.finish().map_err(|_| UnpackError::Check(What::Authentication))?;
             Some(Digest::from_hash(*digest.as_bytes()))
         }

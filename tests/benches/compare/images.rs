@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use end_to_end::image::create;
 use end_to_end::peer::peer;
-use image_store::{Descriptor, Digest, Manifest, Store, media_type};
+use image_store::{Descriptor, Digest, Hasher, Manifest, Store, media_type};
 
 use crate::stage::oci;
 
@@ -22,11 +22,24 @@ pub(crate) async fn random(directory: &Path, layers: usize, mib: u32) {
     name(&store, made, "/data").await;
 }
 
-/// Makes an OCI layout with one layer of zeros.
+/// Makes an OCI layout with one layer of zeros, which take no room.
 pub(crate) async fn empty(directory: &Path, mib: u32) {
     let store = create(&oci(directory)).await;
-    let layer = one_file(&store, u64::from(mib) << 20, |block| block.fill(0)).await;
-    name(&store, vec![layer], "/data").await;
+    let bytes = u64::from(mib) << 20;
+    let header = header(bytes);
+    let size = header.len() as u64 + bytes + END_OF_TAR.len() as u64;
+    let zeros = vec![0; 1 << 20];
+    let mut hasher = Hasher::default();
+    hasher.update(&header);
+    (0..mib).for_each(|_| hasher.update(&zeros));
+    hasher.update(&END_OF_TAR);
+    let digest = hasher.finish();
+    let blobs = directory.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("blobs");
+    let mut file = File::create(blobs.join(digest.hex())).expect("layer");
+    file.write_all(&header).expect("header");
+    file.set_len(size).expect("zeros");
+    name(&store, vec![(Descriptor::new(media_type::OCI_LAYER, digest, size), digest)], "/data").await;
 }
 
 /// Makes an OCI layout with a static busybox that ends at once, filled up to so many bytes.
@@ -53,6 +66,10 @@ pub(crate) async fn application(directory: &Path, root: &Path) -> u64 {
     name(&store, layers, "/usr/bin/true").await;
     bytes
 }
+
+/// Two empty blocks.
+const END_OF_TAR: [u8; 1024] = [0; 1024];
+
 /// A layer and the digest of its tar.
 type Made = (Descriptor, Digest);
 

@@ -8,7 +8,7 @@ use end_to_end::image_build::build_image;
 use end_to_end::peer::run;
 use end_to_end::pod::{Container, Objects, Pod};
 use end_to_end::running::Running;
-use end_to_end::site::{PRODUCT, Sealer, Site};
+use end_to_end::site::{Decoder, PRODUCT, Sealer, Site};
 use serde_json::json;
 
 use crate::helm;
@@ -71,7 +71,7 @@ async fn a_pod_of_the_runtime_class_runs_on_a_node_that_the_chart_has_set_up() {
     // The runtime by which it kills is the node's, with the node's libraries.
     agent.exec(&["/usr/bin/runc", "--version"]).succeeded();
 
-    let mut cri = site.start_containerd().await;
+    let mut cri = site.start_containerd(Decoder::Shim).await;
     let name = sealed.strip_prefix("docker://").unwrap();
     let (logs, handler) = (site.inside("logs"), documents.get("RuntimeClass")["handler"].as_str().unwrap());
     cri.pull(name).await.unwrap();

@@ -1,0 +1,71 @@
+//! `rewrap`: a sealed image under a key of its own. Layers stay as they are and where they are.
+
+use command_line::{Console, Failure, store_failure};
+use image_store::{CopyOutcome, Store};
+use serde_json::json;
+
+use super::pack::{check_destination, recipient};
+use crate::cli::RewrapArgs;
+use crate::client::AdminClient;
+use crate::home::VendorHome;
+use crate::keys::{read_signing_key, verifying_keys};
+use crate::pack::{Publication, Rewrapping, Survey, docker_reference};
+
+pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) -> Result<(), Failure> {
+    check_destination(&args.destination)?;
+    let client = AdminClient::new(home)?;
+    let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
+    let signer = read_signing_key(&signer_uri)?;
+    let recipients = args.recipient.iter().map(|uri| recipient(uri).map(|(pem, _)| pem)).collect::<Result<_, _>>()?;
+    let source = args.registry.open(&args.source).await?;
+    let survey = Survey::of_sealed(&source, &verifying_keys(home, &args.key)?).await?;
+    let name = docker_reference(&args.destination, &args.product);
+    let layers = survey.images.iter().flat_map(|image| &image.manifest.layers);
+    let rewrapping = Rewrapping::of(&client, &args.product, &name, layers, recipients).await?.ok_or_else(|| {
+        Failure::bad_input(format!("no layer of `{}` is sealed to a key of {}", args.source, args.product))
+            .hint("`sealift inspect` shows what it is sealed to")
+    })?;
+    let destination = Store::create(&args.destination, &args.registry.store_options()?)
+        .await
+        .map_err(|error| store_failure(format!("cannot open `{}`", args.destination), &error))?;
+    let publication = Publication {
+        destination: &destination,
+        product: args.product.clone(),
+        version: args.image_version,
+        signer,
+        docker_reference: name,
+    };
+    let mut assembly = publication.begin(survey.index);
+    let mut moved_bytes = 0;
+    for image in survey.images {
+        let mut manifest = image.manifest;
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            let copied = destination.copy_blob(&source, blob).await;
+            let copied =
+                copied.map_err(|error| store_failure(format!("cannot copy the blob {}", blob.digest), &error))?;
+            moved_bytes += if copied == CopyOutcome::Copied { blob.size } else { 0 };
+        }
+        for layer in &mut manifest.layers {
+            if let Some(rewrapped) = rewrapping.layer(&layer.digest) {
+                *layer = rewrapped.clone();
+            }
+        }
+        assembly.add(manifest, image.entry, image.platform).await?;
+    }
+    let image = assembly.finish()?;
+    rewrapping.bind(&client, &image.manifests).await?;
+    publication.publish(&image).await?;
+    let reference = args.destination.with_digest(image.digest);
+    console.say(format!(
+        "wrapped the keys of {} layers anew, under the image key {}; {moved_bytes} bytes of blobs were copied",
+        rewrapping.len(),
+        rewrapping.key_id(),
+    ));
+    let document = json!({
+        "reference": reference.to_string(), "digest": image.digest.to_string(), "product": args.product,
+        "key": rewrapping.key_id(), "manifests": image.manifests, "layers": rewrapping.len(),
+        "copied_bytes": moved_bytes,
+    });
+    console.result(&document, || reference.to_string());
+    Ok(())
+}

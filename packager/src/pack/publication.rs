@@ -1,0 +1,115 @@
+//! A sealed image on its way to the place where people find it: platforms first, then signatures, the name last.
+
+use std::collections::BTreeMap;
+
+use attestation_service::api::SealedManifest;
+use bytes::Bytes;
+use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
+use image_store::{Descriptor, Digest, Index, Manifest, Place, Platform, Store, media_type};
+use jose::signing::SigningKey;
+use release_protocol::ProductName;
+
+use super::{PRODUCT_ANNOTATION, VERSION_ANNOTATION, signature};
+
+/// Where a sealed image goes, and as what.
+pub(crate) struct Publication<'a> {
+    pub(crate) destination: &'a Store,
+    pub(crate) product: ProductName,
+    pub(crate) version: Option<String>,
+    pub(crate) signer: SigningKey,
+    /// The name that the signature is for.
+    pub(crate) docker_reference: String,
+}
+
+/// All manifests of a sealed image, written but for the one that has its name.
+pub(crate) struct Assembled {
+    pub(crate) digest: Digest,
+    pub(crate) manifests: Vec<SealedManifest>,
+    media_type: &'static str,
+    bytes: Bytes,
+}
+
+/// The manifests of a sealed image, as they come.
+pub(crate) struct Assembly<'a> {
+    publication: &'a Publication<'a>,
+    index: Option<Index>,
+    entries: Vec<Descriptor>,
+    manifests: Vec<SealedManifest>,
+    last: Bytes,
+}
+
+impl<'a> Publication<'a> {
+    /// Begins an image that has an index, or is a single manifest.
+    pub(crate) fn begin(&'a self, index: Option<Index>) -> Assembly<'a> {
+        Assembly { publication: self, index, entries: Vec::new(), manifests: Vec::new(), last: Bytes::new() }
+    }
+
+    /// Signs every manifest and gives the image its name.
+    pub(crate) async fn publish(&self, image: &Assembled) -> Result<(), Failure> {
+        let mut digests: Vec<String> = image.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
+        if !digests.contains(&image.digest.to_string()) {
+            digests.push(image.digest.to_string());
+        }
+        let destination = self.destination;
+        for digest in &digests {
+            signature::sign(destination, digest, &self.docker_reference, &self.signer).await?;
+        }
+        destination
+            .put_image(image.bytes.clone(), image.media_type)
+            .await
+            .map_err(|error| store_failure(format!("cannot write `{}`", destination.reference()), &error))?;
+        destination
+            .commit()
+            .await
+            .map_err(|error| store_failure(format!("cannot finish `{}`", destination.reference()), &error))
+    }
+
+    fn annotate(&self, annotations: &mut BTreeMap<String, String>) {
+        annotations.insert(PRODUCT_ANNOTATION.to_owned(), self.product.to_string());
+        if let Some(version) = &self.version {
+            annotations.insert(VERSION_ANNOTATION.to_owned(), version.clone());
+        }
+    }
+}
+
+impl Assembly<'_> {
+    /// Takes in one platform's manifest, whose blobs are in place.
+    pub(crate) async fn add(
+        &mut self,
+        mut manifest: Manifest,
+        entry: Option<Platform>,
+        platform: String,
+    ) -> Result<(), Failure> {
+        manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
+        self.publication.annotate(&mut manifest.annotations);
+        let bytes = manifest.to_bytes().or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())?;
+        self.manifests.push(SealedManifest { digest: Digest::of(&bytes).to_string(), platform });
+        if self.index.is_some() {
+            self.publication
+                .destination
+                .put_manifest(bytes.clone(), media_type::OCI_MANIFEST, Place::Digest)
+                .await
+                .map_err(|error| store_failure("cannot write a platform's manifest", &error))?;
+            let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+            descriptor.platform = entry;
+            self.entries.push(descriptor);
+        }
+        self.last = bytes;
+        Ok(())
+    }
+
+    /// The whole image. Nothing of it is signed or named yet.
+    pub(crate) fn finish(self) -> Result<Assembled, Failure> {
+        let (bytes, media_type) = match self.index {
+            None => (self.last, media_type::OCI_MANIFEST),
+            Some(mut index) => {
+                index.manifests = self.entries;
+                index.media_type = Some(media_type::OCI_INDEX.to_owned());
+                self.publication.annotate(&mut index.annotations);
+                let bytes = index.to_bytes().or_fail(ExitCode::Other, || "cannot write the index".to_owned())?;
+                (bytes, media_type::OCI_INDEX)
+            }
+        };
+        Ok(Assembled { digest: Digest::of(&bytes), manifests: self.manifests, media_type, bytes })
+    }
+}
