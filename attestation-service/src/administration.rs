@@ -11,9 +11,21 @@ use crate::api::{
     KeyManifests, NewImageKey, NewProduct, NewReference, Product, Reference, ReferenceValue, Retirement, SECRET_MAX,
     SealedManifest, Signer,
 };
+use crate::custody::CustodyError;
 use crate::policy::ReleasePolicy;
 use crate::service::{Service, ServiceError};
-use crate::store::KeyRegistration;
+use crate::store::{KeyRegistration, Rewrapping, Sealed, StoreError, TRIES};
+
+/// An image key to keep.
+#[derive(Clone, Copy)]
+pub(crate) struct KeptKey<'a> {
+    /// The last part of its path.
+    pub(crate) id: &'a str,
+    pub(crate) kek: &'a [u8],
+    pub(crate) image: &'a str,
+    pub(crate) manifests: &'a [SealedManifest],
+    pub(crate) rewrapped: Option<&'a Rewrapping>,
+}
 
 /// The length of a key-encryption key, in bytes.
 const KEK_LEN: usize = 32;
@@ -85,15 +97,37 @@ impl Service {
         let path = ResourcePath::image_key(product.clone(), &new.id)
             .map_err(|error| ServiceError::BadRequest(format!("`{}`: {error}", new.id)))?;
         check_manifests(&new.manifests)?;
-        let context = path.to_string();
-        let sealed = self.key_sealer.seal(&kek, context.as_bytes())?;
-        let is_same = |stored: &[u8]| {
-            self.key_sealer.open(stored, context.as_bytes()).is_ok_and(|stored| stored.ct_eq(&kek).into())
-        };
-        let (id, image, manifests) = (&new.id, &new.image, &new.manifests);
-        let registration = KeyRegistration { product, id, sealed: &sealed, image, manifests, rewrapped: None };
-        self.store.register_key(registration, is_same, self.now()).await?;
-        Ok(())
+        let kept = KeptKey { id: &new.id, kek: &kek, image: &new.image, manifests: &new.manifests, rewrapped: None };
+        self.keep_key(&path, kept).await
+    }
+
+    /// Seals and keeps a key under this path. One that is there has to be the same.
+    pub(crate) async fn keep_key(&self, path: &ResourcePath, kept: KeptKey<'_>) -> Result<(), ServiceError> {
+        let KeptKey { id, kek, image, manifests, rewrapped } = kept;
+        let (product, context) = (&path.product, path.to_string());
+        for _ in 0..TRIES {
+            let stored = self.store.sealed_key(product, id).await?;
+            let is_same = match &stored {
+                Some(stored) => self.is_sealed(stored, &context, kek).await?,
+                None => false,
+            };
+            let (sealed, seen) = (&self.custodian.wrap(kek, &context).await?, stored.as_ref());
+            let registration = KeyRegistration { product, id, sealed, seen, is_same, image, manifests, rewrapped };
+            match self.store.register_key(registration, self.now()).await {
+                Err(StoreError::Outdated) => self.custodian.refresh().await?,
+                registered => return Ok(registered?),
+            }
+        }
+        Err(StoreError::Outdated.into())
+    }
+
+    /// Whether it is this key that is sealed so.
+    async fn is_sealed(&self, sealed: &Sealed, context: &str, key: &[u8]) -> Result<bool, ServiceError> {
+        match self.custodian.unwrap(sealed, context).await {
+            Ok(opened) => Ok(opened.as_slice().ct_eq(key).into()),
+            Err(ServiceError::Custody(CustodyError::Open)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Seals and keeps a secret that guests of the product get.
@@ -110,9 +144,15 @@ impl Service {
                 secret.len()
             )));
         }
-        let sealed = self.key_sealer.seal(secret, path.to_string().as_bytes())?;
         let bytes = u32::try_from(secret.len()).unwrap_or(u32::MAX);
-        Ok(self.store.put_secret(path, &sealed, bytes, self.now()).await?)
+        for _ in 0..TRIES {
+            let sealed = self.custodian.wrap(secret, &path.to_string()).await?;
+            match self.store.put_secret(path, &sealed, bytes, self.now()).await {
+                Err(StoreError::Outdated) => self.custodian.refresh().await?,
+                put => return Ok(put?),
+            }
+        }
+        Err(StoreError::Outdated.into())
     }
 
     /// Binds a pending key to the manifests that it may open. Binding it to the same ones again changes nothing.

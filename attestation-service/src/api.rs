@@ -1,6 +1,7 @@
 //! The admin API's documents: what the vendor's tool and the service say to each other below `/api/v1`.
 
 mod access;
+mod custody;
 mod license;
 mod secret;
 
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::platform::{Platform, PlatformRule};
 
 pub use access::{CreatedToken, NewToken, ParseRoleError, Role, TokenRevocation, TokenStatus};
+pub use custody::{CustodyStatus, MasterKeyChange, MasterKeyStatus, Rotation};
 pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
 pub use secret::{SECRET_MAX, SecretStatus};
 
@@ -243,6 +245,9 @@ pub struct ImageKey {
     /// When it was registered.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+    /// The master key that it is sealed under.
+    #[serde(default)]
+    pub master_key: String,
 }
 
 /// A lease as the service knows it.

@@ -1,5 +1,5 @@
 //! Copies of the `SQLite` database: made while the service runs, checked entry by entry, and put back in its place. Keys are
-//! not in them: the vendor home's other files change only with the home, and are copied once.
+//! not in them: the vendor home's other files are copied once, and when its master key is another one.
 
 use std::fs;
 use std::io;

@@ -10,7 +10,7 @@ use crate::store::{AuditEntry, StoreError, policy_digest};
 impl Service {
     /// Seals what a decision rests on, a `DecisionBasis` in JSON.
     pub(crate) fn seal_basis(&self, lease: &LeaseId, basis: &[u8]) -> Result<Vec<u8>, ServiceError> {
-        Ok(self.evidence_sealer.seal(basis, lease.0.as_bytes())?)
+        Ok(self.custodian.working().seal_evidence(basis, lease.0.as_bytes())?)
     }
 
     /// Everything that a lease rests on.
@@ -24,9 +24,12 @@ impl Service {
         for entry in &kept.entries {
             entries.push(self.receipt_by(entry, &newest).await?);
         }
+        // What another replica has sealed by a key that is not known here yet.
+        self.custodian.refresh().await?;
+        let working = self.custodian.working();
         let mut attestations = Vec::with_capacity(kept.bases.len());
         for (entry, sealed) in &kept.bases {
-            let basis = self.evidence_sealer.open(sealed, lease.0.as_bytes())?;
+            let basis = working.open_evidence(sealed, lease.0.as_bytes())?;
             let basis = serde_json::from_slice(&basis).map_err(StoreError::from)?;
             attestations.push(BundledAttestation { entry: *entry, basis });
         }

@@ -1,17 +1,17 @@
-//! Challenges: stateless nonces that only this service (or a replica with its master key) can have made.
+//! Challenges: stateless nonces that only this service (or a replica with its working keys) can have made.
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
-use crate::custody::{CustodyError, MasterKey, Sealer};
+use crate::custody::{CustodyError, Sealer};
 
 /// Why an answer's nonce is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ChallengeError {
-    /// Nobody who holds the master key made it.
+    /// Nobody who holds a working key made it.
     #[error("the nonce is not one of this service's")]
     Foreign,
     /// Too old.
@@ -31,8 +31,9 @@ impl Challenger {
     pub(crate) const LIFETIME_SECONDS: i64 = 300;
     const CONTEXT: &[u8] = b"kbs challenge";
 
-    pub(crate) fn new(master: &MasterKey) -> Result<Self, CustodyError> {
-        Ok(Self(master.sealer("challenge")?))
+    /// Makes them by this sealer, which seals nothing else.
+    pub(crate) fn new(sealer: Sealer) -> Self {
+        Self(sealer)
     }
 
     /// A fresh nonce, base64 of 60 bytes: IV, sealed issue time and 24 random bytes, tag.
@@ -62,11 +63,15 @@ impl Challenger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::custody::HeldKey;
+
+    fn challenger() -> Challenger {
+        Challenger::new(HeldKey::generate().unwrap().sealer("challenge").unwrap())
+    }
 
     #[test]
     fn a_fresh_nonce_is_recognised_and_a_stale_or_foreign_one_is_not() {
-        let challenger = Challenger::new(&MasterKey::generate().unwrap()).unwrap();
-        let other = Challenger::new(&MasterKey::generate().unwrap()).unwrap();
+        let (challenger, other) = (challenger(), challenger());
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let nonce = challenger.issue(now).unwrap();
         assert_eq!(challenger.recognise(&nonce, now), Ok(now));
@@ -78,7 +83,7 @@ mod tests {
 
     #[test]
     fn no_two_nonces_are_equal() {
-        let challenger = Challenger::new(&MasterKey::generate().unwrap()).unwrap();
+        let challenger = challenger();
         assert_ne!(challenger.issue(Timestamp::UNIX_EPOCH).unwrap(), challenger.issue(Timestamp::UNIX_EPOCH).unwrap());
     }
 }

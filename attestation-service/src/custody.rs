@@ -1,12 +1,34 @@
-//! Keys at rest: the master key and what is sealed under it. Where the master key comes from is the home's matter.
+//! Keys at rest: the master key, of whatever kind, and what is sealed under it. Image keys and secrets are sealed by the
+//! master key itself, so that its store sees each time one is opened, and can end it. All else is sealed by working keys,
+//! which are sealed under the master key and opened when the service starts.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use aws_lc_rs::rand;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use std::fmt;
+mod file;
+mod pkcs11;
+mod pkcs11_uri;
+mod sealer;
+mod settings;
+mod transit;
+mod uri;
+mod working;
+
+use std::error::Error;
+use std::fmt::Display;
+
 use zeroize::Zeroizing;
+
+use crate::home::Home;
+use file::FileKey;
+use pkcs11::TokenKey;
+use transit::EngineKey;
+
+pub(crate) use file::{make, path};
+pub use pkcs11_uri::Pkcs11Uri;
+pub use sealer::{HeldKey, Sealer};
+pub use settings::{CustodySettings, Pkcs11Settings, SecretSource, TransitSettings};
+pub use uri::{FileName, MasterKeyUri, MasterKeyUriError, TransitKey};
+pub(crate) use working::{WorkingKey, WorkingKeys};
+
+type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why something could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -21,126 +43,172 @@ pub enum CustodyError {
     /// The random source or the cipher failed.
     #[error("the cryptographic library failed")]
     Library,
+    /// The master key is not there, or is of no use.
+    #[error("the master key `{name}` is not there or cannot be used")]
+    NoKey {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// This machine does not say how the master key is reached, or not rightly.
+    #[error("the master key `{name}` cannot be reached from here")]
+    Unreachable {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The PIN or the token is not accepted.
+    #[error("the store of the master key `{name}` refuses the service")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The store does not answer now.
+    #[error("the store of the master key `{name}` does not answer")]
+    Unavailable {
+        /// The master key's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
 }
 
-/// The key that everything at rest is sealed under. Wiped on drop, never printed.
-pub struct MasterKey(Zeroizing<[u8; Self::LEN]>);
+fn no_key<E: Into<Cause>>(name: &impl Display) -> impl Fn(E) -> CustodyError {
+    let name = name.to_string();
+    move |source| CustodyError::NoKey { name: name.clone(), source: source.into() }
+}
+
+fn unreachable<E: Into<Cause>>(name: &impl Display) -> impl Fn(E) -> CustodyError {
+    let name = name.to_string();
+    move |source| CustodyError::Unreachable { name: name.clone(), source: source.into() }
+}
+
+fn refused<E: Into<Cause>>(name: &impl Display) -> impl Fn(E) -> CustodyError {
+    let name = name.to_string();
+    move |source| CustodyError::Refused { name: name.clone(), source: source.into() }
+}
+
+fn unavailable<E: Into<Cause>>(name: &impl Display) -> impl Fn(E) -> CustodyError {
+    let name = name.to_string();
+    move |source| CustodyError::Unavailable { name: name.clone(), source: source.into() }
+}
+
+/// A master key that can be used.
+#[derive(Debug)]
+pub(crate) enum MasterKey {
+    File(FileKey),
+    Token(TokenKey),
+    Engine(EngineKey),
+}
+
+/// The longest secret that is handed to a token or an engine. What is longer is sealed by a key of its own, and that is handed.
+const DIRECT_MAX: usize = 4096;
+/// The first byte of what was sealed elsewhere: as it is, or by a key of its own.
+const DIRECT: u8 = 1;
+const BY_OWN_KEY: u8 = 2;
 
 impl MasterKey {
-    /// Its length in bytes.
-    pub const LEN: usize = 32;
-
-    /// A fresh random key.
-    pub fn generate() -> Result<Self, CustodyError> {
-        let mut key = Zeroizing::new([0; Self::LEN]);
-        rand::fill(key.as_mut_slice()).map_err(|_| CustodyError::Library)?;
-        Ok(Self(key))
+    /// Finds the key and sees that it is of use.
+    pub(crate) async fn open(
+        home: &Home,
+        uri: &MasterKeyUri,
+        settings: &CustodySettings,
+    ) -> Result<Self, CustodyError> {
+        Ok(match uri {
+            MasterKeyUri::Environment(name) => Self::File(FileKey::from_environment(name)?),
+            MasterKeyUri::File(name) => Self::File(FileKey::open(home, name)?),
+            MasterKeyUri::Pkcs11(uri) => Self::Token(TokenKey::open(home, uri, settings).await?),
+            MasterKeyUri::Transit(key) => Self::Engine(EngineKey::open(home, key, settings).await?),
+        })
     }
 
-    /// Reads the form that [`Self::to_text`] writes.
-    pub fn from_text(text: &str) -> Result<Self, CustodyError> {
-        let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| CustodyError::Malformed)?);
-        let key = bytes.as_slice().try_into().map_err(|_| CustodyError::Malformed)?;
-        Ok(Self(Zeroizing::new(key)))
+    /// Like [`Self::open`], and sees that it opens what it seals.
+    pub(crate) async fn try_out(
+        home: &Home,
+        uri: &MasterKeyUri,
+        settings: &CustodySettings,
+    ) -> Result<Self, CustodyError> {
+        const TRIED: &str = "try out";
+        let key = Self::open(home, uri, settings).await?;
+        let sealed = key.wrap(TRIED.as_bytes(), TRIED).await?;
+        if key.unwrap(&sealed, TRIED).await?.as_slice() != TRIED.as_bytes() {
+            return Err(CustodyError::Open);
+        }
+        Ok(key)
     }
 
-    /// The base64 of the key, for its file.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(self.0.as_slice()))
-    }
-
-    /// A sealing key for one purpose, derived by HKDF-SHA256 (RFC 5869) with the purpose as `info`.
-    pub fn sealer(&self, purpose: &'static str) -> Result<Sealer, CustodyError> {
-        let mut derived = Zeroizing::new([0; Self::LEN]);
-        Salt::new(HKDF_SHA256, b"sealift")
-            .extract(self.0.as_slice())
-            .expand(&[purpose.as_bytes()], DerivedLen)
-            .and_then(|okm| okm.fill(derived.as_mut_slice()))
-            .map_err(|_| CustodyError::Library)?;
-        let key = UnboundKey::new(&AES_256_GCM, derived.as_slice()).map_err(|_| CustodyError::Library)?;
-        Ok(Sealer(LessSafeKey::new(key)))
-    }
-}
-
-impl fmt::Debug for MasterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MasterKey([redacted])")
-    }
-}
-
-struct DerivedLen;
-
-impl KeyType for DerivedLen {
-    fn len(&self) -> usize {
-        MasterKey::LEN
-    }
-}
-
-/// Seals and opens small secrets with AES-256-GCM: 12-byte IV, ciphertext, 16-byte tag.
-pub struct Sealer(LessSafeKey);
-
-impl Sealer {
     /// Seals `plain`; `context` must be the same on opening.
-    pub fn seal(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, CustodyError> {
-        let mut iv = [0; NONCE_LEN];
-        rand::fill(&mut iv).map_err(|_| CustodyError::Library)?;
-        let mut body = plain.to_vec();
-        self.0
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(iv), Aad::from(context), &mut body)
-            .map_err(|_| CustodyError::Library)?;
-        Ok([iv.as_slice(), &body].concat())
+    pub(crate) async fn wrap(&self, plain: &[u8], context: &str) -> Result<Vec<u8>, CustodyError> {
+        if let Self::File(key) = self {
+            return key.sealer().seal(plain, context.as_bytes());
+        }
+        if plain.len() <= DIRECT_MAX {
+            return Ok([&[DIRECT], self.encrypt(plain, context).await?.as_slice()].concat());
+        }
+        let own = HeldKey::generate()?;
+        let wrapped = self.encrypt(own.expose(), context).await?;
+        let length = u16::try_from(wrapped.len()).map_err(|_| CustodyError::Library)?.to_be_bytes();
+        let body = own.sealer(LONG)?.seal(plain, context.as_bytes())?;
+        Ok([&[BY_OWN_KEY], length.as_slice(), &wrapped, &body].concat())
     }
 
-    /// Opens what [`Self::seal`] made with the same `context`.
-    pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
-        let (iv, body) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(CustodyError::Open)?;
-        let mut body = Zeroizing::new(body.to_vec());
-        let plain_len = self
-            .0
-            .open_in_place(Nonce::assume_unique_for_key(*iv), Aad::from(context), &mut body)
-            .map_err(|_| CustodyError::Open)?
-            .len();
-        body.truncate(plain_len);
-        Ok(body)
-    }
-}
-
-impl fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealer([redacted])")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_sealed_opens_only_in_its_context_and_under_its_key() {
-        let key = MasterKey::generate().unwrap();
-        let sealer = key.sealer("test").unwrap();
-        let wrapped = sealer.seal(b"secret", b"key-1").unwrap();
-        assert_eq!(sealer.open(&wrapped, b"key-1").unwrap().as_slice(), b"secret");
-        assert!(sealer.open(&wrapped, b"key-2").is_err());
-        assert!(key.sealer("other").unwrap().open(&wrapped, b"key-1").is_err());
-        assert!(MasterKey::generate().unwrap().sealer("test").unwrap().open(&wrapped, b"key-1").is_err());
-    }
-
-    #[test]
-    fn master_key_is_never_printed() {
-        let key = MasterKey::generate().unwrap();
-        let printed = format!("{key:?} {key:#?}");
-        assert!(!printed.contains(key.to_text().as_str()) && printed.contains("[redacted]"));
-    }
-
-    #[test]
-    fn every_flipped_bit_of_a_sealed_secret_is_refused() {
-        let sealer = MasterKey::generate().unwrap().sealer("test").unwrap();
-        let wrapped = sealer.seal(b"secret", b"").unwrap();
-        for at in 0..wrapped.len() {
-            let mut changed = wrapped.clone();
-            changed[at] ^= 1;
-            assert!(matches!(sealer.open(&changed, b""), Err(CustodyError::Open)), "byte {at}");
+    /// Opens what [`Self::wrap`] made with the same `context`.
+    pub(crate) async fn unwrap(&self, sealed: &[u8], context: &str) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+        if let Self::File(key) = self {
+            return key.sealer().open(sealed, context.as_bytes());
+        }
+        match sealed.split_first() {
+            Some((&DIRECT, rest)) => self.decrypt(rest, context).await,
+            Some((&BY_OWN_KEY, rest)) => {
+                let (length, rest) = rest.split_first_chunk().ok_or(CustodyError::Open)?;
+                let length = usize::from(u16::from_be_bytes(*length));
+                let (wrapped, body) = rest.split_at_checked(length).ok_or(CustodyError::Open)?;
+                let own =
+                    HeldKey::from_bytes(&self.decrypt(wrapped, context).await?).map_err(|_| CustodyError::Open)?;
+                own.sealer(LONG)?.open(body, context.as_bytes())
+            }
+            _ => Err(CustodyError::Open),
         }
     }
+
+    /// The bytes of a working key for a database that has none. Where the master key is in this process anyway it is the
+    /// master key itself: that is what sealed all there is in homes from before there were others.
+    pub(crate) fn first_working_key(&self) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+        match self {
+            Self::File(key) => Ok(Zeroizing::new(key.key().expose().to_vec())),
+            Self::Token(_) | Self::Engine(_) => new_working_key(),
+        }
+    }
+
+    async fn encrypt(&self, plain: &[u8], context: &str) -> Result<Vec<u8>, CustodyError> {
+        match self {
+            Self::File(key) => key.sealer().seal(plain, context.as_bytes()),
+            Self::Token(key) => key.encrypt(plain, context).await,
+            Self::Engine(key) => key.encrypt(plain, context).await,
+        }
+    }
+
+    async fn decrypt(&self, sealed: &[u8], context: &str) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+        match self {
+            Self::File(key) => key.sealer().open(sealed, context.as_bytes()),
+            Self::Token(key) => key.decrypt(sealed, context).await,
+            Self::Engine(key) => key.decrypt(sealed, context).await,
+        }
+    }
+}
+
+/// The purpose of keys that seal one long secret.
+const LONG: &str = "long secret";
+
+/// The bytes of a fresh working key.
+pub(crate) fn new_working_key() -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+    Ok(Zeroizing::new(HeldKey::generate()?.expose().to_vec()))
 }

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use launch_evidence::Requirements;
 
-use crate::custody::{CustodyError, MasterKey};
+use crate::custody::{self, CustodyError, CustodySettings, MasterKeyUri};
 use crate::endorsement::EndorsementSettings;
 use crate::limits::LimitSettings;
 use crate::store::{Database, DatabaseUrl};
@@ -50,8 +50,8 @@ pub enum HomeError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The master key is malformed.
-    #[error("the master key cannot be used")]
+    /// The master key could not be made.
+    #[error("the master key cannot be made")]
     MasterKey(#[source] CustodyError),
     /// A signing key is malformed or could not be made.
     #[error("a signing key cannot be used")]
@@ -81,6 +81,13 @@ pub struct ServiceSettings {
     /// The PostgreSQL database; without one, `SQLite` in the home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseUrl>,
+    /// The master key of a database that knows of none; the file `master.key` in the home by default. It is changed by
+    /// `sealift key rotate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master_key: Option<MasterKeyUri>,
+    /// How the stores of master keys are reached.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub custody: CustodySettings,
     /// How launch evidence is judged.
     #[serde(default, skip_serializing_if = "is_default")]
     pub evidence: EvidenceSettings,
@@ -100,6 +107,8 @@ impl ServiceSettings {
             url,
             admin_url: None,
             database: None,
+            master_key: None,
+            custody: CustodySettings::default(),
             evidence: EvidenceSettings::default(),
             limits: LimitSettings::default(),
             log: LogSettings::default(),
@@ -136,13 +145,19 @@ impl Home {
     /// Makes keys, certificate authority and server certificate. `host_names` are the names and addresses that the
     /// certificate is for.
     pub fn create(&self, host_names: &[String]) -> Result<(), HomeError> {
+        self.create_under(host_names, &MasterKeyUri::default())
+    }
+
+    /// Like [`Self::create`], with this master key, which is made where it is a file and is not there.
+    pub fn create_under(&self, host_names: &[String], master_key: &MasterKeyUri) -> Result<(), HomeError> {
         let service = self.service_directory();
         if service.exists() {
             return Err(HomeError::Exists(service));
         }
         create_private_directory(&service)?;
-        let master = MasterKey::generate().map_err(HomeError::MasterKey)?;
-        write_secret(&self.master_key_path(), master.to_text().as_bytes())?;
+        if let MasterKeyUri::File(name) = master_key {
+            custody::make(self, name)?;
+        }
         for (secret, public) in [
             (self.license_key_path(), self.license_public_key_path()),
             (self.token_key_path(), service.join("token.pub")),
@@ -191,11 +206,6 @@ impl Home {
         self.directory.join("simulated-platform")
     }
 
-    /// Reads the master key; its file must be the owner's alone.
-    pub fn master_key(&self) -> Result<MasterKey, HomeError> {
-        MasterKey::from_text(&read_secret(&self.master_key_path())?).map_err(HomeError::MasterKey)
-    }
-
     /// The key that signs licences.
     pub fn license_key(&self) -> Result<SigningKey, HomeError> {
         SigningKey::from_pkcs8_pem(&read_secret(&self.license_key_path())?).map_err(HomeError::SigningKey)
@@ -219,10 +229,6 @@ impl Home {
 
     pub(crate) fn service_directory(&self) -> PathBuf {
         self.directory.join("service")
-    }
-
-    fn master_key_path(&self) -> PathBuf {
-        self.service_directory().join("master.key")
     }
 
     /// The key that verifies licences, PEM.
@@ -306,14 +312,19 @@ pub(crate) fn is_kept(mode: u32, owner: u32, user: u32) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_master_key_that_others_can_read_is_refused() {
+    #[tokio::test]
+    async fn a_master_key_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::at(directory.path().join("home"));
         home.create(&["localhost".to_owned()]).unwrap();
-        home.master_key().unwrap();
-        fs::set_permissions(home.master_key_path(), fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(home.master_key(), Err(HomeError::Mode { mode: 0o640, .. })));
+        let settings = ServiceSettings::new(([127, 0, 0, 1], 0).into(), "https://localhost".parse().unwrap());
+        crate::try_master_key(&home, &settings).await.unwrap();
+        let path = home.service_directory().join("master.key");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+        let Err(CustodyError::NoKey { source, .. }) = crate::try_master_key(&home, &settings).await else {
+            panic!("anybody's key was taken");
+        };
+        assert!(matches!(source.downcast_ref(), Some(HomeError::Mode { mode: 0o640, .. })));
     }
 
     #[test]

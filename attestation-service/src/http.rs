@@ -1,6 +1,7 @@
 //! HTTP: routes, limits, TLS. Turns requests into calls of the service and its refusals into problem documents.
 
 mod admin;
+mod custody;
 mod document;
 mod guard;
 mod kbs;
@@ -48,7 +49,7 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    refresh: JoinHandle<((), (), ())>,
+    refresh: JoinHandle<((), (), (), ())>,
     service: SharedService,
 }
 
@@ -77,8 +78,11 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let fresh = Arc::clone(&service);
     tokio::spawn(Arc::clone(&service).hear_of_replicas());
     let witnessed = Arc::clone(&service).keep_witnessed();
+    let rotated = Arc::clone(&service).keep_rotating();
     let refresh =
-        tokio::spawn(async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, keep_giving_back()) });
+        tokio::spawn(
+            async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, rotated, keep_giving_back()) },
+        );
     let connections = service.limits.connections;
     let router = router(Arc::clone(&service));
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));

@@ -10,6 +10,7 @@ pub mod api;
 mod backup;
 mod bundle;
 mod challenge;
+mod custodian;
 mod custody;
 mod decision;
 pub mod endorsement;
@@ -27,6 +28,7 @@ mod platform;
 mod policy;
 mod release;
 mod rewrap;
+mod rotation;
 mod service;
 mod store;
 mod token;
@@ -36,7 +38,11 @@ mod watch;
 mod witness;
 
 pub use backup::{BackupError, Copied, back_up, restore};
-pub use custody::{CustodyError, MasterKey};
+pub use custodian::try_master_key;
+pub use custody::{
+    CustodyError, CustodySettings, FileName, HeldKey, MasterKeyUri, MasterKeyUriError, Pkcs11Settings, Pkcs11Uri,
+    Sealer, SecretSource, TransitKey, TransitSettings,
+};
 pub use finding::{Finding, Stage};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};
 pub use http::{ServeError, Server, openapi, serve};

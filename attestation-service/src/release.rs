@@ -68,7 +68,10 @@ impl Service {
         if !self.verification.knows(request.tee.as_ref()) {
             return Err(Refusal::Malformed(format!("evidence of TEE `{}` is not verified here", request.tee)));
         }
-        Ok(Challenge { nonce: self.challenger.issue(self.now())?, extra_params: Value::String(String::new()) })
+        Ok(Challenge {
+            nonce: self.custodian.working().challenge(self.now())?,
+            extra_params: Value::String(String::new()),
+        })
     }
 
     /// Answers `POST /kbs/v0/attest`: judges evidence and, where a workload is stated, the whole release.
@@ -78,7 +81,8 @@ impl Service {
             .map_err(|error| Refusal::Malformed(chain(&error)))?
             .completed(attestation.init_data.as_ref());
         let challenge_at = self
-            .challenger
+            .custodian
+            .working()
             .recognise(&runtime_data.nonce, now)
             .map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let guest = guest(&runtime_data.tee_pubkey)?;
@@ -167,7 +171,14 @@ impl Service {
         let Some(license) = self.store.license_by(rules, &license).await? else {
             return Err(StoreError::Value("licence of a session").into());
         };
-        let plain = self.key_sealer.open(&key.sealed, path.to_string().as_bytes())?;
+        let plain = match self.custodian.unwrap(&key.sealed, &path.to_string()).await {
+            Ok(plain) => plain,
+            // A key that came under another master key just now, and whose former one is gone.
+            Err(_) if self.store.current_rules().await?.version() != rules.version() => {
+                return Err(StoreError::Outdated.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let answer = jwe::encrypt(&plain, &[guest(&session.tee_pubkey)?])?;
         let released = json!({
             "resource": path.to_string(), "lease": lease, "license": session.license, "product": path.product,

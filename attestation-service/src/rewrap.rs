@@ -8,9 +8,10 @@ use ocicrypt::options::PrivateOptions;
 use ocicrypt::packet::{BrokerPacket, Kid, Packet};
 use release_protocol::{ProductName, ResourcePath};
 
+use crate::administration::KeptKey;
 use crate::api::{Rewrap, Rewrapped, RewrappedLayer};
 use crate::service::{Service, ServiceError};
-use crate::store::{KeyRegistration, Rewrapping, StoreError};
+use crate::store::{Rewrapping, StoreError};
 
 /// The most packets of one request: more than any image has layers.
 const PACKETS_MAX: usize = 1024;
@@ -46,21 +47,13 @@ impl Service {
             };
             layers.push(RewrappedLayer { packet, message });
         }
-        let sealed = self.key_sealer.seal(kek.expose(), path.to_string().as_bytes())?;
         let rewrapping = Rewrapping {
             from: opener.keys.into_keys().collect::<BTreeSet<_>>(),
             recipients: recipients.iter().map(|recipient| recipient.key().thumbprint()).collect(),
         };
-        let registration = KeyRegistration {
-            product,
-            id: &id,
-            sealed: &sealed,
-            image: &image,
-            manifests: &[],
-            rewrapped: Some(&rewrapping),
-        };
         // The key is new: one that is there under this id is another.
-        self.store.register_key(registration, |_| false, self.now()).await?;
+        let kept = KeptKey { id: &id, kek: kek.expose(), image: &image, manifests: &[], rewrapped: Some(&rewrapping) };
+        self.keep_key(&path, kept).await?;
         Ok(Rewrapped { layers })
     }
 }
@@ -100,7 +93,7 @@ impl Opener<'_> {
             ResourcePath::image_key(self.product.clone(), id).map_err(|error| bad(format!("`{id}`: {error}")))?;
         let sealed = self.service.store.sealed_key(self.product, id).await?;
         let sealed = sealed.ok_or_else(|| StoreError::Unknown { kind: "image key", name: id.to_owned() })?;
-        let key = self.service.key_sealer.open(&sealed, path.to_string().as_bytes())?;
+        let key = self.service.custodian.unwrap(&sealed, &path.to_string()).await?;
         KeyEncryptionKey::try_from(key.as_slice()).map_err(|_| ServiceError::Store(StoreError::Value("image key")))
     }
 }

@@ -10,8 +10,8 @@ use jose::jws::JwsError;
 use jose::signing::SigningKey;
 use release_protocol::{License, LicenseError, ServiceAddress};
 
-use crate::challenge::Challenger;
-use crate::custody::{CustodyError, Sealer};
+use crate::custodian::Custodian;
+use crate::custody::CustodyError;
 use crate::endorsement::DistributionError;
 use crate::home::{Home, HomeError, ServiceSettings};
 use crate::limits::LimitSettings;
@@ -93,7 +93,6 @@ pub struct ServiceOptions {
 /// The attestation service.
 pub struct Service {
     pub(crate) store: Store,
-    pub(crate) challenger: Challenger,
     pub(crate) tokens: TokenIssuer,
     pub(crate) license_key: SigningKey,
     /// Licences by the files that were presented.
@@ -101,8 +100,7 @@ pub struct Service {
     pub(crate) log_signer: transparency_log::NoteSigner,
     pub(crate) log_head: LogHead,
     pub(crate) witnessing: Witnessing,
-    pub(crate) key_sealer: Sealer,
-    pub(crate) evidence_sealer: Sealer,
+    pub(crate) custodian: Custodian,
     pub(crate) verification: Verification,
     pub(crate) address: ServiceAddress,
     pub(crate) stopping: Stopping,
@@ -116,7 +114,6 @@ pub struct Service {
 impl Service {
     /// Opens the home's database and keys.
     pub async fn open(home: &Home, options: ServiceOptions) -> Result<Self, ServiceError> {
-        let master = home.master_key()?;
         let allows_simulated = !options.simulated_roots.is_empty();
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         let log_signer = home.log_signer(&options.settings.url)?;
@@ -124,8 +121,8 @@ impl Service {
         let witnessing = Witnessing::new(home, &options.settings.log, &log_signer.verifier_key())?;
         metrics.cosigned(witnessing.newest().map_or(0, |newest| newest.unverified().size.get()));
         let store = Store::open(&home.database(&options.settings)).await?;
+        let custodian = Custodian::open(home, &options.settings, &store, (options.clock)()).await?;
         Ok(Self {
-            challenger: Challenger::new(&master)?,
             tokens: TokenIssuer::new(home.token_key()?),
             license_key: home.license_key()?,
             licenses: Verified::default(),
@@ -138,8 +135,7 @@ impl Service {
             log_signer,
             store,
             witnessing,
-            key_sealer: master.sealer("image keys")?,
-            evidence_sealer: master.sealer("evidence")?,
+            custodian,
             verification,
             allows_simulated,
             stopping: Stopping::new(),

@@ -16,6 +16,7 @@ mod lease_list;
 mod license;
 mod license_change;
 mod log;
+mod master_key;
 mod news;
 #[cfg(test)]
 mod old;
@@ -54,6 +55,7 @@ pub(crate) use image_key::{KeyRegistration, Rewrapping};
 pub(crate) use key_release::{ReleaseOutcome, ReleaseRequest};
 pub(crate) use lease::{LeaseOutcome, LeaseRequest};
 pub(crate) use license::LicenseRecord;
+pub(crate) use master_key::{MasterKeyRecord, Resealed, Sealed, SealedName};
 pub(crate) use news::Listener;
 pub(crate) use product::policy_digest;
 pub(crate) use rules::{KeyRules, ProductRules, Rules, Standing, TRIES};

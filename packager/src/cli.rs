@@ -3,6 +3,7 @@
 mod audit;
 mod evidence;
 mod guest;
+mod key;
 mod keyprovider;
 mod launch;
 mod license;
@@ -14,6 +15,7 @@ mod token;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use attestation_service::MasterKeyUri;
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
@@ -23,6 +25,7 @@ use url::Url;
 pub(crate) use audit::{AuditCommand, ExportArgs};
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
+pub(crate) use key::KeyCommand;
 pub(crate) use keyprovider::KeyProviderArgs;
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
@@ -85,6 +88,9 @@ pub(crate) enum Command {
     /// Reference values: the guests that may open a product's images, by launch measurement or ID key.
     #[command(subcommand)]
     Reference(ReferenceCommand),
+    /// Keys at rest: what is sealed under which master key, and another master key in its place.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Secrets that guests of a product get beside image keys: configuration, keys of models.
     #[command(subcommand)]
     Secret(SecretCommand),
@@ -148,6 +154,11 @@ pub(crate) struct InitArgs {
     /// Its password comes from PGPASSWORD or PGPASSFILE.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
+    /// What image keys and secrets are sealed under: `file:PATH`, `env://NAME`, `pkcs11:…` (RFC 7512), `openbao://[MOUNT/]KEY`
+    /// or `vault://[MOUNT/]KEY` (Transit). How it is reached stands in the environment (SEALIFT_PKCS11_MODULE,
+    /// SEALIFT_PKCS11_PIN, BAO_ADDR, BAO_TOKEN, VAULT_ADDR, VAULT_TOKEN …) or in the settings. A file in the home by default.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) master_key: Option<MasterKeyUri>,
     /// Further names or addresses for the server certificate.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,

@@ -11,6 +11,7 @@ pub(crate) mod finish;
 pub(crate) mod guest;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod keyprovider;
 pub(crate) mod lease;
 pub(crate) mod license;

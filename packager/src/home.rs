@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use attestation_service::{DatabaseUrl, DatabaseUrlError, Home, ServiceSettings, StoreError};
-use command_line::{ExitCode, Failure, FailureContext as _};
+use attestation_service::{CustodyError, DatabaseUrl, DatabaseUrlError, Home, ServiceSettings, StoreError};
+use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
 use serde::{Deserialize, Serialize};
 
 /// What `sealift.toml` says.
@@ -102,6 +102,33 @@ pub(crate) fn cannot_open(message: String, error: &StoreError) -> Failure {
     }
 }
 
+/// A master key that cannot be used: whose answer that is, and whether it is worth trying again.
+pub(crate) fn custody_failure(message: String, error: &CustodyError) -> Failure {
+    let (code, hint) = match error {
+        CustodyError::Unavailable { .. } => (ExitCode::Unavailable, "try again once the store answers"),
+        CustodyError::Refused { .. } => {
+            (ExitCode::Denied, "set the PIN or token of a user that may encrypt and decrypt with this key")
+        }
+        CustodyError::NoKey { .. } => (
+            ExitCode::BadInput,
+            "put the key there, or name another one; what is sealed under it opens by nothing else",
+        ),
+        CustodyError::Unreachable { .. } => {
+            (ExitCode::BadInput, "see `[service.custody]` in the README for what may be set, and where")
+        }
+        CustodyError::Open => (
+            ExitCode::VerificationFailed,
+            "the database was sealed under another master key than the one of this name: put that one back",
+        ),
+        _ => return Failure::bad_input(message).caused_by(error),
+    };
+    let failure = Failure::new(code, message).caused_by(error).hint(hint);
+    match error {
+        CustodyError::Unavailable { .. } | CustodyError::Refused { .. } => failure.from_answerer(Answerer::KeyStore),
+        _ => failure,
+    }
+}
+
 /// Writes a file that must not exist yet.
 pub(crate) fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
     fs::OpenOptions::new()
@@ -120,14 +147,15 @@ mod tests {
     #[test]
     fn the_settings_that_the_readme_shows_are_understood() {
         let readme = include_str!("../../README.md");
-        let (_, sample) = readme.split_once("```toml\n").unwrap();
-        let (sample, _) = sample.split_once("```").unwrap();
+        let samples = readme.split("```toml\n").skip(1).map(|sample| sample.split_once("```").unwrap().0);
+        let sample: String = samples.collect();
         let text = format!("[service]\nlisten = \"127.0.0.1:1\"\nurl = \"https://localhost/\"\n{sample}");
         let settings: Settings = toml::from_str(&text).unwrap();
         let requirements = &settings.service.evidence.requirements;
         assert_eq!(requirements.revocation, launch_evidence::Revocation::Require);
         let genoa = &requirements.minimum_tcb[&launch_evidence::snp::Product::Genoa];
         assert_eq!(settings.service.log.witnesses.len(), 1);
+        assert!(settings.service.custody.pkcs11.is_some() && settings.service.custody.openbao.is_some());
         assert_eq!((genoa.snp, genoa.microcode_by_model[&160]), (22, 27));
     }
 }

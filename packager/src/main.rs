@@ -59,6 +59,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Guest(command) => return commands::guest::run(&home, command, console).await,
         Command::Product(command) => commands::product::run(&home, command, console).await,
         Command::Reference(command) => commands::reference::run(&home, command, console).await,
+        Command::Key(command) => commands::key::run(&home, command, console).await,
         Command::Secret(command) => commands::secret::run(&home, command, console).await,
         Command::Platform(command) => commands::platform::run(&home, command, console).await,
         Command::Policy(command) => return commands::policy::run(&home, command, console).await,

@@ -44,6 +44,14 @@ impl Scene {
         Self::around(|directory| Vendor::start_replicas(database, replicas, directory, &[PRODUCT])).await
     }
 
+    /// Makes one whose keys are under this master key, which the environment says how to reach.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub async fn set_under(master_key: &str, environment: Vec<(String, String)>) -> Self {
+        Self::around(|directory| Vendor::start_under(master_key, environment, directory, &[PRODUCT])).await
+    }
+
     async fn around(vendor: impl FnOnce(&Path) -> Vendor) -> Self {
         let scratch = tempfile::tempdir().expect("works");
         let plain = PlainImage::make(&scratch.path().join("plain")).await;

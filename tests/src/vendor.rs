@@ -22,6 +22,10 @@ pub struct Vendor {
     /// The PostgreSQL database, where it is not `SQLite` in the home.
     database: Option<String>,
     replicas: Vec<Replica>,
+    /// The master key, where it is no file in the home.
+    master_key: Option<String>,
+    /// What all commands and the service find in their environment.
+    environment: Vec<(String, String)>,
 }
 
 /// One process of the service.
@@ -97,7 +101,27 @@ impl Vendor {
             user: None,
             database: None,
             replicas: vec![Replica::default()],
+            master_key: None,
+            environment: Vec::new(),
         }
+    }
+
+    /// Like [`Self::start`], with this master key, which the environment says how to reach.
+    ///
+    /// # Panics
+    /// When anything fails.
+    pub fn start_under(
+        master_key: &str,
+        environment: Vec<(String, String)>,
+        directory: &Path,
+        products: &[&str],
+    ) -> Self {
+        Self { master_key: Some(master_key.to_owned()), environment, ..Self::new(directory) }.set_up(products)
+    }
+
+    /// Adds to what commands and a service that is started find in their environment.
+    pub fn add_environment(&mut self, more: Vec<(String, String)>) {
+        self.environment.extend(more);
     }
 
     /// Makes a home in `directory` and a simulated platform in it; no service runs yet.
@@ -125,6 +149,9 @@ impl Vendor {
         }
         if let Some(database) = &self.database {
             init.args(["--database", database]);
+        }
+        if let Some(master_key) = &self.master_key {
+            init.args(["--master-key", master_key]);
         }
         run(&mut init).succeeded();
         self.sealift(["simulate", "platform"]).succeeded();
@@ -298,6 +325,7 @@ impl Vendor {
             }
         };
         command.arg("--home").arg(&self.home).args(args).stdin(Stdio::null()).env_remove("SEALIFT_LOG");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

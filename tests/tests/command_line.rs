@@ -23,7 +23,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 64] = [
+    let commands: [&[&str]; 68] = [
         &[],
         &["init"],
         &["demo"],
@@ -47,6 +47,10 @@ fn help_of_every_command_of_sealift() {
         &["reference", "list"],
         &["reference", "retire"],
         &["reference", "remove"],
+        &["key"],
+        &["key", "list"],
+        &["key", "status"],
+        &["key", "rotate"],
         &["secret"],
         &["secret", "put"],
         &["secret", "list"],

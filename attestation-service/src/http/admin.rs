@@ -37,6 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<SharedService> {
         .routes(routes!(leases))
         .routes(routes!(end_lease))
         .routes(routes!(audit))
+        .merge(super::custody::routes())
         .merge(super::license::routes())
         .merge(super::platform::routes())
         .merge(super::secret::routes())

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use release_protocol::Problem;
 use serde::de::DeserializeOwned;
 
+use crate::custody::CustodyError;
 use crate::log_head::LogHeadError;
 use crate::policy::PolicyError;
 use crate::release::Refusal;
@@ -176,6 +177,15 @@ fn internal(error: &ServiceError, request_id: &str) -> (Kind, String) {
             tracing::error!(request_id, error = cause as &dyn Error, "the database failed");
             (Kind::UNAVAILABLE, "the service's database does not answer".to_owned())
         }
+        ServiceError::Custody(
+            cause @ (CustodyError::Unavailable { .. }
+            | CustodyError::Refused { .. }
+            | CustodyError::Unreachable { .. }
+            | CustodyError::NoKey { .. }),
+        ) => {
+            tracing::error!(request_id, error = cause as &dyn Error, "the master key cannot be used");
+            (Kind::UNAVAILABLE, custody_detail(cause).to_owned())
+        }
         ServiceError::LogHead(LogHeadError::File(cause)) => {
             tracing::error!(request_id, error = cause as &dyn Error, "a signed checkpoint could not be kept");
             (Kind::UNAVAILABLE, "the service's disk does not take anything".to_owned())
@@ -184,6 +194,15 @@ fn internal(error: &ServiceError, request_id: &str) -> (Kind, String) {
             tracing::error!(request_id, error = other as &dyn Error, "request failed");
             (Kind::INTERNAL, "the service failed; its log has the request's id".to_owned())
         }
+    }
+}
+
+/// What guests are told: not where keys are.
+fn custody_detail(error: &CustodyError) -> &'static str {
+    match error {
+        CustodyError::Unavailable { .. } => "the store of the service's master key does not answer",
+        CustodyError::Refused { .. } => "the store of the service's master key refuses the service",
+        _ => "the service's master key cannot be used",
     }
 }
 
@@ -202,6 +221,8 @@ mod tests {
             ServiceError::Store(StoreError::Writer),
             ServiceError::Store(StoreError::Database(sqlx::Error::Io(full()))),
             ServiceError::LogHead(LogHeadError::File(head)),
+            CustodyError::Unavailable { name: "openbao://transit/key".to_owned(), source: "away".into() }.into(),
+            CustodyError::Refused { name: "openbao://transit/key".to_owned(), source: "revoked".into() }.into(),
         ] {
             let (kind, _) = internal(&error, "request");
             assert_eq!((kind.status, kind.code), (StatusCode::SERVICE_UNAVAILABLE, "unavailable"), "{error}");

@@ -9,6 +9,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::audit::{AuditKind, append};
+use super::master_key::{Sealed, check_newest};
 use super::write::Write;
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
 use crate::api::{ImageKey, KeyManifests, SealedManifest};
@@ -25,8 +26,11 @@ pub(crate) struct RegisteredManifest {
 pub(crate) struct KeyRegistration<'a> {
     pub(crate) product: &'a ProductName,
     pub(crate) id: &'a str,
-    /// The key under the master key.
-    pub(crate) sealed: &'a [u8],
+    /// The key under the newest master key.
+    pub(crate) sealed: &'a Sealed,
+    /// What was seen to be stored by this id, and whether that is the same key.
+    pub(crate) seen: Option<&'a Sealed>,
+    pub(crate) is_same: bool,
     pub(crate) image: &'a str,
     pub(crate) manifests: &'a [SealedManifest],
     /// Of a key that others' layers were wrapped to anew: whose, and for whom else.
@@ -44,42 +48,49 @@ pub(crate) struct Rewrapping {
 }
 
 impl Store {
-    /// Registers a key with its manifests. Registering the same id again is
-    /// refused unless `is_same` says that the stored one is the same key.
+    /// Registers a key with its manifests. Registering the same id again is refused, unless what is stored is
+    /// the same key.
     pub(crate) async fn register_key(
         &self,
         registration: KeyRegistration<'_>,
-        is_same: impl Fn(&[u8]) -> bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let KeyRegistration { product, id, sealed, image, manifests, rewrapped } = registration;
+        let KeyRegistration { product, id, sealed, seen, is_same, image, manifests, rewrapped } = registration;
         self.product(product).await?;
         let mut transaction = self.write().await?;
-        let stored = sqlx::query("SELECT product, sealed FROM image_key WHERE id = $1")
+        check_newest(&mut transaction, sealed).await?;
+        let stored = sqlx::query("SELECT product, master, sealed FROM image_key WHERE id = $1")
             .bind(id)
             .fetch_optional(transaction.sql())
             .await?;
         if let Some(row) = stored {
-            let same = row.try_get::<&str, _>("product")? == product.as_str() && is_same(row.try_get("sealed")?);
-            if !same {
+            let stored = Sealed { master: row.try_get("master")?, bytes: row.try_get("sealed")? };
+            let is_products = row.try_get::<&str, _>("product")? == product.as_str();
+            if is_products && seen != Some(&stored) {
+                return Err(StoreError::Outdated);
+            }
+            if !is_products || !is_same {
                 return Err(StoreError::Exists { kind: "another image key", name: id.to_owned() });
             }
         } else {
-            sqlx::query("INSERT INTO image_key (id, product, sealed, image, created_at) VALUES ($1, $2, $3, $4, $5)")
-                .bind(id)
-                .bind(product.as_str())
-                .bind(sealed)
-                .bind(image)
-                .bind(millis(now))
-                .execute(transaction.sql())
-                .await
-                .map_err(|error| {
-                    if is_unique_violation(&error) {
-                        StoreError::Exists { kind: "image key", name: id.to_owned() }
-                    } else {
-                        error.into()
-                    }
-                })?;
+            sqlx::query(
+                "INSERT INTO image_key (id, product, sealed, master, image, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(id)
+            .bind(product.as_str())
+            .bind(&sealed.bytes)
+            .bind(sealed.master)
+            .bind(image)
+            .bind(millis(now))
+            .execute(transaction.sql())
+            .await
+            .map_err(|error| {
+                if is_unique_violation(&error) {
+                    StoreError::Exists { kind: "image key", name: id.to_owned() }
+                } else {
+                    error.into()
+                }
+            })?;
         }
         add_manifests(&mut transaction, id, manifests).await?;
         let mut body = json!({"product": product, "key": id, "image": image, "manifests": manifests});
@@ -130,11 +141,13 @@ impl Store {
 
     /// The product's keys, newest first, without the keys.
     pub(crate) async fn image_keys(&self, product: &ProductName) -> Result<Vec<ImageKey>, StoreError> {
-        let rows =
-            sqlx::query("SELECT id, image, created_at FROM image_key WHERE product = $1 ORDER BY created_at DESC, id")
-                .bind(product.as_str())
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT image_key.id, image, created_at, coalesce(master_key.name, '') AS master_key FROM image_key \
+             LEFT JOIN master_key ON master_key.number = image_key.master WHERE product = $1 ORDER BY created_at DESC, id",
+        )
+        .bind(product.as_str())
+        .fetch_all(&self.pool)
+        .await?;
         let mut keys = Vec::with_capacity(rows.len());
         for row in rows {
             let id: String = row.try_get("id")?;
@@ -143,6 +156,7 @@ impl Store {
                 manifests,
                 image: row.try_get("image")?,
                 created_at: timestamp(row.try_get("created_at")?)?,
+                master_key: row.try_get("master_key")?,
                 id,
             });
         }
@@ -172,13 +186,13 @@ impl Store {
     }
 
     /// The sealed key `id` of `product`, where there is one.
-    pub(crate) async fn sealed_key(&self, product: &ProductName, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT sealed FROM image_key WHERE id = $1 AND product = $2")
+    pub(crate) async fn sealed_key(&self, product: &ProductName, id: &str) -> Result<Option<Sealed>, StoreError> {
+        let row = sqlx::query("SELECT master, sealed FROM image_key WHERE id = $1 AND product = $2")
             .bind(id)
             .bind(product.as_str())
             .fetch_optional(&self.pool)
             .await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
+        row.map(|row| Ok(Sealed { master: row.try_get("master")?, bytes: row.try_get("sealed")? })).transpose()
     }
 
     /// The manifests that the key may open.

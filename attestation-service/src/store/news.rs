@@ -152,6 +152,8 @@ impl News {
             | AuditKind::LicenseRevoked
             | AuditKind::LicenseSuspended
             | AuditKind::LicenseTransferred
+            // Keys are kept in mind as they were sealed; what is under a retired master key opens no more.
+            | AuditKind::MasterKeyRetired
             | AuditKind::PlatformAllowed
             | AuditKind::PlatformDenied
             | AuditKind::PolicyChanged
@@ -166,6 +168,7 @@ impl News {
             | AuditKind::LeaseEnded
             | AuditKind::LeaseGranted
             | AuditKind::LeaseRenewed
+            | AuditKind::MasterKeyChanged
             | AuditKind::RoleRefused
             | AuditKind::SecretRemoved
             | AuditKind::SecretStored

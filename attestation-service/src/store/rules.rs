@@ -12,6 +12,7 @@ use release_protocol::{LeaseId, LicenseId, ProductName};
 
 use super::image_key::RegisteredManifest;
 use super::license::LicenseRecord;
+use super::master_key::Sealed;
 use super::{Store, StoreError, count, millis, policy_digest};
 use crate::api::{PlatformDenial, Reference};
 use crate::finding::Finding;
@@ -54,14 +55,14 @@ pub(crate) struct ProductRules {
 /// An image key as it is kept.
 #[derive(Debug)]
 pub(crate) struct KeyRules {
-    pub(crate) sealed: Vec<u8>,
+    pub(crate) sealed: Sealed,
     /// The digests of the manifests that it may open.
     pub(crate) manifests: Vec<String>,
 }
 
 impl KeyRules {
     /// A secret beside image keys: it is bound to no manifest.
-    pub(crate) fn of_secret(sealed: Vec<u8>) -> Self {
+    pub(crate) fn of_secret(sealed: Sealed) -> Self {
         Self { sealed, manifests: Vec::new() }
     }
 }

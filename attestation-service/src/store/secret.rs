@@ -6,6 +6,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::audit::{AuditKind, append};
+use super::master_key::{Sealed, check_newest};
 use super::{Store, StoreError, count, millis, timestamp};
 use crate::api::SecretStatus;
 
@@ -14,22 +15,24 @@ impl Store {
     pub(crate) async fn put_secret(
         &self,
         path: &ResourcePath,
-        sealed: &[u8],
+        sealed: &Sealed,
         bytes: u32,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.product(&path.product).await?;
         let mut transaction = self.write().await?;
+        check_newest(&mut transaction, sealed).await?;
         sqlx::query(
-            "INSERT INTO secret (product, kind, tag, sealed, bytes, updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (product, kind, tag) DO UPDATE SET sealed = $4, bytes = $5, updated_at = $6",
+            "INSERT INTO secret (product, kind, tag, sealed, bytes, updated_at, master) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+             ON CONFLICT (product, kind, tag) DO UPDATE SET sealed = $4, bytes = $5, updated_at = $6, master = $7",
         )
         .bind(path.product.as_str())
         .bind(&path.kind)
         .bind(&path.tag)
-        .bind(sealed)
+        .bind(&sealed.bytes)
         .bind(i64::from(bytes))
         .bind(millis(now))
+        .bind(sealed.master)
         .execute(transaction.sql())
         .await?;
         let body = json!({"product": path.product, "resource": path.to_string()});
@@ -75,13 +78,13 @@ impl Store {
     }
 
     /// The sealed secret, where there is one.
-    pub(crate) async fn sealed_secret(&self, path: &ResourcePath) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT sealed FROM secret WHERE product = $1 AND kind = $2 AND tag = $3")
+    pub(crate) async fn sealed_secret(&self, path: &ResourcePath) -> Result<Option<Sealed>, StoreError> {
+        let row = sqlx::query("SELECT master, sealed FROM secret WHERE product = $1 AND kind = $2 AND tag = $3")
             .bind(path.product.as_str())
             .bind(&path.kind)
             .bind(&path.tag)
             .fetch_optional(&self.pool)
             .await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
+        row.map(|row| Ok(Sealed { master: row.try_get("master")?, bytes: row.try_get("sealed")? })).transpose()
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::guest::{Guest, attest, challenge, prove};
 use crate::rig::{KEY_ID, KEY_PATH, MANIFEST, PRODUCT, Rig, advance};
+use crate::service::custody::{all_done, make_file, rotate};
 
 #[tokio::test]
 async fn each_step_of_a_start_may_meet_another_replica() {
@@ -179,4 +180,37 @@ async fn a_key_is_not_released_after_what_another_replica_changed() {
     rig.admin(Method::POST, "/platforms/deny", &deny).await.ok::<Value>();
     let reasons = other.resource(Some(&second), KEY_PATH).await.denied();
     assert!(reasons[0].contains("recalled"), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn a_master_key_that_one_replica_changes_is_every_replicas_at_once() {
+    let rig = Rig::start().await;
+    let (second, third) = (rig.replica().await, rig.replica().await);
+    make_file(&rig, "next.key", 9);
+    let license = rig.issue(|_| {}).await;
+    let guest = Guest::new(&second, &license.token);
+    let token = guest.start(&second).await.token;
+    // What each has in mind is under the former one.
+    for replica in [&rig, &second, &third] {
+        guest.open(replica, &token).await;
+    }
+    assert_eq!(rotate(&rig, "file:next.key").await.status, 200);
+    // None of the others has been told of it yet.
+    second.register_key(PRODUCT, "by-second", &[MANIFEST]).await;
+    for replica in [&rig, &second, &third] {
+        guest.open(replica, &token).await;
+    }
+    let status = all_done(&third).await;
+    assert_eq!((status.master_keys[0].name.as_str(), status.master_keys[1].sealed), ("file:next.key", 0));
+    third.register_key(PRODUCT, "by-third", &[MANIFEST]).await;
+    for replica in [&rig, &second, &third] {
+        guest.open(replica, &token).await;
+        // A challenge of one is answered at another, whichever working key they go by.
+        let attestation = prove(&rig.guest, &guest.runtime_data(&challenge(replica).await));
+        attest(&second, &attestation).await.ok::<AttestAnswer>();
+    }
+    assert_eq!(rig.audit_of("master_key_retired").await.len(), 1);
+    // Without a name there is none: a file that is made here would be nowhere else.
+    let problem = rig.admin(Method::POST, "/custody/rotate", &json!({})).await.problem(400, "malformed");
+    assert!(problem.detail.contains("name the new master key"), "{}", problem.detail);
 }

@@ -3,6 +3,7 @@
 
 mod administration;
 mod connections;
+pub(crate) mod custody;
 mod denial;
 mod endorsement;
 mod evidence;

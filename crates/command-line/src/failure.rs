@@ -67,6 +67,8 @@ impl ExitCode {
 pub enum Answerer {
     /// The command that runs.
     Command,
+    /// The store of the service's master key.
+    KeyStore,
     /// An image registry.
     Registry,
     /// The vendor's attestation service.
@@ -80,6 +82,7 @@ impl Answerer {
     pub fn name(self) -> &'static str {
         match self {
             Self::Command => "command",
+            Self::KeyStore => "key store",
             Self::Registry => "registry",
             Self::Service => "service",
             Self::Runtime => "runtime",
@@ -88,7 +91,8 @@ impl Answerer {
 
     /// The answerer with this word.
     pub fn from_name(name: &str) -> Option<Self> {
-        const ALL: [Answerer; 4] = [Answerer::Command, Answerer::Registry, Answerer::Service, Answerer::Runtime];
+        const ALL: [Answerer; 5] =
+            [Answerer::Command, Answerer::KeyStore, Answerer::Registry, Answerer::Service, Answerer::Runtime];
         ALL.into_iter().find(|answerer| answerer.name() == name)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use attestation_service::{Home, ServiceSettings, Store};
+use attestation_service::{Home, ServiceSettings, Store, try_master_key};
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jiff::Timestamp;
 use jose::signing::SigningKey;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use url::Url;
 
 use crate::cli::InitArgs;
-use crate::home::{Settings, VendorHome, cannot_open, database, write_new};
+use crate::home::{Settings, VendorHome, cannot_open, custody_failure, database, write_new};
 
 #[derive(Serialize)]
 struct Made {
@@ -76,18 +76,24 @@ async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Fai
     names.sort();
     names.dedup();
     let service: Home = staging.service();
-    service.create(&names).or_fail(ExitCode::Other, || "cannot make the service's keys".to_owned())?;
+    let settings = ServiceSettings {
+        admin_url: args.admin_url.clone(),
+        database: database(args.database.as_deref())?,
+        master_key: args.master_key.clone(),
+        ..ServiceSettings::new(args.listen, url)
+    };
+    service
+        .create_under(&names, &settings.master_key.clone().unwrap_or_default())
+        .or_fail(ExitCode::Other, || "cannot make the service's keys".to_owned())?;
+    try_master_key(&service, &settings)
+        .await
+        .map_err(|error| custody_failure("cannot make a home with this master key".to_owned(), &error))?;
     let key = SigningKey::generate().or_fail(ExitCode::Other, || "cannot make the signing key".to_owned())?;
     let pem = key.to_pkcs8_pem().or_fail(ExitCode::Other, || "cannot write the signing key".to_owned())?;
     write_new(&staging.signing_key_path(), pem.as_bytes(), 0o600)?;
     let public =
         key.verifying_key().to_spki_pem().or_fail(ExitCode::Other, || "cannot write the signing key".to_owned())?;
     write_new(&staging.signing_public_key_path(), public.as_bytes(), 0o644)?;
-    let settings = ServiceSettings {
-        admin_url: args.admin_url.clone(),
-        database: database(args.database.as_deref())?,
-        ..ServiceSettings::new(args.listen, url)
-    };
     let store = Store::open(&service.database(&settings))
         .await
         .map_err(|error| cannot_open("cannot make the database".to_owned(), &error))?;

@@ -46,8 +46,10 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
 
 fn cannot_open(home: &VendorHome, error: &ServiceError) -> Failure {
     let message = format!("cannot open the service's files in `{}`", home.directory().display());
-    if let ServiceError::Store(error @ StoreError::Database(_)) = error {
-        return home::cannot_open(message, error);
+    match error {
+        ServiceError::Store(error @ StoreError::Database(_)) => return home::cannot_open(message, error),
+        ServiceError::Custody(error) => return home::custody_failure(message, error),
+        _ => {}
     }
     let failure = Failure::other(message);
     let hint = match error {

@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use attestation_service::MasterKey;
+use attestation_service::HeldKey;
 use command_line::{ExitCode, Failure, FailureContext as _};
 use jiff::Timestamp;
 use release_protocol::ProductName;
@@ -23,7 +23,7 @@ pub(crate) struct Mark {
 }
 
 /// The home's key, which marks are sealed under.
-pub(crate) struct MarkKey(MasterKey);
+pub(crate) struct MarkKey(HeldKey);
 
 /// Bytes of every mark: nothing else is looked at.
 const LEN: usize = 1024;
@@ -37,8 +37,7 @@ impl MarkKey {
     /// The home's key, made where there is none yet.
     pub(crate) fn create(home: &VendorHome) -> Result<Self, Failure> {
         if !home.watermark_key_path().exists() {
-            let key =
-                MasterKey::generate().or_fail(ExitCode::Other, || "cannot make the watermark's key".to_owned())?;
+            let key = HeldKey::generate().or_fail(ExitCode::Other, || "cannot make the watermark's key".to_owned())?;
             write_new(&home.watermark_key_path(), key.to_text().as_bytes(), 0o600)?;
         }
         Self::read(home)
@@ -51,7 +50,7 @@ impl MarkKey {
             .map(zeroize::Zeroizing::new)
             .or_fail(ExitCode::BadInput, || format!("cannot read the watermark's key `{}`", path.display()))
             .map_err(|failure| failure.hint("a home has one once it has packed an image by `--watermark`"))?;
-        MasterKey::from_text(&text)
+        HeldKey::from_text(&text)
             .map(Self)
             .or_fail(ExitCode::BadInput, || format!("`{}` is no key of a watermark", path.display()))
     }
