@@ -1,6 +1,7 @@
 //! The admin API's documents: what the vendor's tool and the service say to each other below `/api/v1`.
 
 mod access;
+mod end;
 mod license;
 mod secret;
 
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::platform::{Platform, PlatformRule};
 
 pub use access::{CreatedToken, NewToken, ParseRoleError, Role, TokenRevocation, TokenStatus};
+pub use end::{End, ParseEndError};
 pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
 pub use secret::{SECRET_MAX, SecretStatus};
 
