@@ -2,6 +2,7 @@
 
 mod access;
 mod custody;
+mod end;
 mod license;
 mod secret;
 
@@ -19,6 +20,7 @@ use crate::platform::{Platform, PlatformRule};
 
 pub use access::{CreatedToken, NewToken, ParseRoleError, Role, TokenRevocation, TokenStatus};
 pub use custody::{CustodyStatus, MasterKeyChange, MasterKeyStatus, Rotation};
+pub use end::{End, ParseEndError};
 pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
 pub use secret::{SECRET_MAX, SecretStatus};
 

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use launch_evidence::ChipId;
 use release_protocol::{License, LicenseId};
 
-use crate::api::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
+use crate::api::{End, IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
 use crate::service::{Service, ServiceError};
 use crate::store::AuditKind;
 
@@ -39,7 +39,8 @@ impl Service {
 
     async fn draft(&self, new: NewLicense, now: Timestamp) -> Result<License, ServiceError> {
         let valid_from = new.valid_from.unwrap_or(now);
-        check_license(&new, valid_from)?;
+        let valid_until = moment(new.valid_until, now)?;
+        check_license(&new, valid_from, valid_until)?;
         let mut signers: Vec<String> = Vec::new();
         for product in &new.products {
             signers.extend(self.store.product(product).await?.signers.into_iter().map(|signer| signer.pem));
@@ -52,7 +53,7 @@ impl Service {
             products: new.products,
             issued_at: now.as_second(),
             valid_from: valid_from.as_second(),
-            valid_until: new.valid_until.as_second(),
+            valid_until: valid_until.as_second(),
             seats: new.seats,
             lease_seconds: new.lease_seconds,
             grace_seconds: new.grace_seconds,
@@ -82,14 +83,15 @@ impl Service {
     pub(crate) async fn renew_license(&self, id: &LicenseId, new: &Renewal) -> Result<IssuedLicense, ServiceError> {
         demand_reason(&new.reason)?;
         let current = self.store.license_status(id, self.now()).await?;
-        if new.valid_until.is_some_and(|until| until <= current.valid_from) {
+        let valid_until = new.valid_until.map(|end| moment(end, self.now())).transpose()?;
+        if valid_until.is_some_and(|until| until <= current.valid_from) {
             return Err(ServiceError::BadRequest("a licence ends after it begins".to_owned()));
         }
         if new.seats == Some(0) {
             return Err(ServiceError::BadRequest("a licence has at least one seat".to_owned()));
         }
         let change = |license: &mut License| {
-            license.valid_until = new.valid_until.map_or(license.valid_until, Timestamp::as_second);
+            license.valid_until = valid_until.map_or(license.valid_until, Timestamp::as_second);
             license.seats = new.seats.unwrap_or(license.seats);
         };
         self.change_license(id, AuditKind::LicenseRenewed, &new.reason, change).await
@@ -153,7 +155,12 @@ fn demand_reason(reason: &str) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn check_license(new: &NewLicense, valid_from: Timestamp) -> Result<(), ServiceError> {
+fn moment(end: End, now: Timestamp) -> Result<Timestamp, ServiceError> {
+    end.moment(now)
+        .map_err(|error| ServiceError::BadRequest(format!("`{end}` is no time that a licence can end at: {error}")))
+}
+
+fn check_license(new: &NewLicense, valid_from: Timestamp, valid_until: Timestamp) -> Result<(), ServiceError> {
     let refuse = |why: &str| Err(ServiceError::BadRequest(why.to_owned()));
     if new.products.is_empty() {
         return refuse("a licence covers at least one product");
@@ -164,7 +171,7 @@ fn check_license(new: &NewLicense, valid_from: Timestamp) -> Result<(), ServiceE
     if new.seats == 0 {
         return refuse("a licence has at least one seat");
     }
-    if new.valid_until <= valid_from {
+    if valid_until <= valid_from {
         return refuse("a licence ends after it begins");
     }
     check_platforms(&new.platforms)?;

@@ -19,6 +19,7 @@ use attestation_service::MasterKeyUri;
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
+use launch_evidence::Product;
 use release_protocol::ProductName;
 use url::Url;
 
@@ -334,9 +335,17 @@ pub(crate) enum SimulateCommand {
     Platform {
         /// Where; `simulated-platform` in the home by default.
         dir: Option<PathBuf>,
+        /// The processor generation: Milan, Genoa or Turin.
+        #[arg(long, value_name = "NAME", default_value = "Genoa", value_parser = processor)]
+        processor: Product,
     },
     /// Launch a program as a simulated guest: measured as the initial RAM disk, then run with a report device.
     Launch(SimulateLaunchArgs),
+}
+
+fn processor(text: &str) -> Result<Product, String> {
+    let known = Product::ALL.into_iter().find(|product| product.as_str() == text);
+    known.ok_or_else(|| format!("known are {}", Product::ALL.map(Product::as_str).join(", ")))
 }
 
 #[derive(Debug, Args)]

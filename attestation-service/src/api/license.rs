@@ -7,6 +7,8 @@ use release_protocol::ProductName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::End;
+
 /// Asks for a licence.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct NewLicense {
@@ -20,9 +22,9 @@ pub struct NewLicense {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub valid_from: Option<Timestamp>,
-    /// Until when.
-    #[schema(value_type = String, format = DateTime)]
-    pub valid_until: Timestamp,
+    /// Until when (RFC 3339), or for how long from now by the service's clock: `+8h`.
+    #[schema(value_type = String, example = "+8h")]
+    pub valid_until: End,
     /// How long a lease lives, in seconds.
     pub lease_seconds: u64,
     /// How long a workload may go on when the service is out of reach, in seconds.
@@ -112,10 +114,10 @@ pub struct Reason {
 /// Asks for another end or number of seats.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Renewal {
-    /// Until when it holds; absent: as before.
+    /// Until when it holds (RFC 3339), or for how long from now by the service's clock (`+8h`); absent: as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub valid_until: Option<Timestamp>,
+    #[schema(value_type = Option<String>, example = "+8h")]
+    pub valid_until: Option<End>,
     /// How many instances at once; absent: as before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seats: Option<u32>,

@@ -76,14 +76,20 @@ async fn a_senseless_licence_is_not_issued() {
         new_license(|license| license.seats = 0),
         new_license(|license| license.products.clear()),
         new_license(|license| license.customer = " ".to_owned()),
-        new_license(|license| license.valid_until = past),
+        new_license(|license| license.valid_until = past.into()),
+        new_license(|license| license.valid_until = "+0s".parse().unwrap()),
+        new_license(|license| license.valid_until = "+500000years".parse().unwrap()),
+        new_license(|license| {
+            license.valid_from = Some(now().checked_add(SignedDuration::from_hours(9)).unwrap());
+            license.valid_until = "+8h".parse().unwrap();
+        }),
         new_license(|license| license.lease_seconds = 0),
         new_license(|license| license.lease_seconds = 32 * 24 * 3600),
         new_license(|license| license.platforms = vec!["no chip".to_owned()]),
         new_license(|license| license.platforms = vec!["00".repeat(64)]),
         new_license(|license| {
             license.valid_from = Some(Timestamp::MIN);
-            license.valid_until = Timestamp::MIN;
+            license.valid_until = Timestamp::MIN.into();
         }),
     ];
     for license in senseless {

@@ -32,9 +32,21 @@ async fn a_revoked_licence_is_denied() {
 #[tokio::test]
 async fn an_expired_licence_is_denied() {
     let rig = Rig::start().await;
-    let license = rig.issue(|license| license.valid_until = later(60)).await;
+    let license = rig.issue(|license| license.valid_until = later(60).into()).await;
     let end = later(60);
     advance(59);
+    Guest::new(&rig, &license.token).start(&rig).await;
+    advance(1);
+    assert_eq!(denial(&rig, &license.token).await, format!("licence {} expired at {end}", license.id));
+}
+
+/// An autoscaler says for how long, and needs no clock that is right.
+#[tokio::test]
+async fn a_licence_for_so_long_from_now_ends_by_the_services_clock() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|license| license.valid_until = "+8h".parse().unwrap()).await;
+    let end = later(8 * 3600);
+    advance(8 * 3600 - 1);
     Guest::new(&rig, &license.token).start(&rig).await;
     advance(1);
     assert_eq!(denial(&rig, &license.token).await, format!("licence {} expired at {end}", license.id));

@@ -98,6 +98,15 @@ async fn a_renewed_licence_holds_for_the_file_that_is_out_there() {
     let until = now().checked_add(SignedDuration::from_hours(1)).unwrap();
     change(&rig, &license.id, "renew", &json!({"valid_until": until, "reason": "longer"})).await.ok::<Value>();
     Guest::new(&rig, &license.token).start(&rig).await;
+    advance(3600);
+    change(&rig, &license.id, "renew", &json!({"valid_until": "8h", "reason": "no sign"}))
+        .await
+        .problem(400, "malformed");
+    change(&rig, &license.id, "renew", &json!({"valid_until": "+8h", "reason": "longer"})).await.ok::<Value>();
+    advance(8 * 3600 - 1);
+    assert_eq!(state(&rig, &license.id).await, "active");
+    advance(1);
+    assert_eq!(state(&rig, &license.id).await, "expired");
 }
 
 #[tokio::test]

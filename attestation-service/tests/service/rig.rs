@@ -343,7 +343,7 @@ pub(crate) fn new_license(change: impl FnOnce(&mut NewLicense)) -> NewLicense {
         customer: "customer".to_owned(),
         seats: 1,
         valid_from: None,
-        valid_until: clock().checked_add(SignedDuration::from_hours(24)).unwrap(),
+        valid_until: clock().checked_add(SignedDuration::from_hours(24)).unwrap().into(),
         lease_seconds: LEASE_SECONDS.unsigned_abs(),
         grace_seconds: GRACE_SECONDS.unsigned_abs(),
         platforms: Vec::new(),

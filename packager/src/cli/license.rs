@@ -22,7 +22,7 @@ pub(crate) enum LicenseCommand {
     Renew {
         #[command(flatten)]
         change: LicenseChangeArgs,
-        /// Until when (RFC 3339), or for how long from now (`90d`).
+        /// Until when (RFC 3339), or for how long from now (`90d`, `+8h`).
         #[arg(long, value_name = "TIME|DURATION", required_unless_present = "seats")]
         until: Option<String>,
         /// How many instances at once.
@@ -94,7 +94,7 @@ pub(crate) struct LicenseIssueArgs {
     /// From when (RFC 3339); now by default.
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<Timestamp>,
-    /// Until when (RFC 3339), or for how long (`90d`).
+    /// Until when (RFC 3339), for how long (`90d`), or for how long from now by the service's clock, whenever it begins (`+8h`).
     #[arg(long, value_name = "TIME|DURATION", default_value = "365d")]
     pub(crate) until: String,
     /// How long a lease lives; it is renewed at a third of that.
@@ -113,7 +113,7 @@ pub(crate) struct LicenseIssueArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = feature)]
     pub(crate) feature: Vec<(String, String)>,
     /// Issue what this file says instead (`-`: stdin): one licence a line in JSON, with `products`, `customer`, `seats`,
-    /// `valid_until`, `lease_seconds`, `grace_seconds`, and `valid_from`, `platforms`, `features` where they are wanted. All
+    /// `valid_until` (RFC 3339 or `+8h`), `lease_seconds`, `grace_seconds`, and `valid_from`, `platforms`, `features` where they are wanted. All
     /// of them, or none. Prints one line of JSON for each.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["product", "customer", "file"])]
     pub(crate) batch: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use attestation_service::api::{
-    IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer,
+    End, IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer,
 };
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jiff::Timestamp;
@@ -39,7 +39,7 @@ pub(crate) async fn run(home: &VendorHome, command: LicenseCommand, console: &Co
             Ok(())
         }
         LicenseCommand::Renew { change, until: end, seats } => {
-            let valid_until = end.map(|text| until(&text, Timestamp::now())).transpose()?;
+            let valid_until = end.map(|text| end_of(&text, Timestamp::now())).transpose()?;
             let renewal = Renewal { valid_until, seats, reason: change.reason };
             let _: IssuedLicense = client.post(&format!("/licenses/{}/renew", change.id), &renewal).await?;
             let license: LicenseStatus = client.get(&format!("/licenses/{}", change.id)).await?;
@@ -139,7 +139,7 @@ async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) 
         customer: args.customer.unwrap_or_default(),
         seats: args.seats,
         valid_from: args.from,
-        valid_until: until(&args.until, from)?,
+        valid_until: end_of(&args.until, from)?,
         lease_seconds: args.lease.as_secs(),
         grace_seconds: grace.as_secs(),
         platforms: args.platform,
@@ -170,6 +170,14 @@ async fn issue_batch(client: &AdminClient, file: &Path, console: &Console) -> Re
     let documents: Vec<serde_json::Value> = new.iter().zip(&issued).map(document).collect();
     console.result(&documents, || documents.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     Ok(())
+}
+
+/// `+8h` is for the service to count from its own now, `90d` counts from where the licence begins.
+fn end_of(text: &str, from: Timestamp) -> Result<End, Failure> {
+    if text.starts_with('+') {
+        return text.parse().or_fail(ExitCode::Usage, || "when the licence ends cannot be read".to_owned());
+    }
+    until(text, from).map(End::At)
 }
 
 pub(super) fn until(text: &str, from: Timestamp) -> Result<Timestamp, Failure> {

@@ -7,8 +7,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use launch_evidence::Product;
 use launch_evidence::measure::{LaunchInput, VcpuType};
-use launch_evidence::simulated::{self, LaunchOptions, SimulatedPlatform, SimulatedServer};
+use launch_evidence::simulated::{self, LaunchOptions, PlatformOptions, SimulatedPlatform, SimulatedServer};
 use serde_json::json;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,18 +27,19 @@ const VCPU_TYPE: &str = "EPYC-v4";
 /// Runs the command; the exit code of a launch is the guest's.
 pub(crate) async fn run(home: &VendorHome, command: SimulateCommand, console: &Console) -> Result<u8, Failure> {
     match command {
-        SimulateCommand::Platform { dir } => platform(home, dir, console).map(|()| 0),
+        SimulateCommand::Platform { dir, processor } => platform(home, dir, processor, console).map(|()| 0),
         SimulateCommand::Launch(args) => launch(home, &args, console).await,
     }
 }
 
-fn platform(home: &VendorHome, dir: Option<PathBuf>, console: &Console) -> Result<(), Failure> {
+fn platform(home: &VendorHome, dir: Option<PathBuf>, product: Product, console: &Console) -> Result<(), Failure> {
     let dir = dir.unwrap_or_else(|| home.service().simulated_platform_path());
-    let platform = SimulatedPlatform::create(&dir)
+    let platform = SimulatedPlatform::create_with(&dir, PlatformOptions { product, ..PlatformOptions::default() })
         .or_fail(ExitCode::BadInput, || format!("cannot make a simulated platform in `{}`", dir.display()))?;
     console
         .say("made a SIMULATED platform: it protects nothing, and only `sealift serve --allow-simulated` accepts it");
-    let document = json!({"directory": dir, "chip_id": platform.chip_id().to_string(), "simulated": true});
+    let document =
+        json!({"directory": dir, "chip_id": platform.chip_id().to_string(), "processor": product, "simulated": true});
     console.result(&document, || dir.display().to_string());
     Ok(())
 }

@@ -47,7 +47,7 @@ impl Survey {
     pub(crate) async fn of_sealed(source: &Store, keys: &[VerifyingKey]) -> Result<Self, Failure> {
         let survey = Self::read(source, &LayerSelection::default(), &[]).await?;
         let digests = survey.images.iter().map(|image| image.digest).chain([survey.digest]);
-        for digest in BTreeSet::from_iter(digests) {
+        for digest in digests.collect::<BTreeSet<_>>() {
             require_signature(source, &digest.to_string(), keys).await?;
         }
         Ok(survey)
