@@ -174,9 +174,9 @@ impl Custodian {
     }
 
     /// Takes note of it, and says it once.
-    pub(crate) fn troubled(&self, why: String) {
-        let before = lock(&self.trouble).replace(why.clone());
-        if before.as_ref() != Some(&why) {
+    pub(crate) fn troubled(&self, why: &str) {
+        let before = lock(&self.trouble).replace(why.to_owned());
+        if before.as_deref() != Some(why) {
             tracing::warn!(why, "what is under the former master key is not sealed anew now; it will be tried again");
         }
     }

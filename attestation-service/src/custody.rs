@@ -106,7 +106,7 @@ fn unavailable<E: Into<Cause>>(name: &impl Display) -> impl Fn(E) -> CustodyErro
 pub(crate) enum MasterKey {
     File(FileKey),
     Token(TokenKey),
-    Engine(EngineKey),
+    Engine(Box<EngineKey>),
 }
 
 /// The longest secret that is handed to a token or an engine. What is longer is sealed by a key of its own, and that is handed.
@@ -126,7 +126,7 @@ impl MasterKey {
             MasterKeyUri::Environment(name) => Self::File(FileKey::from_environment(name)?),
             MasterKeyUri::File(name) => Self::File(FileKey::open(home, name)?),
             MasterKeyUri::Pkcs11(uri) => Self::Token(TokenKey::open(home, uri, settings).await?),
-            MasterKeyUri::Transit(key) => Self::Engine(EngineKey::open(home, key, settings).await?),
+            MasterKeyUri::Transit(key) => Self::Engine(Box::new(EngineKey::open(home, key, settings).await?)),
         })
     }
 

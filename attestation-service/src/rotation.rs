@@ -106,7 +106,7 @@ impl Service {
                 Ok(true) => TRY_AGAIN,
                 Ok(false) => ASK_EVERY,
                 Err(error) => {
-                    self.custodian.troubled(chain(&error));
+                    self.custodian.troubled(&chain(&error));
                     TRY_AGAIN
                 }
             };
@@ -152,7 +152,7 @@ impl Service {
         }
         if let Some(first) = damaged.first() {
             let count = damaged.len();
-            self.custodian.troubled(format!("{count} of the keys cannot be opened, the first is `{first}`"));
+            self.custodian.troubled(&format!("{count} of the keys cannot be opened, the first is `{first}`"));
             return Ok(true);
         }
         if self.store.retire_master_keys(&newest, self.now()).await? {

@@ -156,8 +156,8 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
     /// What image keys and secrets are sealed under: `file:PATH`, `env://NAME`, `pkcs11:…` (RFC 7512), `openbao://[MOUNT/]KEY`
-    /// or `vault://[MOUNT/]KEY` (Transit). How it is reached stands in the environment (SEALIFT_PKCS11_MODULE,
-    /// SEALIFT_PKCS11_PIN, BAO_ADDR, BAO_TOKEN, VAULT_ADDR, VAULT_TOKEN …) or in the settings. A file in the home by default.
+    /// or `vault://[MOUNT/]KEY` (Transit). How it is reached stands in the environment (`SEALIFT_PKCS11_MODULE`,
+    /// `SEALIFT_PKCS11_PIN`, `BAO_ADDR`, `BAO_TOKEN`, `VAULT_ADDR`, `VAULT_TOKEN` …) or in the settings. A file in the home by default.
     #[arg(long, value_name = "KEY")]
     pub(crate) master_key: Option<MasterKeyUri>,
     /// Further names or addresses for the server certificate.

@@ -1,4 +1,4 @@
-//! An OpenBao server of a test's own on loopback, with its state in a temporary folder: it can be stopped and started again.
+//! An `OpenBao` server of a test's own on loopback, with its state in a temporary folder: it can be stopped and started again.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

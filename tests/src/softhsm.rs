@@ -1,4 +1,4 @@
-//! A token of SoftHSM in a temporary folder, with an AES key that does not leave it.
+//! A token of `SoftHSM` in a temporary folder, with an AES key that does not leave it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ impl Token {
     /// Makes a token in `folder`, without a key.
     ///
     /// # Panics
-    /// When SoftHSM is absent or makes none.
+    /// When `SoftHSM` is absent or makes none.
     pub fn make(folder: &Path) -> Self {
         let tokens = folder.join("tokens");
         fs::create_dir_all(&tokens).expect("folder");
@@ -44,7 +44,7 @@ impl Token {
         run(self.tool().args(make).args(more)).succeeded();
     }
 
-    /// What OpenSC's tool says of the keys.
+    /// What `OpenSC`'s tool says of the keys.
     pub fn keys(&self) -> Said {
         run(self.tool().args(["--list-objects", "--type", "secrkey"]))
     }

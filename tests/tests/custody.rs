@@ -1,4 +1,4 @@
-//! Whole releases with the master key in a token (SoftHSM) and in a Transit engine (a real OpenBao), one after the other, and
+//! Whole releases with the master key in a token (`SoftHSM`) and in a Transit engine (a real `OpenBao`), one after the other, and
 //! what is said when it cannot be had.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -115,7 +115,7 @@ async fn one_master_key_after_the_other_while_the_service_runs() {
     let scene =
         Scene::set_under("file:master.key", [token.environment(), bao.environment(&bao.token())].concat()).await;
     let long = folder.path().join("long");
-    fs::write(&long, [7; 100_000]).unwrap();
+    fs::write(&long, vec![7; 100_000]).unwrap();
     let put = ["secret", "put", "--product", PRODUCT, "config/long", &long.display().to_string()];
     scene.vendor.sealift(put).succeeded();
     let in_home = |name: &str| scene.vendor.home().join("service").join(name).exists();

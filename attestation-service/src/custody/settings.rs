@@ -17,7 +17,7 @@ pub struct CustodySettings {
     /// Tokens behind PKCS#11.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pkcs11: Option<Pkcs11Settings>,
-    /// The OpenBao server.
+    /// The `OpenBao` server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub openbao: Option<TransitSettings>,
     /// The Vault server.
@@ -112,9 +112,9 @@ impl SecretSource {
 }
 
 /// A setting, or else a variable of the environment.
-fn or_variable<T: FromStr<Err: ToString>>(given: Option<&T>, variable: &str) -> Result<Option<T>, AccessError>
+fn or_variable<T>(given: Option<&T>, variable: &str) -> Result<Option<T>, AccessError>
 where
-    T: Clone,
+    T: Clone + FromStr<Err: ToString>,
 {
     if let Some(given) = given {
         return Ok(Some(given.clone()));

@@ -1,4 +1,4 @@
-//! Master keys in a Transit secrets engine of OpenBao or Vault: it encrypts and decrypts by a key that does not leave it,
+//! Master keys in a Transit secrets engine of `OpenBao` or Vault: it encrypts and decrypts by a key that does not leave it,
 //! with the context as associated data.
 
 use std::time::Duration;
@@ -169,10 +169,9 @@ impl EngineKey {
         let said = format!("{status} to `{verb}`{}{said}", if said.is_empty() { "" } else { ": " });
         match status {
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => refused(&self.name)(said),
-            StatusCode::NOT_FOUND => no_key(&self.name)(said),
             // Of what is sealed, it is said so when it is of another key, version or context.
             StatusCode::BAD_REQUEST if verb == "decrypt" => CustodyError::Open,
-            StatusCode::BAD_REQUEST => no_key(&self.name)(said),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => no_key(&self.name)(said),
             _ => unavailable(&self.name)(said),
         }
     }
