@@ -138,7 +138,13 @@ fn header(bytes: u64) -> Vec<u8> {
     header[100..108].copy_from_slice(b"0000644\0");
     header[108..116].copy_from_slice(b"0000000\0");
     header[116..124].copy_from_slice(b"0000000\0");
-    header[124..136].copy_from_slice(format!("{bytes:011o}\0").as_bytes());
+    // From 8 GiB on the octal digits do not suffice, and GNU's base 256 takes their place.
+    if bytes < 1 << 33 {
+        header[124..136].copy_from_slice(format!("{bytes:011o}\0").as_bytes());
+    } else {
+        header[124] = 0x80;
+        header[128..136].copy_from_slice(&bytes.to_be_bytes());
+    }
     header[136..148].copy_from_slice(b"00000000000\0");
     header[156] = b'0';
     header[257..265].copy_from_slice(b"ustar\x0000");
