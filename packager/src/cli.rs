@@ -7,6 +7,7 @@ mod key;
 mod keyprovider;
 mod launch;
 mod license;
+mod pack;
 mod platform;
 mod policy;
 mod secret;
@@ -30,6 +31,7 @@ pub(crate) use key::KeyCommand;
 pub(crate) use keyprovider::KeyProviderArgs;
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
 pub(crate) use license::{LicenseChangeArgs, LicenseCommand, LicenseIssueArgs, LicenseRevokeArgs, LicenseTransferArgs};
+pub(crate) use pack::{PackArgs, RewrapArgs};
 pub(crate) use platform::PlatformCommand;
 pub(crate) use policy::{PolicyCommand, PolicyTestArgs};
 pub(crate) use secret::SecretCommand;
@@ -193,79 +195,6 @@ pub(crate) struct ServeArgs {
     /// Directory of a simulated platform to accept; the home's own by default.
     #[arg(long, value_name = "DIR", requires = "allow_simulated")]
     pub(crate) simulated_platform: Vec<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(override_usage = "sealift pack [OPTIONS] --product <PRODUCT> <SRC> <DST>\n       \
-sealift pack [OPTIONS] --product <PRODUCT> --finish <REF>")]
-pub(crate) struct PackArgs {
-    /// The plain image: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG].
-    #[arg(value_name = "SRC", required_unless_present = "finish")]
-    pub(crate) source: Option<ImageReference>,
-    /// Where the sealed image goes: docker://, oci:DIR:TAG, oci-archive:FILE:TAG.
-    #[arg(value_name = "DST", required_unless_present = "finish")]
-    pub(crate) destination: Option<ImageReference>,
-    /// The product that the image belongs to.
-    #[arg(long, value_name = "PRODUCT")]
-    pub(crate) product: ProductName,
-    /// Only these platforms of an index (os/architecture[/variant]); all by default.
-    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
-    pub(crate) platform: Vec<String>,
-    /// Only these layers, from 0 at the base; negative ones count from the top. All by default.
-    #[arg(long, value_name = "N", value_delimiter = ',', allow_hyphen_values = true)]
-    pub(crate) layers: Vec<i64>,
-    /// A further recipient that can open the layers without the service: `jwe:FILE` with a public key (PEM).
-    #[arg(long, value_name = "KEY")]
-    pub(crate) recipient: Vec<String>,
-    /// The private key that signs the image (PEM file, `-`, `env://NAME`); the home's by default.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) signer: Option<String>,
-    /// The version to note on the manifest.
-    #[arg(long = "image-version", value_name = "TEXT")]
-    pub(crate) image_version: Option<String>,
-    /// Leave out of the config and the annotations how the image was made: history, labels, author, comments.
-    #[arg(long)]
-    pub(crate) scrub_config: bool,
-    /// Add a small layer that says, to `sealift trace` alone, whose copy this is.
-    #[arg(long, value_name = "CUSTOMER")]
-    pub(crate) watermark: Option<String>,
-    /// An image of ours, sealed earlier: layers with the same content are taken from it, not encrypted again.
-    #[arg(long, value_name = "REF")]
-    pub(crate) reuse: Option<ImageReference>,
-    /// Bind and sign, in its place, an image that another tool encrypted through `sealift keyprovider`: docker:// with
-    /// the digest that was pushed, or oci:DIR[:TAG].
-    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version", "scrub_config", "watermark", "reuse"])]
-    pub(crate) finish: Option<ImageReference>,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RewrapArgs {
-    /// The sealed image.
-    #[arg(value_name = "REF")]
-    pub(crate) source: ImageReference,
-    /// Where it goes under its new key: docker://, oci:DIR:TAG, oci-archive:FILE:TAG. In the same repository no layer moves.
-    #[arg(value_name = "DST")]
-    pub(crate) destination: ImageReference,
-    /// The product that the image belongs to.
-    #[arg(long, value_name = "PRODUCT")]
-    pub(crate) product: ProductName,
-    /// Public keys (PEM) of which one must have signed the sealed image; the home's by default.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key: Vec<PathBuf>,
-    /// A further recipient that can open the layers without the service: `jwe:FILE` with a public key (PEM). Needs the role
-    /// admin.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) recipient: Vec<String>,
-    /// The private key that signs the image (PEM file, `-`, `env://NAME`); the home's by default.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) signer: Option<String>,
-    /// The version to note on the manifest.
-    #[arg(long = "image-version", value_name = "TEXT")]
-    pub(crate) image_version: Option<String>,
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! The vendor's side of a test: a home, a simulated platform, a running service, and the commands on them.
 
+mod custody;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -104,24 +106,6 @@ impl Vendor {
             master_key: None,
             environment: Vec::new(),
         }
-    }
-
-    /// Like [`Self::start`], with this master key, which the environment says how to reach.
-    ///
-    /// # Panics
-    /// When anything fails.
-    pub fn start_under(
-        master_key: &str,
-        environment: Vec<(String, String)>,
-        directory: &Path,
-        products: &[&str],
-    ) -> Self {
-        Self { master_key: Some(master_key.to_owned()), environment, ..Self::new(directory) }.set_up(products)
-    }
-
-    /// Adds to what commands and a service that is started find in their environment.
-    pub fn add_environment(&mut self, more: Vec<(String, String)>) {
-        self.environment.extend(more);
     }
 
     /// Makes a home in `directory` and a simulated platform in it; no service runs yet.

@@ -20,7 +20,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     check_reference(reference)?;
     let client = AdminClient::new(home)?;
-    let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
+    let signer_uri = args.sealing.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
     // Opened for reading first: writing would make a layout where there is none.
     let source = args.registry.open(reference).await?;

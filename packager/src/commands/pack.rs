@@ -29,10 +29,10 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let client = AdminClient::new(home)?;
     // Asked first: a wrong product or a silent service must not cost an hour of encryption.
     let _: attestation_service::api::Product = client.get(&format!("/products/{}", args.product)).await?;
-    let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
+    let signer_uri = args.sealing.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
     let (pems, recipients): (Vec<_>, Vec<_>) =
-        args.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        args.sealing.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let source = args.registry.open(from).await?;
     // All that can be refused is refused before the destination exists.
     let survey = Survey::of(&source, &LayerSelection::new(args.layers.clone()), &args.platform).await?;
@@ -46,7 +46,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let publication = Publication {
         destination: &destination,
         product: args.product.clone(),
-        version: args.image_version,
+        version: args.sealing.image_version,
         signer,
         docker_reference,
     };

@@ -14,9 +14,10 @@ use crate::pack::{Publication, Rewrapping, Survey, docker_reference};
 pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) -> Result<(), Failure> {
     check_destination(&args.destination)?;
     let client = AdminClient::new(home)?;
-    let signer_uri = args.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
+    let signer_uri = args.sealing.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
-    let recipients = args.recipient.iter().map(|uri| recipient(uri).map(|(pem, _)| pem)).collect::<Result<_, _>>()?;
+    let recipients =
+        args.sealing.recipient.iter().map(|uri| recipient(uri).map(|(pem, _)| pem)).collect::<Result<_, _>>()?;
     let source = args.registry.open(&args.source).await?;
     let survey = Survey::of_sealed(&source, &verifying_keys(home, &args.key)?).await?;
     let name = docker_reference(&args.destination, &args.product);
@@ -31,7 +32,7 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
     let publication = Publication {
         destination: &destination,
         product: args.product.clone(),
-        version: args.image_version,
+        version: args.sealing.image_version,
         signer,
         docker_reference: name,
     };

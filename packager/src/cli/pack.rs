@@ -1,0 +1,81 @@
+//! The switches of `pack` and `rewrap`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use command_line::RegistryArgs;
+use image_store::ImageReference;
+use release_protocol::ProductName;
+
+/// For whom an image is sealed, and in whose name.
+#[derive(Debug, Args)]
+pub(crate) struct SealingArgs {
+    /// A further recipient that can open the layers without the service: `jwe:FILE` with a public key (PEM). Only the role
+    /// admin may name one for layers that are sealed already.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) recipient: Vec<String>,
+    /// The private key that signs the image (PEM file, `-`, `env://NAME`); the home's by default.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) signer: Option<String>,
+    /// The version to note on the manifest.
+    #[arg(long = "image-version", value_name = "TEXT")]
+    pub(crate) image_version: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "sealift pack [OPTIONS] --product <PRODUCT> <SRC> <DST>\n       \
+sealift pack [OPTIONS] --product <PRODUCT> --finish <REF>")]
+pub(crate) struct PackArgs {
+    /// The plain image: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG].
+    #[arg(value_name = "SRC", required_unless_present = "finish")]
+    pub(crate) source: Option<ImageReference>,
+    /// Where the sealed image goes: docker://, oci:DIR:TAG, oci-archive:FILE:TAG.
+    #[arg(value_name = "DST", required_unless_present = "finish")]
+    pub(crate) destination: Option<ImageReference>,
+    /// The product that the image belongs to.
+    #[arg(long, value_name = "PRODUCT")]
+    pub(crate) product: ProductName,
+    /// Only these platforms of an index (os/architecture[/variant]); all by default.
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
+    /// Only these layers, from 0 at the base; negative ones count from the top. All by default.
+    #[arg(long, value_name = "N", value_delimiter = ',', allow_hyphen_values = true)]
+    pub(crate) layers: Vec<i64>,
+    #[command(flatten)]
+    pub(crate) sealing: SealingArgs,
+    /// Leave out of the config and the annotations how the image was made: history, labels, author, comments.
+    #[arg(long)]
+    pub(crate) scrub_config: bool,
+    /// Add a small layer that says, to `sealift trace` alone, whose copy this is.
+    #[arg(long, value_name = "CUSTOMER")]
+    pub(crate) watermark: Option<String>,
+    /// An image of ours, sealed earlier: layers with the same content are taken from it, not encrypted again.
+    #[arg(long, value_name = "REF")]
+    pub(crate) reuse: Option<ImageReference>,
+    /// Bind and sign, in its place, an image that another tool encrypted through `sealift keyprovider`: docker:// with
+    /// the digest that was pushed, or oci:DIR[:TAG].
+    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version", "scrub_config", "watermark", "reuse"])]
+    pub(crate) finish: Option<ImageReference>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RewrapArgs {
+    /// The sealed image.
+    #[arg(value_name = "REF")]
+    pub(crate) source: ImageReference,
+    /// Where it goes under its new key: docker://, oci:DIR:TAG, oci-archive:FILE:TAG. In the same repository no layer moves.
+    #[arg(value_name = "DST")]
+    pub(crate) destination: ImageReference,
+    /// The product that the image belongs to.
+    #[arg(long, value_name = "PRODUCT")]
+    pub(crate) product: ProductName,
+    /// Public keys (PEM) of which one must have signed the sealed image; the home's by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sealing: SealingArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
