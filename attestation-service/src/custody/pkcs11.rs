@@ -199,16 +199,22 @@ impl Inner {
             [] => return unusable("its token has no such AES key"),
             _ => return unusable("its token has more than one such AES key: name it by `id=`, too"),
         };
+        // What a token does not say of a key is not taken for granted.
+        let mut stays = false;
         let asked = [AttributeType::Extractable, AttributeType::Sensitive, AttributeType::ValueLen];
         for attribute in session.get_attributes(key, &asked).map_err(|error| self.failure(error))? {
             match attribute {
                 Attribute::Extractable(true) => return unusable("it may leave its token (CKA_EXTRACTABLE is true)"),
+                Attribute::Extractable(false) => stays = true,
                 Attribute::Sensitive(false) => return unusable("its token shows it (CKA_SENSITIVE is false)"),
                 Attribute::ValueLen(length) if u64::from(length) != 32 => {
                     return unusable("it is no AES key of 256 bits");
                 }
                 _ => {}
             }
+        }
+        if !stays {
+            return unusable("its token does not say whether it may leave it (CKA_EXTRACTABLE)");
         }
         Ok(key)
     }
