@@ -127,6 +127,18 @@ signed if {
 	signer in input.product_signers
 }
 
+# What GPUs a cloud adds is not verified by anybody; a product that computes on them decides here which ones it takes.
+deny contains {
+	"message": "the guest shows devices that nobody has verified",
+	"claim": "devices",
+	"expected": [],
+	"found": unverified,
+	"fix": "start it on machines without GPUs",
+} if {
+	unverified := [device.architecture | some device in object.get(input, ["devices"], []); not device.verified]
+	count(unverified) > 0
+}
+
 obligations := {
 	"manifest_digest": input.workload.manifest_digest,
 	"signers": input.product_signers,

@@ -213,6 +213,24 @@ deny contains finding if {
 	}
 }
 
+deny contains finding if {
+	unverified := [device.architecture |
+		some device in object.get(input, ["devices"], [])
+		not device.verified
+	]
+	count(unverified) > 0
+	finding := {
+		"message": sprintf(
+			"the guest shows %v devices whose reports nobody has verified (%v): they may be made up",
+			[count(unverified), concat(", ", unverified)],
+		),
+		"claim": "devices",
+		"expected": [],
+		"found": unverified,
+		"fix": "launch the guest without evidence of devices, or give the product a policy that says which it takes unverified: `sealift policy set`",
+	}
+}
+
 obligations := {
 	"manifest_digest": input.workload.manifest_digest,
 	"signers": input.product_signers,

@@ -308,6 +308,7 @@ fn policy_input(
         "retired_references": retired,
         "tee": asked.evidence.claims(),
         "platform": asked.evidence.claims().platform(),
+        "devices": asked.evidence.devices(),
         "checks": checks(asked.evidence),
         "license": license,
         "workload": asked.workload,

@@ -9,7 +9,7 @@ use jose::jwe::{self, Recipient};
 use launch_evidence::{EvidenceRejected, HostData, VerifiedEvidence};
 use release_protocol::{
     AttestAnswer, Attestation, Challenge, LeaseId, LicenseId, Request, ResourcePath, RuntimeData, TeePubKey, Workload,
-    host_data, report_data,
+    device_nonce, host_data, report_data,
 };
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use crate::endorsement::EndorsementError;
 use crate::service::{Service, ServiceError, SharedService};
 use crate::store::{AuditKind, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError, TRIES};
 use crate::token::Session;
+use crate::verification::Bound;
 
 /// Why something is not released. Each variant has one HTTP status.
 #[derive(Debug)]
@@ -223,20 +224,21 @@ impl Service {
         mut attestation: Attestation,
         now: Timestamp,
     ) -> Result<(VerifiedEvidence, Attestation), Refusal> {
-        let report_data = report_data(&attestation.runtime_data, &attestation.tee_evidence.additional_evidence)
-            .map_err(|error| Refusal::Malformed(chain(&error)))?;
-        let host_data = match &attestation.init_data {
-            None => HostData::Zero,
-            Some(init_data) => HostData::Sha256(host_data(init_data.body.as_bytes())),
+        let malformed = |error| Refusal::Malformed(chain(&error));
+        let bound = Bound {
+            report_data: report_data(&attestation.runtime_data, &attestation.tee_evidence.additional_evidence)
+                .map_err(malformed)?,
+            host_data: match &attestation.init_data {
+                None => HostData::Zero,
+                Some(init_data) => HostData::Sha256(host_data(init_data.body.as_bytes())),
+            },
+            device_nonce: device_nonce(&attestation.runtime_data).map_err(malformed)?,
         };
         let primary = std::mem::take(&mut attestation.tee_evidence.primary_evidence);
         attestation.tee_evidence.primary_evidence = self.verification.complete(primary, now).await?;
         let service = self.clone();
         // Public-key operations take about a millisecond: not on the runtime's own threads.
-        let judged = move || {
-            let primary = &attestation.tee_evidence.primary_evidence;
-            (service.verification.judge(primary, report_data, host_data, now), attestation)
-        };
+        let judged = move || (service.verification.judge(&attestation.tee_evidence, &bound, now), attestation);
         let (verified, attestation) = tokio::task::spawn_blocking(judged).await?;
         match verified {
             Some(Ok(evidence)) => Ok((evidence, attestation)),

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use launch_evidence::tdx::Collateral;
 use launch_evidence::{
     AzSnpVtpmVerifier, EvidenceRejected, Expected, HostData, Requirements, Revocation, SampleVerifier, SnpVerifier,
-    TdxVerifier, TrustRoots, VerifiedEvidence, Verifier,
+    TdxVerifier, TrustRoots, VerifiedEvidence, Verifier, devices,
 };
+use release_protocol::Evidence;
 use serde_json::Value;
 
 use crate::endorsement::{EndorsementError, Endorsements};
@@ -19,6 +20,14 @@ use crate::service::ServiceError;
 
 /// How often lists and collateral are looked for.
 const REFRESH: Duration = Duration::from_hours(1);
+
+/// What evidence must be bound to.
+pub(crate) struct Bound {
+    pub(crate) report_data: [u8; 64],
+    pub(crate) host_data: HostData,
+    /// What reports of devices answer.
+    pub(crate) device_nonce: [u8; 32],
+}
 
 /// The service's verifiers and what they rest on.
 pub(crate) struct Verification {
@@ -67,20 +76,26 @@ impl Verification {
         self.endorsements.complete(primary, &self.roots, now).await
     }
 
-    /// Judges evidence, about a millisecond of public-key operations; not for an asynchronous task's own thread.
+    /// Judges evidence of the CPU and, once that holds, of devices beside it; about a millisecond of public-key operations, so
+    /// not for an asynchronous task's own thread.
     pub(crate) fn judge(
         &self,
-        primary: &Value,
-        report_data: [u8; 64],
-        host_data: HostData,
+        evidence: &Evidence,
+        bound: &Bound,
         now: Timestamp,
     ) -> Option<Result<VerifiedEvidence, EvidenceRejected>> {
+        let primary = &evidence.primary_evidence;
         let verifiers = self.current();
         let own = verifiers.iter().find(|verifier| verifier.recognises(primary));
         // What nobody recognises, the first refuses by name.
         let verifier = own.or(verifiers.first())?;
+        let Bound { report_data, host_data, device_nonce } = *bound;
         let expected = Expected { report_data, host_data, requirements: self.requirements.clone(), now };
-        Some(verifier.verify(primary, &expected))
+        Some(verifier.verify(primary, &expected).and_then(|verified| {
+            let devices =
+                devices::judge(&evidence.additional_evidence, &device_nonce, self.requirements.unverified_devices)?;
+            Ok(verified.with_devices(devices))
+        }))
     }
 
     /// Looks for fresh revocation lists and collateral, once.

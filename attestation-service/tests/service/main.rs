@@ -5,6 +5,7 @@ mod administration;
 mod connections;
 pub(crate) mod custody;
 mod denial;
+mod devices;
 mod endorsement;
 mod evidence;
 pub(crate) mod guest;

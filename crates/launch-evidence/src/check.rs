@@ -92,6 +92,12 @@ pub enum CheckName {
     QuoteEndorsement,
     /// The status of the platform's TCB is one that is accepted.
     TcbStatus,
+    /// The evidence of devices beside the CPU is of a known form, within its limits.
+    DeviceForm,
+    /// Every device's report answers the challenge made of the runtime data.
+    DeviceNonce,
+    /// The devices' own reports are verified.
+    DeviceEndorsement,
 }
 
 impl CheckName {
@@ -139,6 +145,9 @@ impl CheckName {
             Self::AkSignature => "ak-signature",
             Self::QuoteEndorsement => "quote-endorsement",
             Self::TcbStatus => "tcb-status",
+            Self::DeviceForm => "device-form",
+            Self::DeviceNonce => "device-nonce",
+            Self::DeviceEndorsement => "device-endorsement",
         }
     }
 }

@@ -75,6 +75,13 @@ pub fn evidence_json(bytes: &[u8]) {
     }
 }
 
+/// The text of devices' evidence.
+pub fn devices(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        crate::devices::fuzz(text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -89,6 +96,7 @@ mod tests {
             hcl(&bytes);
             quote(&bytes);
             evidence_json(&bytes);
+            devices(&bytes);
         }
 
         #[test]

@@ -9,6 +9,7 @@ pub mod az_snp_vtpm;
 pub mod check;
 pub mod claims;
 pub mod configfs;
+pub mod devices;
 pub(crate) mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -26,6 +27,7 @@ pub use attester::{Attester, AttesterError};
 pub use az_snp_vtpm::AzSnpVtpmVerifier;
 pub use check::{Check, CheckName, Verdict};
 pub use claims::Claims;
+pub use devices::{DeviceClaims, JudgedDevices, UnverifiedDevices};
 pub use identity::{ChipId, GuestId, InitDataDigest, KeyDigest, Measurement, ParseHexError};
 pub use measure::{LaunchInput, MeasureError, VcpuType, Vmm};
 pub use sample::{SampleAttester, SampleVerifier};

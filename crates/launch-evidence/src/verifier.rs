@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::check::{Check, Verdict};
 use crate::claims::Claims;
+use crate::devices::{DeviceClaims, JudgedDevices, UnverifiedDevices};
 use crate::identity::{ChipId, KeyDigest, Measurement};
 use crate::snp::Product;
 use crate::tdx::TdxRequirements;
@@ -114,6 +115,9 @@ pub struct Requirements {
     pub measurements: Vec<Measurement>,
     /// ID keys whose signature over the launch is as good as a reference value.
     pub id_keys: Vec<IdKey>,
+    /// What to do with a guest that shows devices (GPUs) whose reports nobody here verifies. Default
+    /// [`UnverifiedDevices::Refuse`].
+    pub unverified_devices: UnverifiedDevices,
     /// What is required of TDX guests besides.
     pub tdx: TdxRequirements,
 }
@@ -133,6 +137,7 @@ impl Default for Requirements {
             revocation: Revocation::IfPresent,
             measurements: Vec::new(),
             id_keys: Vec::new(),
+            unverified_devices: UnverifiedDevices::Refuse,
             tdx: TdxRequirements::default(),
         }
     }
@@ -182,13 +187,28 @@ pub enum Revocation {
 #[derive(Clone, Debug)]
 pub struct VerifiedEvidence {
     claims: Claims,
+    devices: Vec<DeviceClaims>,
     checks: Vec<Check>,
     evidence_digest: String,
 }
 
 impl VerifiedEvidence {
     pub(crate) fn new(claims: impl Into<Claims>, checks: Vec<Check>, evidence_digest: String) -> Self {
-        Self { claims: claims.into(), checks, evidence_digest }
+        Self { claims: claims.into(), devices: Vec::new(), checks, evidence_digest }
+    }
+
+    /// The same with the devices that the guest showed beside the CPU.
+    #[must_use]
+    pub fn with_devices(mut self, judged: JudgedDevices) -> Self {
+        self.devices = judged.claims;
+        self.checks.extend(judged.checks);
+        self
+    }
+
+    /// What devices beside the CPU say of themselves; serialises to the policy's `input.devices`. Not verified unless each
+    /// says so.
+    pub fn devices(&self) -> &[DeviceClaims] {
+        &self.devices
     }
 
     /// Everything the evidence says, for a release policy; serialises to the policy's `input.tee`.

@@ -25,6 +25,15 @@ pub fn report_data(runtime_data: &Map<String, Value>, additional_evidence: &str)
     Ok(padded)
 }
 
+/// The challenge that reports of devices beside the CPU answer: the first 32 bytes of SHA-384 over the RFC 8785 canonical JSON of
+/// the runtime data alone, since the devices' evidence is in what the CPU's report binds.
+pub fn device_nonce(runtime_data: &Map<String, Value>) -> Result<[u8; 32], BindingError> {
+    let canonical = serde_json_canonicalizer::to_vec(runtime_data).map_err(BindingError::Canonical)?;
+    let mut nonce = [0; 32];
+    nonce.copy_from_slice(&Sha384::digest(canonical)[..32]);
+    Ok(nonce)
+}
+
 /// The 32 bytes of `HOST_DATA` that a launch with this init-data carries: its SHA-256.
 pub fn host_data(init_data: &[u8]) -> [u8; 32] {
     Sha256::digest(init_data).into()

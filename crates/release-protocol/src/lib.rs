@@ -15,7 +15,7 @@ mod name;
 mod obligation;
 mod problem;
 
-pub use binding::{BindingError, host_data, report_data};
+pub use binding::{BindingError, device_nonce, host_data, report_data};
 pub use bundle::{
     BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle,
     MAX_EVIDENCE_BUNDLE_BYTES,

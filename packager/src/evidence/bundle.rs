@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use jose::jwk::Jwk;
 use jose::signing::VerifyingKey;
 use launch_evidence::saved::{Question, judge};
-use launch_evidence::{HostData, Requirements, VerifiedEvidence};
+use launch_evidence::{HostData, Requirements, UnverifiedDevices, VerifiedEvidence, devices};
 use release_protocol::{
     BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LeaseId, LicenseFile,
-    RuntimeData, host_data, report_data,
+    RuntimeData, device_nonce, host_data, report_data,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use transparency_log::{Checkpoint, VerifierKey, Witnesses};
 
@@ -217,6 +217,15 @@ fn evidence(
         || entry.body["measurement"] != evidence.measurement().to_string()
     {
         return Err(failed("its entry is about other evidence".to_owned()));
+    }
+    let nonce = device_nonce(&sent.runtime_data).map_err(|error| failed(error.to_string()))?;
+    // Who grants may have left unverified devices to the policy, which is judged again by what it was told of them.
+    let devices = devices::judge(&sent.tee_evidence.additional_evidence, &nonce, UnverifiedDevices::LeaveToPolicy)
+        .map_err(|rejected| failed(rejected.to_string()))?;
+    let evidence = evidence.with_devices(devices);
+    let told = basis.policy_input.get("devices").cloned().unwrap_or_else(|| json!([]));
+    if told != serde_json::to_value(evidence.devices()).unwrap_or_default() {
+        return Err(failed("the policy was told of other devices".to_owned()));
     }
     if basis.policy_input["tee"]["measurement"]
         != serde_json::to_value(evidence.claims()).unwrap_or_default()["measurement"]
