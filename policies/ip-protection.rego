@@ -42,6 +42,16 @@ deny contains {
 	not command in allowed_commands
 }
 
+deny contains {
+	"message": "the image was packed without a bill of materials",
+	"claim": "sbom",
+	"expected": "one in SPDX or CycloneDX",
+	"found": null,
+	"fix": "pack it with `sealift pack --sbom FILE`",
+} if {
+	object.get(input, ["sbom"], null) == null
+}
+
 obligations := {
 	"manifest_digest": input.workload.manifest_digest,
 	"signers": input.product_signers,

@@ -172,12 +172,22 @@ impl Service {
 
 fn check_manifests(manifests: &[SealedManifest]) -> Result<(), ServiceError> {
     for manifest in manifests {
-        let is_digest = manifest.digest.strip_prefix("sha256:").is_some_and(|digits| {
-            digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        });
-        if !is_digest {
-            return Err(ServiceError::BadRequest(format!("`{}` is no sha256 digest", manifest.digest)));
+        let attached = manifest.sbom.iter().flat_map(|sbom| [&sbom.digest, &sbom.manifest]);
+        if let Some(other) = std::iter::once(&manifest.digest).chain(attached).find(|text| !is_digest(text)) {
+            return Err(ServiceError::BadRequest(format!("`{other}` is no sha256 digest")));
+        }
+        if manifest.sbom.as_ref().is_some_and(|sbom| sbom.media_type.len() > MEDIA_TYPE_MAX) {
+            return Err(ServiceError::BadRequest("the bill of materials' media type is too long".to_owned()));
         }
     }
     Ok(())
 }
+
+fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(|digits| {
+        digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    })
+}
+
+/// In bytes; RFC 6838, section 4.2, has twice 127.
+const MEDIA_TYPE_MAX: usize = 255;

@@ -167,6 +167,20 @@ pub struct SealedManifest {
     pub digest: String,
     /// `os/architecture[/variant]`.
     pub platform: String,
+    /// Its bill of materials, where the packager attached one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<Sbom>,
+}
+
+/// A bill of materials that stands beside an image, as a manifest that refers to it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct Sbom {
+    /// `application/spdx+json` or `application/vnd.cyclonedx+json`.
+    pub media_type: String,
+    /// `sha256:…` of the document.
+    pub digest: String,
+    /// `sha256:…` of the manifest that attaches it, which is signed like the image.
+    pub manifest: String,
 }
 
 /// Registers an image key together with the manifests that it may open.

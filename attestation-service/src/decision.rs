@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::api::Sbom;
 use crate::finding::{Finding, Stage};
 use crate::platform::Platform;
 use crate::policy::{PolicyDecision, PolicyError};
@@ -108,6 +109,7 @@ impl<E: Into<Refusal>> From<E> for No {
 struct Registered {
     product: ProductName,
     image: String,
+    sbom: Option<Sbom>,
 }
 
 impl Service {
@@ -228,7 +230,7 @@ impl Service {
         let digest = &asked.workload.manifest_digest;
         let registered = self.store.manifests_by(rules, digest).await?;
         if let Some(own) = registered.iter().find(|manifest| license.products.contains(&manifest.product)) {
-            return Ok(Registered { product: own.product.clone(), image: own.image.clone() });
+            return Ok(Registered { product: own.product.clone(), image: own.image.clone(), sbom: own.sbom.clone() });
         }
         let reason = match registered.first() {
             None => format!("manifest {digest} is registered for no product"),
@@ -315,6 +317,7 @@ fn policy_input(
         "stated_by": stated_by(asked.stated_by),
         "init_data": asked.init_data(),
         "image": manifest.image,
+        "sbom": manifest.sbom,
         "renewal": asked.renews(),
         "others_on_chip": others_on_chip,
     })

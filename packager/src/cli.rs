@@ -217,6 +217,9 @@ pub(crate) struct VerifyArgs {
     /// Read every layer and check its digest and size, too.
     #[arg(long)]
     pub(crate) deep: bool,
+    /// Fail where no bill of materials that one of the keys signed stands beside the image.
+    #[arg(long)]
+    pub(crate) require_sbom: bool,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -7,18 +7,20 @@ use release_protocol::ProductName;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 use super::audit::{AuditKind, append};
 use super::master_key::{Sealed, check_newest};
 use super::write::Write;
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
-use crate::api::{ImageKey, KeyManifests, SealedManifest};
+use crate::api::{ImageKey, KeyManifests, Sbom, SealedManifest};
 
 /// What is registered for a manifest digest.
 #[derive(Clone, Debug)]
 pub(crate) struct RegisteredManifest {
     pub(crate) product: ProductName,
     pub(crate) image: String,
+    pub(crate) sbom: Option<Sbom>,
 }
 
 /// A key to register with the manifests that it may open.
@@ -166,8 +168,8 @@ impl Store {
     /// What is registered for the manifest, for any product.
     pub(crate) async fn registered_manifests(&self, digest: &str) -> Result<Vec<RegisteredManifest>, StoreError> {
         let rows = sqlx::query(
-            "SELECT DISTINCT image_key.product, image_key.image FROM image_key_manifest \
-             JOIN image_key ON image_key.id = image_key_manifest.key_id WHERE manifest_digest = $1",
+            "SELECT DISTINCT image_key.product, image_key.image, sbom FROM image_key_manifest \
+             JOIN image_key ON image_key.id = image_key_manifest.key_id WHERE manifest_digest = $1 ORDER BY sbom NULLS LAST",
         )
         .bind(digest)
         .fetch_all(&self.pool)
@@ -180,6 +182,7 @@ impl Store {
                         .parse()
                         .map_err(|_| StoreError::Value("product name"))?,
                     image: row.try_get("image")?,
+                    sbom: sbom(row)?,
                 })
             })
             .collect()
@@ -198,28 +201,38 @@ impl Store {
     /// The manifests that the key may open.
     pub(crate) async fn manifests_of_key(&self, id: &str) -> Result<Vec<SealedManifest>, StoreError> {
         let rows = sqlx::query(
-            "SELECT manifest_digest, platform FROM image_key_manifest WHERE key_id = $1 ORDER BY platform, manifest_digest",
+            "SELECT manifest_digest, platform, sbom FROM image_key_manifest WHERE key_id = $1 ORDER BY platform, manifest_digest",
         )
         .bind(id)
         .fetch_all(&self.pool)
         .await?;
         rows.iter()
             .map(|row| {
-                Ok(SealedManifest { digest: row.try_get("manifest_digest")?, platform: row.try_get("platform")? })
+                Ok(SealedManifest {
+                    digest: row.try_get("manifest_digest")?,
+                    platform: row.try_get("platform")?,
+                    sbom: sbom(row)?,
+                })
             })
             .collect()
     }
 }
 
+fn sbom(row: &AnyRow) -> Result<Option<Sbom>, StoreError> {
+    let text: Option<&str> = row.try_get("sbom")?;
+    Ok(text.map(serde_json::from_str).transpose()?)
+}
+
 async fn add_manifests(transaction: &mut Write<'_>, id: &str, manifests: &[SealedManifest]) -> Result<(), StoreError> {
     for manifest in manifests {
         sqlx::query(
-            "INSERT INTO image_key_manifest (key_id, manifest_digest, platform) VALUES ($1, $2, $3) \
+            "INSERT INTO image_key_manifest (key_id, manifest_digest, platform, sbom) VALUES ($1, $2, $3, $4) \
              ON CONFLICT DO NOTHING",
         )
         .bind(id)
         .bind(&manifest.digest)
         .bind(&manifest.platform)
+        .bind(manifest.sbom.as_ref().map(serde_json::to_string).transpose()?)
         .execute(transaction.sql())
         .await?;
     }

@@ -257,7 +257,11 @@ impl Rig {
     pub(crate) async fn register_key(&self, product: &str, id: &str, manifests: &[&str]) {
         let manifests = manifests
             .iter()
-            .map(|digest| SealedManifest { digest: (*digest).to_owned(), platform: "linux/amd64".to_owned() })
+            .map(|digest| SealedManifest {
+                digest: (*digest).to_owned(),
+                platform: "linux/amd64".to_owned(),
+                sbom: None,
+            })
             .collect();
         let kek = Zeroizing::new(STANDARD.encode(KEK));
         let key = NewImageKey { id: id.to_owned(), kek, image: "image".to_owned(), manifests };

@@ -196,6 +196,9 @@ pub enum UsageError {
         /// Bytes of the blob.
         size: u64,
     },
+    /// A manifest that is to say something about another one names none.
+    #[error("the manifest names no subject")]
+    NoSubject,
     /// The transport can be read but not written, or the store was opened for reading.
     #[error("`{store}` cannot be written: {reason}")]
     ReadOnly {

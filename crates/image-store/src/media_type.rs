@@ -10,6 +10,8 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Docker's image configuration, which reads the same.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// The two bytes `{}`, where a manifest must name a config and has none.
+pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// A plain tar layer.
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A gzip layer.

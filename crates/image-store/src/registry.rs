@@ -23,7 +23,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 pub(crate) use self::authentication::Access;
 use self::authentication::Authenticator;
 pub(crate) use self::pull::{download, download_range};
-pub(crate) use self::push::UploadSink;
+pub(crate) use self::push::{SubjectNoted, UploadSink};
 use crate::digest::Digest;
 use crate::error::{Corruption, Error, Unavailability};
 use crate::local::blocking;
@@ -95,6 +95,27 @@ impl Registry {
     /// The manifest with a tag.
     pub(crate) async fn tagged(&self, tag: &str) -> Result<RawManifest, Error> {
         self.read_manifest(tag, &format!("tag {tag}")).await
+    }
+
+    /// The registry's list of what refers to a manifest; none where it keeps no such lists.
+    pub(crate) async fn referrers(&self, digest: &Digest) -> Result<Option<Bytes>, Error> {
+        let purpose = Purpose::read(&format!("referrers of {digest}"));
+        let url = self.url(&format!("referrers/{digest}"), &purpose)?;
+        let mut failures = 0;
+        loop {
+            let response = self
+                .send(&purpose, || self.http.request(Method::GET, url.clone()).header(ACCEPT, media_type::OCI_INDEX))
+                .await?;
+            match response.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND => return Ok(None),
+                _ => return Err(self.fail(&purpose, response).await),
+            }
+            match read_limited(response, limits::MANIFEST_BYTES + 1, self.idle_timeout).await {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(source) => self.pause(&purpose, &mut failures, source, None).await?,
+            }
+        }
     }
 
     async fn read_manifest(&self, name: &str, object: &str) -> Result<RawManifest, Error> {

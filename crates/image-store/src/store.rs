@@ -1,5 +1,6 @@
 //! The face of the crate: one type for every place where images live, and reading from it.
 
+mod referrer;
 mod write;
 
 use std::ops::Range;

@@ -17,6 +17,9 @@ pub(crate) struct SealingArgs {
     /// The private key that signs the image (PEM file, `-`, `env://NAME`); the home's by default.
     #[arg(long, value_name = "KEY")]
     pub(crate) signer: Option<String>,
+    /// A bill of materials (SPDX or CycloneDX, JSON) to attach, signed, to every platform's manifest. It is not encrypted.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sbom: Option<PathBuf>,
     /// The version to note on the manifest.
     #[arg(long = "image-version", value_name = "TEXT")]
     pub(crate) image_version: Option<String>,

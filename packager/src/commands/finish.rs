@@ -10,7 +10,7 @@ use crate::cli::PackArgs;
 use crate::client::AdminClient;
 use crate::home::VendorHome;
 use crate::keys::read_signing_key;
-use crate::pack::{LayerSelection, SealedImage, docker_reference, sign};
+use crate::pack::{LayerSelection, SbomDocument, SealedImage, docker_reference, sign};
 
 pub(crate) async fn run(
     home: &VendorHome,
@@ -25,7 +25,8 @@ pub(crate) async fn run(
     // Opened for reading first: writing would make a layout where there is none.
     let source = args.registry.open(reference).await?;
     let layers = LayerSelection::new(args.layers.clone());
-    let image = SealedImage::read(&source, &args.product, &client.key_authority()?, &layers).await?;
+    let sbom = args.sealing.sbom.as_deref().map(SbomDocument::read).transpose()?;
+    let image = SealedImage::read(&source, &args.product, &client.key_authority()?, &layers, sbom.as_ref()).await?;
     if image.is_rewritten() && reference.tag().is_none() && reference.digest().is_none() {
         return Err(Failure::usage(format!(
             "`{reference}` would hold two images, and its manifest has to be rewritten"
@@ -43,6 +44,9 @@ pub(crate) async fn run(
     }
     for digest in image.digests() {
         sign(&store, &digest, &name, &signer).await?;
+    }
+    if let Some(sbom) = &sbom {
+        sbom.write(&store, image.attachments(), &name, &signer).await?;
     }
     // The name that people pull comes last.
     image.write_named(&store).await?;

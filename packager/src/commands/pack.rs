@@ -14,7 +14,8 @@ use crate::client::AdminClient;
 use crate::home::VendorHome;
 use crate::keys::{read_key_text, read_signing_key, verifying_keys};
 use crate::pack::{
-    Earlier, LayerSelection, Mark, MarkKey, PackPlan, Packed, Packer, Publication, Rewrapping, Survey, docker_reference,
+    Earlier, LayerSelection, Mark, MarkKey, PackPlan, Packed, Packer, Publication, Rewrapping, SbomDocument, Survey,
+    docker_reference,
 };
 
 pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) -> Result<(), Failure> {
@@ -33,6 +34,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let signer = read_signing_key(&signer_uri)?;
     let (pems, recipients): (Vec<_>, Vec<_>) =
         args.sealing.recipient.iter().map(|uri| recipient(uri)).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let sbom = args.sealing.sbom.as_deref().map(SbomDocument::read).transpose()?;
     let source = args.registry.open(from).await?;
     // All that can be refused is refused before the destination exists.
     let survey = Survey::of(&source, &LayerSelection::new(args.layers.clone()), &args.platform).await?;
@@ -49,6 +51,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
         version: args.sealing.image_version,
         signer,
         docker_reference,
+        sbom,
     };
     let plan = PackPlan {
         source: &source,

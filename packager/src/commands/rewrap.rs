@@ -9,7 +9,7 @@ use crate::cli::RewrapArgs;
 use crate::client::AdminClient;
 use crate::home::VendorHome;
 use crate::keys::{read_signing_key, verifying_keys};
-use crate::pack::{Publication, Rewrapping, Survey, docker_reference};
+use crate::pack::{Publication, Rewrapping, SbomDocument, Survey, docker_reference};
 
 pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) -> Result<(), Failure> {
     check_destination(&args.destination)?;
@@ -19,7 +19,13 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
     let recipients =
         args.sealing.recipient.iter().map(|uri| recipient(uri).map(|(pem, _)| pem)).collect::<Result<_, _>>()?;
     let source = args.registry.open(&args.source).await?;
-    let survey = Survey::of_sealed(&source, &verifying_keys(home, &args.key)?).await?;
+    let keys = verifying_keys(home, &args.key)?;
+    let survey = Survey::of_sealed(&source, &keys).await?;
+    let sbom = match &args.sealing.sbom {
+        Some(file) => Some(SbomDocument::read(file)?),
+        // The image stays what it is made of.
+        None => SbomDocument::beside(&source, &survey.digests(), &keys).await?,
+    };
     let name = docker_reference(&args.destination, &args.product);
     let layers = survey.images.iter().flat_map(|image| &image.manifest.layers);
     let rewrapping = Rewrapping::of(&client, &args.product, &name, layers, recipients).await?.ok_or_else(|| {
@@ -35,6 +41,7 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
         version: args.sealing.image_version,
         signer,
         docker_reference: name,
+        sbom,
     };
     let mut assembly = publication.begin(survey.index);
     let mut moved_bytes = 0;

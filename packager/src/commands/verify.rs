@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::cli::VerifyArgs;
 use crate::home::VendorHome;
 use crate::keys::verifying_keys;
-use crate::pack::{PRODUCT_ANNOTATION, parse, platform_name, require_signature};
+use crate::pack::{PRODUCT_ANNOTATION, find_sboms, parse, platform_name, require_signature};
 
 pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) -> Result<(), Failure> {
     let keys = verifying_keys(home, &args.key)?;
@@ -39,8 +39,20 @@ pub(crate) async fn run(home: &VendorHome, args: VerifyArgs, console: &Console) 
         if args.deep {
             check_blobs(&store, manifest).await?;
         }
-        verified
-            .push(json!({"platform": platform, "digest": digest, "signers": signers, "layers": manifest.layers.len()}));
+        let sboms = find_sboms(&store, digest, &keys).await?;
+        if args.require_sbom && sboms.iter().all(|sbom| sbom.signers.is_empty()) {
+            return Err(Failure::verification(format!(
+                "no bill of materials that a given key signed stands beside {digest}"
+            ))
+            .hint("attach one with `sealift pack --sbom FILE`, and copy what refers to an image along with it"));
+        }
+        for unsigned in sboms.iter().filter(|sbom| sbom.signers.is_empty()) {
+            console.say(format!("note: nobody known signed the bill of materials {}", unsigned.sbom.manifest));
+        }
+        verified.push(json!({
+            "platform": platform, "digest": digest, "signers": signers, "layers": manifest.layers.len(),
+            "sboms": sboms,
+        }));
     }
     let document = json!({"reference": args.reference.to_string(), "digest": raw.digest.to_string(), "verified": verified, "deep": args.deep});
     console.result(&document, || {

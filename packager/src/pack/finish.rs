@@ -13,7 +13,7 @@ use release_protocol::ProductName;
 
 use super::rewrap::is_key_of;
 use super::survey::platform_of;
-use super::{LayerSelection, parse, platform_name};
+use super::{LayerSelection, SbomDocument, parse, platform_name};
 
 /// A sealed image, read and found complete.
 pub(crate) struct SealedImage {
@@ -24,8 +24,17 @@ pub(crate) struct SealedImage {
     pub(crate) manifests: Vec<SealedManifest>,
     /// Id of a key → the manifests whose layers it opens.
     pub(crate) keys: BTreeMap<String, Vec<SealedManifest>>,
+    /// Manifests that attach the bill of materials.
+    attachments: Vec<Manifest>,
     /// Manifests whose key packets stood where only we look for them, rewritten; the image's own is the last.
     rewritten: Vec<RawManifest>,
+}
+
+/// What is looked for in each manifest, and attached to it.
+struct Wanted<'a> {
+    layers: &'a LayerSelection,
+    is_ours: &'a dyn Fn(&Kid) -> bool,
+    sbom: Option<&'a SbomDocument>,
 }
 
 impl SealedImage {
@@ -39,20 +48,23 @@ impl SealedImage {
         product: &ProductName,
         authority: &str,
         layers: &LayerSelection,
+        sbom: Option<&SbomDocument>,
     ) -> Result<Self, Failure> {
         let raw = store
             .resolve()
             .await
             .map_err(|error| store_failure(format!("cannot read `{}`", store.reference()), &error))?;
-        let (manifests, rewritten) = (Vec::new(), Vec::new());
-        let mut image = Self { read: raw.digest, digest: raw.digest, manifests, keys: BTreeMap::new(), rewritten };
+        let (manifests, rewritten, attachments) = (Vec::new(), Vec::new(), Vec::new());
+        let keys = BTreeMap::new();
+        let mut image = Self { read: raw.digest, digest: raw.digest, manifests, keys, attachments, rewritten };
         let is_ours = |kid: &Kid| is_key_of(kid, product, authority);
+        let wanted = Wanted { layers, is_ours: &is_ours, sbom };
         match parse(&raw)? {
             Document::Manifest(manifest) => {
                 let platform = platform_of(store, &manifest).await?;
-                image.digest = image.add(&raw, platform, manifest, layers, is_ours)?.digest;
+                image.digest = image.add(&raw, platform, manifest, &wanted)?.digest;
             }
-            Document::Index(index) => image.add_all(store, &raw, index, layers, is_ours).await?,
+            Document::Index(index) => image.add_all(store, &raw, index, &wanted).await?,
         }
         if image.manifests.is_empty() {
             return Err(Failure::bad_input(format!("`{}` has an image for no platform", store.reference())));
@@ -65,8 +77,7 @@ impl SealedImage {
         store: &Store,
         raw: &RawManifest,
         mut index: Index,
-        layers: &LayerSelection,
-        is_ours: impl Fn(&Kid) -> bool + Copy,
+        wanted: &Wanted<'_>,
     ) -> Result<(), Failure> {
         for entry in &mut index.manifests {
             let platform = entry.platform.as_ref().map(platform_name);
@@ -80,7 +91,7 @@ impl SealedImage {
             let Document::Manifest(manifest) = parse(&raw)? else {
                 return Err(Failure::bad_input(format!("{} is an index inside an index", entry.digest)));
             };
-            let finished = self.add(&raw, platform, manifest, layers, is_ours)?;
+            let finished = self.add(&raw, platform, manifest, wanted)?;
             (entry.digest, entry.size) = (finished.digest, finished.size);
         }
         if !self.rewritten.is_empty() {
@@ -122,6 +133,11 @@ impl SealedImage {
         }
     }
 
+    /// The manifests that attach the bill of materials.
+    pub(crate) fn attachments(&self) -> &[Manifest] {
+        &self.attachments
+    }
+
     /// All that is to be signed.
     pub(crate) fn digests(&self) -> Vec<String> {
         let mut digests: Vec<String> = self.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
@@ -137,14 +153,13 @@ impl SealedImage {
         raw: &RawManifest,
         platform: String,
         mut manifest: Manifest,
-        layers: &LayerSelection,
-        is_ours: impl Fn(&Kid) -> bool,
+        Wanted { layers, is_ours, sbom }: &Wanted<'_>,
     ) -> Result<Descriptor, Failure> {
         let wanted = layers.resolve(manifest.layers.len())?;
         let mut keys = Vec::new();
         let mut moved = false;
         for (position, layer) in manifest.layers.iter_mut().enumerate() {
-            let kids: Vec<Kid> = kids(layer)?.into_iter().filter(&is_ours).collect();
+            let kids: Vec<Kid> = kids(layer)?.into_iter().filter(is_ours).collect();
             if kids.is_empty() && wanted.contains(&position) {
                 return Err(unsealed(position, layer, &platform));
             }
@@ -160,7 +175,12 @@ impl SealedImage {
         } else {
             raw.descriptor()
         };
-        let sealed = SealedManifest { digest: finished.digest.to_string(), platform };
+        let mut sealed = SealedManifest { digest: finished.digest.to_string(), platform, sbom: None };
+        if let Some(sbom) = sbom {
+            let attachment = sbom.attached_to(finished.clone());
+            sealed.sbom = Some(sbom.registration(&attachment)?);
+            self.attachments.push(attachment);
+        }
         for kid in keys {
             let [_, _, key] = kid.parts();
             let manifests = self.keys.entry(key.to_owned()).or_default();

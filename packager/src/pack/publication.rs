@@ -9,7 +9,7 @@ use image_store::{Descriptor, Digest, Index, Manifest, Place, Platform, Store, m
 use jose::signing::SigningKey;
 use release_protocol::ProductName;
 
-use super::{PRODUCT_ANNOTATION, VERSION_ANNOTATION, signature};
+use super::{PRODUCT_ANNOTATION, SbomDocument, VERSION_ANNOTATION, signature};
 
 /// Where a sealed image goes, and as what.
 pub(crate) struct Publication<'a> {
@@ -19,6 +19,8 @@ pub(crate) struct Publication<'a> {
     pub(crate) signer: SigningKey,
     /// The name that the signature is for.
     pub(crate) docker_reference: String,
+    /// What is attached to every platform's manifest.
+    pub(crate) sbom: Option<SbomDocument>,
 }
 
 /// All manifests of a sealed image, written but for the one that has its name.
@@ -27,6 +29,8 @@ pub(crate) struct Assembled {
     pub(crate) manifests: Vec<SealedManifest>,
     media_type: &'static str,
     bytes: Bytes,
+    /// Manifests that attach the bill of materials.
+    attachments: Vec<Manifest>,
 }
 
 /// The manifests of a sealed image, as they come.
@@ -35,13 +39,21 @@ pub(crate) struct Assembly<'a> {
     index: Option<Index>,
     entries: Vec<Descriptor>,
     manifests: Vec<SealedManifest>,
+    attachments: Vec<Manifest>,
     last: Bytes,
 }
 
 impl<'a> Publication<'a> {
     /// Begins an image that has an index, or is a single manifest.
     pub(crate) fn begin(&'a self, index: Option<Index>) -> Assembly<'a> {
-        Assembly { publication: self, index, entries: Vec::new(), manifests: Vec::new(), last: Bytes::new() }
+        Assembly {
+            publication: self,
+            index,
+            entries: Vec::new(),
+            manifests: Vec::new(),
+            attachments: Vec::new(),
+            last: Bytes::new(),
+        }
     }
 
     /// Signs every manifest and gives the image its name.
@@ -53,6 +65,9 @@ impl<'a> Publication<'a> {
         let destination = self.destination;
         for digest in &digests {
             signature::sign(destination, digest, &self.docker_reference, &self.signer).await?;
+        }
+        if let Some(sbom) = &self.sbom {
+            sbom.write(destination, &image.attachments, &self.docker_reference, &self.signer).await?;
         }
         destination
             .put_image(image.bytes.clone(), image.media_type)
@@ -83,7 +98,13 @@ impl Assembly<'_> {
         manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
         self.publication.annotate(&mut manifest.annotations);
         let bytes = manifest.to_bytes().or_fail(ExitCode::Other, || "cannot write the manifest".to_owned())?;
-        self.manifests.push(SealedManifest { digest: Digest::of(&bytes).to_string(), platform });
+        let mut sealed = SealedManifest { digest: Digest::of(&bytes).to_string(), platform, sbom: None };
+        if let Some(sbom) = &self.publication.sbom {
+            let attachment = sbom.attached_to(Descriptor::of(media_type::OCI_MANIFEST, &bytes));
+            sealed.sbom = Some(sbom.registration(&attachment)?);
+            self.attachments.push(attachment);
+        }
+        self.manifests.push(sealed);
         if self.index.is_some() {
             self.publication
                 .destination
@@ -110,6 +131,7 @@ impl Assembly<'_> {
                 (bytes, media_type::OCI_INDEX)
             }
         };
-        Ok(Assembled { digest: Digest::of(&bytes), manifests: self.manifests, media_type, bytes })
+        let (manifests, attachments) = (self.manifests, self.attachments);
+        Ok(Assembled { digest: Digest::of(&bytes), manifests, media_type, bytes, attachments })
     }
 }

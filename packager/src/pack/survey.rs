@@ -53,6 +53,11 @@ impl Survey {
         Ok(survey)
     }
 
+    /// The platforms' manifests as the source has them.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        self.images.iter().map(|image| image.digest.to_string()).collect()
+    }
+
     async fn read(source: &Store, layers: &LayerSelection, platforms: &[String]) -> Result<Self, Failure> {
         let raw = source
             .resolve()

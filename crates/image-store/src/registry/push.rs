@@ -61,8 +61,8 @@ impl Registry {
         self.finish_session(&purpose, session, digest, bytes).await
     }
 
-    /// Writes a manifest under a tag or its digest.
-    pub(crate) async fn put_manifest(&self, raw: &RawManifest, name: &str) -> Result<(), Error> {
+    /// Writes a manifest under a tag or its digest. Gives whether the registry lists it for its subject from now on.
+    pub(crate) async fn put_manifest(&self, raw: &RawManifest, name: &str) -> Result<SubjectNoted, Error> {
         let purpose = Purpose::write(&format!("manifest {name}"));
         let url = self.url(&format!("manifests/{name}"), &purpose)?;
         let media_type = HeaderValue::from_str(&raw.media_type)
@@ -81,7 +81,8 @@ impl Registry {
                 let source = Corruption::Digest { found, wanted: raw.digest };
                 Err(Error::corrupt(purpose.object, &*self.name, source))
             }
-            _ => Ok(()),
+            _ if response.headers().contains_key(SUBJECT) => Ok(SubjectNoted::Yes),
+            _ => Ok(SubjectNoted::No),
         }
     }
 
@@ -289,6 +290,15 @@ fn body(receiver: mpsc::Receiver<Part>) -> impl Stream<Item = io::Result<Bytes>>
     })
 }
 
+/// Whether a registry keeps a list of what refers to a manifest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum SubjectNoted {
+    No,
+    Yes,
+}
+
+/// The header by which a registry says so (distribution-spec v1.1, "Pushing Manifests with Subject").
+const SUBJECT: &str = "oci-subject";
 const OCTETS: &str = "application/octet-stream";
 /// Steps that wait for the connection: 1 MiB.
 const CHUNKS_WAITING: usize = 8;

@@ -114,12 +114,7 @@ impl Store {
         if let Place::Tag(tag) = &place {
             self.check_tag(tag)?;
         }
-        let (media_type, store) = (media_type.to_owned(), self.name.clone());
-        let raw = blocking(move || {
-            RawManifest::new(bytes, Some(&media_type))
-                .map_err(|error| Error::corrupt("manifest to write", &*store, Corruption::Manifest(error)))
-        });
-        let raw = raw.await?;
+        let raw = self.raw(bytes, media_type).await?;
         let digest = raw.digest;
         match &self.backend {
             Backend::Archive(_) => {}
@@ -173,6 +168,15 @@ impl Store {
         }
     }
 
+    pub(super) async fn raw(&self, bytes: Bytes, media_type: &str) -> Result<RawManifest, Error> {
+        let (media_type, store) = (media_type.to_owned(), self.name.clone());
+        let raw = move || {
+            RawManifest::new(bytes, Some(&media_type))
+                .map_err(|error| Error::corrupt("manifest to write", &*store, Corruption::Manifest(error)))
+        };
+        blocking(raw).await
+    }
+
     async fn begin(&self, hashing: Hashing) -> Result<BlobWriter, Error> {
         self.check_writable()?;
         let sink = match &self.backend {
@@ -184,7 +188,7 @@ impl Store {
         Ok(BlobWriter::new(sink))
     }
 
-    fn check_writable(&self) -> Result<(), UsageError> {
+    pub(super) fn check_writable(&self) -> Result<(), UsageError> {
         if self.access == Access::Write { Ok(()) } else { Err(self.read_only()) }
     }
 

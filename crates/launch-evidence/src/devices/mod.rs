@@ -122,7 +122,7 @@ pub fn judge(
                 checks.skip(CheckName::DeviceEndorsement, format!("{why}; left to the release policy"));
             }
             UnverifiedDevices::Refuse => {
-                checks.note(CheckName::DeviceEndorsement, false, "verified devices or none", why)
+                checks.note(CheckName::DeviceEndorsement, false, "verified devices or none", why);
             }
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn compose(args: &PolicyTestArgs, evidence: &Path, now: Timestamp) ->
     let (references, retired): (Vec<_>, Vec<_>) = references.into_iter().partition(|reference| reference.counts(now));
     let mut input = json!({
         "now": now.as_second(), "tee": tee, "platform": platform, "devices": [], "checks": checks,
-        "references": references, "retired_references": retired, "product_signers": [], "image": "", "renewal": false,
+        "references": references, "retired_references": retired, "product_signers": [], "image": "", "sbom": null, "renewal": false,
     });
     if let Some(product) = product(args.product.as_ref(), license.as_ref()) {
         input["product"] = json!(product);
