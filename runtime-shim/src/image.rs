@@ -1,7 +1,7 @@
 //! The sealed image as far as it can be known before anything is released: manifest, signers, config, wrapped keys.
 //! No layer is requested here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
 use image_signature::{LookupError, Signatures, find_signers};
@@ -66,22 +66,40 @@ impl SignedImage {
         Ok(Self { manifest_digest, signers, config, layers })
     }
 
-    /// The keys that open its layers, each once.
+    /// The keys that open its layers, each once, where all are of one product.
     pub(crate) fn key_paths(&self) -> Result<Vec<ResourcePath>, Failure> {
         let mut paths = BTreeMap::new();
         for layer in &self.layers {
             for kid in layer.kids()? {
-                let path: ResourcePath = kid.path().parse().or_fail(ExitCode::BadInput, || {
-                    format!("the layers' key `{}` is none of a service", kid.as_str())
-                })?;
+                let path = key_path(kid)?;
                 paths.insert(path.to_string(), path);
             }
         }
-        if paths.is_empty() {
-            return Err(Failure::verification("the image has no layer that is sealed to a service")
-                .hint("a plain or re-assembled image is not started; ask the vendor for the sealed one"));
+        let Some(first) = paths.values().next() else { return Err(no_sealed_layer()) };
+        if paths.values().any(|path| path.product != first.product) {
+            let failure = Failure::denied("one licence does not open an image that several partners have sealed");
+            return Err(self.of_several(failure));
         }
         Ok(paths.into_values().collect())
+    }
+
+    /// The services that its layers are sealed to, `HOST[:PORT]/PRODUCT`, each once.
+    fn services(&self) -> BTreeSet<String> {
+        let kids = self.layers.iter().flat_map(|layer| layer.kids().unwrap_or_default());
+        kids.map(|kid| format!("{}/{}", kid.authority(), kid.parts()[0])).collect()
+    }
+
+    /// A failure of opening it by one licence, with what may be behind it: that one does not suffice.
+    pub(crate) fn of_several(&self, failure: Failure) -> Failure {
+        let services = self.services();
+        if services.len() < 2 {
+            return failure;
+        }
+        let services: Vec<String> = services.into_iter().collect();
+        failure.cause(format!("its layers are sealed to {}", services.join(", "))).hint(
+            "give `sealift-shim run` or `unpack` a licence of each partner, `--license` once for each; agent and key \
+             provider open images of one partner only",
+        )
     }
 
     /// Opens the wrapped keys of all sealed layers, before any layer is requested.
@@ -125,7 +143,7 @@ impl Layer {
     }
 
     /// The keys that open it; none for a plain layer.
-    fn kids(&self) -> Result<Vec<&Kid>, Failure> {
+    pub(crate) fn kids(&self) -> Result<Vec<&Kid>, Failure> {
         let Some(sealed) = &self.sealed else { return Ok(Vec::new()) };
         let kids: Vec<&Kid> = sealed.kids().collect();
         if !kids.is_empty() {
@@ -137,6 +155,18 @@ impl Layer {
         let others = sealed.other_wraps().map(|name| format!("its key is wrapped by `{name}`"));
         Err(packets.chain(others).fold(failure, Failure::cause))
     }
+}
+
+/// Where the key is to be asked for.
+pub(crate) fn key_path(kid: &Kid) -> Result<ResourcePath, Failure> {
+    let path = kid.path().parse();
+    path.or_fail(ExitCode::BadInput, || format!("the layers' key `{}` is none of a service", kid.as_str()))
+}
+
+/// Why an image that nobody has sealed is not started.
+pub(crate) fn no_sealed_layer() -> Failure {
+    Failure::verification("the image has no layer that is sealed to a service")
+        .hint("a plain or re-assembled image is not started; ask the vendor for the sealed one")
 }
 
 fn open(layer: &Layer, sealed: &SealedLayer, keks: &[KeyEncryptionKey]) -> Result<PrivateOptions, Failure> {
