@@ -12,7 +12,7 @@ use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::layer::SealedLayer;
 use ocicrypt::options::PrivateOptions;
 use ocicrypt::packet::Kid;
-use release_protocol::{ResourcePath, Workload};
+use release_protocol::{CONFINED_ANNOTATION, Confinement, ResourcePath, Workload};
 
 /// The largest image config that is read, in bytes.
 const CONFIG_MAX: usize = 4 * 1024 * 1024;
@@ -22,6 +22,8 @@ pub(crate) struct Layer {
     pub(crate) descriptor: Descriptor,
     pub(crate) diff_id: String,
     pub(crate) sealed: Option<SealedLayer>,
+    /// The directory that everything in it has to be in, where the manifest confines it to one.
+    pub(crate) confinement: Option<Confinement>,
 }
 
 /// What was verified of a layer.
@@ -284,7 +286,11 @@ fn layers(manifest: &Manifest, config: &ImageConfiguration) -> Result<Vec<Layer>
                 .or_fail(ExitCode::BadInput, || {
                     format!("the layer {} cannot be opened by anyone", descriptor.digest)
                 })?;
-            Ok(Layer { descriptor: descriptor.clone(), diff_id: diff_id.clone(), sealed })
+            let confinement = descriptor.annotations.get(CONFINED_ANNOTATION).map(|text| text.parse()).transpose();
+            let confinement = confinement.or_fail(ExitCode::BadInput, || {
+                format!("the layer {} is confined to no directory", descriptor.digest)
+            })?;
+            Ok(Layer { descriptor: descriptor.clone(), diff_id: diff_id.clone(), sealed, confinement })
         })
         .collect()
 }

@@ -6,6 +6,7 @@
 
 mod binding;
 mod bundle;
+mod confinement;
 pub mod guest;
 mod init_data;
 mod lease;
@@ -20,6 +21,7 @@ pub use bundle::{
     BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle,
     MAX_EVIDENCE_BUNDLE_BYTES,
 };
+pub use confinement::{CONFINED_ANNOTATION, Confinement, ParseConfinementError};
 pub use init_data::{INIT_DATA_MAX, LaunchStatement, StatedBy};
 pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
 pub use lease::{Lease, LeaseId, LeaseNews, LeaseState};

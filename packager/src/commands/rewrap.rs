@@ -33,7 +33,7 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
         destination: &destination,
         product: args.product.clone(),
         version: args.sealing.image_version,
-        signer,
+        signer: Some(signer),
         docker_reference: name,
     };
     let mut assembly = publication.begin(survey.index);
