@@ -12,6 +12,7 @@ pub(crate) mod finish;
 pub(crate) mod guest;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod joint;
 pub(crate) mod key;
 pub(crate) mod keyprovider;
 pub(crate) mod lease;

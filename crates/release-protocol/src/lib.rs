@@ -18,8 +18,8 @@ mod problem;
 
 pub use binding::{BindingError, host_data, report_data};
 pub use bundle::{
-    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle,
-    MAX_EVIDENCE_BUNDLE_BYTES,
+    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, JOINT_EVIDENCE_FORMAT,
+    JointEvidence, MAX_EVIDENCE_BUNDLE_BYTES,
 };
 pub use confinement::{CONFINED_ANNOTATION, Confinement, ParseConfinementError};
 pub use init_data::{INIT_DATA_MAX, LaunchStatement, StatedBy};
