@@ -40,15 +40,19 @@ pub(crate) fn assemble(to: &Path, files: &[PathBuf], receipts: &Path, console: &
 
 /// The receipts in the directory that are of one of the leases, by their names' order.
 fn receipts_of(parts: &[EvidenceBundle], directory: &Path) -> Result<Vec<Receipt>, Failure> {
-    let cannot = || format!("cannot read the receipts in `{}`", directory.display());
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).or_fail(ExitCode::BadInput, cannot)? {
-        let path = entry.or_fail(ExitCode::BadInput, cannot)?.path();
-        if path.to_string_lossy().ends_with(".receipt.json") {
+    // Partners whose logs have the same name have a directory each in it.
+    let (mut files, mut directories) = (Vec::new(), Vec::new());
+    for path in list(directory)? {
+        if path.is_dir() {
+            directories.push(path);
+        } else {
             files.push(path);
         }
     }
-    files.sort();
+    for directory in directories {
+        files.extend(list(&directory)?);
+    }
+    files.retain(|path| path.to_string_lossy().ends_with(".receipt.json"));
     let mut receipts = Vec::new();
     for file in files {
         let receipt = Receipt::from_json(&read(&file)?)
@@ -63,6 +67,16 @@ fn receipts_of(parts: &[EvidenceBundle], directory: &Path) -> Result<Vec<Receipt
             .hint("name the directory that the customer gave to `sealift-shim run --receipts`"));
     }
     Ok(receipts)
+}
+
+/// What is in a directory, by name.
+fn list(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let cannot = || format!("cannot read the receipts in `{}`", directory.display());
+    let entries = std::fs::read_dir(directory).or_fail(ExitCode::BadInput, cannot)?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    let mut paths = paths.or_fail(ExitCode::BadInput, cannot)?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Judges joint evidence offline and says what it proves.

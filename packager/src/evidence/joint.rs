@@ -80,11 +80,11 @@ pub(crate) fn verify_joint<'a>(
     }
     check_distinct(partners)?;
     if let Some(part) = evidence.parts.iter().find(|part| partners.iter().all(|keys| keys.log != part.log_key)) {
-        return Err(JointError::Stranger(part.log_key.name().to_string()));
+        return Err(JointError::Stranger(label(&part.log_key)));
     }
     let mut parts = Vec::with_capacity(partners.len());
     for keys in partners {
-        let log = keys.log.name().to_string();
+        let log = label(&keys.log);
         let mut found = evidence.parts.iter().filter(|part| part.log_key == keys.log);
         let bundle = found.next().ok_or_else(|| JointError::Absent(log.clone()))?;
         if found.next().is_some() {
@@ -104,10 +104,16 @@ pub(crate) fn verify_joint<'a>(
     Ok(ProvenJoint { manifest_digest, signers, measurement, guest, parts })
 }
 
+/// A log's name and the identity of its key: names alone may be the same.
+fn label(log: &VerifierKey) -> String {
+    // `NAME+HASH+KEY`, and the key may have a `+` of its own.
+    log.to_string().splitn(3, '+').take(2).collect::<Vec<_>>().join("+")
+}
+
 fn check_distinct(partners: &[PartnerKeys]) -> Result<(), JointError> {
     for (position, keys) in partners.iter().enumerate() {
         if partners.iter().take(position).any(|other| other.log == keys.log) {
-            return Err(JointError::SameLog(keys.log.name().to_string()));
+            return Err(JointError::SameLog(label(&keys.log)));
         }
     }
     Ok(())
