@@ -79,10 +79,19 @@ impl SignedImage {
         }
         let Some(first) = paths.values().next() else { return Err(no_sealed_layer()) };
         if paths.values().any(|path| path.product != first.product) {
-            let failure = Failure::denied("one licence does not open an image that several partners have sealed");
-            return Err(self.of_several(failure));
+            return Err(self.several_partners());
         }
         Ok(paths.into_values().collect())
+    }
+
+    /// Refuses an image whose layers are sealed to several services: one partner's lease must not start what others have a
+    /// say in.
+    pub(crate) fn demand_one_service(&self) -> Result<(), Failure> {
+        if self.services().len() > 1 { Err(self.several_partners()) } else { Ok(()) }
+    }
+
+    fn several_partners(&self) -> Failure {
+        self.of_several(Failure::denied("one licence does not open an image that several partners have sealed"))
     }
 
     /// The services that its layers are sealed to, `HOST[:PORT]/PRODUCT`, each once.
@@ -110,6 +119,19 @@ impl SignedImage {
             .iter()
             .map(|layer| layer.sealed.as_ref().map(|sealed| open(layer, sealed, keks)).transpose())
             .collect()
+    }
+
+    /// The same, with each layer opened by a key that it names and by no other: what says that it is sealed to one partner's
+    /// key is not opened by another's.
+    pub(crate) fn unwrap_by_name<'k>(
+        &self,
+        find: impl Fn(&Kid) -> Option<&'k KeyEncryptionKey>,
+    ) -> Result<Vec<Option<PrivateOptions>>, Failure> {
+        let named = |layer: &Layer, sealed: &SealedLayer| {
+            let keks: Vec<_> = layer.kids()?.into_iter().filter_map(&find).collect();
+            open(layer, sealed, keks)
+        };
+        self.layers.iter().map(|layer| layer.sealed.as_ref().map(|sealed| named(layer, sealed)).transpose()).collect()
     }
 
     /// What is stated of it in the evidence, with the command line that will run.
@@ -171,7 +193,11 @@ pub(crate) fn no_sealed_layer() -> Failure {
         .hint("a plain or re-assembled image is not started; ask the vendor for the sealed one")
 }
 
-fn open(layer: &Layer, sealed: &SealedLayer, keks: &[KeyEncryptionKey]) -> Result<PrivateOptions, Failure> {
+fn open<'k>(
+    layer: &Layer,
+    sealed: &SealedLayer,
+    keks: impl IntoIterator<Item = &'k KeyEncryptionKey>,
+) -> Result<PrivateOptions, Failure> {
     let mut last = None;
     for kek in keks {
         match sealed.open_with_kek(kek) {

@@ -98,7 +98,7 @@ fn joint_evidence_proves_who_granted_what_and_nothing_in_it_can_be_changed() {
     });
     for part in 0..NAMES.len() {
         evidenced.refused("rests on was altered", |evidence| {
-            evidence["parts"][part]["attestations"][0]["policy_input"]["workload"]["signers"] = json!(["x"]);
+            evidence["parts"][part]["attestations"][0]["policy_input"]["image"] = json!("another");
         });
         evidenced.refused("is not in the log", |evidence| {
             let entry = evidence["parts"][part]["entries"][1]["entry"].as_str().unwrap().to_owned();

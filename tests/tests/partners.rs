@@ -160,11 +160,7 @@ async fn two_of_three_who_collude_start_nothing_and_open_nothing_of_the_third() 
     let own = "evil-own";
     let renamed = with_layer_of_c(&partners, own, |layer| {
         let image = partners.json(0, &["inspect", &partners.handed_on(1, own)]);
-        let of_a = image["platforms"][0]["layers"][1]["keys"][0].as_str().unwrap().to_owned();
-        let packet = layer.annotations.get_mut("org.opencontainers.image.enc.keys.provider.attestation-agent").unwrap();
-        let mut json: Value = serde_json::from_slice(&STANDARD.decode(&packet).unwrap()).unwrap();
-        json["kid"] = of_a.into();
-        *packet = STANDARD.encode(json.to_string());
+        call_by(layer, image["platforms"][0]["layers"][1]["keys"][0].as_str().unwrap());
     })
     .await;
     for number in 0..2 {
@@ -172,6 +168,28 @@ async fn two_of_three_who_collude_start_nothing_and_open_nothing_of_the_third() 
     }
     let said = partners.run(&renamed, &files[..2], &[]).failed(124, "the released key does not open the layer");
     assert!(said.stdout.is_empty(), "{}", said.stdout);
+    nobody_holds(&partners);
+}
+
+/// All have signed it, too: what a partner hides under another's name is that other's business to open, and cannot be.
+#[tokio::test]
+async fn a_layer_that_names_one_partners_key_is_not_opened_by_anothers() {
+    let partners = Partners::meet();
+    let two = format!("oci:{}:v1", partners.path("two-of-c"));
+    let again = partners.component(2);
+    let more = ["--joint", "--confine", "/partners/c", "--append", &again];
+    partners.append(2, &partners.handed_on(1, "v1"), &two, &more).succeeded();
+    let inspected = partners.json(0, &["inspect", &two]);
+    let store = create(&two).await;
+    let mut image = manifest(&store).await;
+    call_by(&mut image.layers[4], inspected["platforms"][0]["layers"][1]["keys"][0].as_str().unwrap());
+    image.layers[4].annotations.insert("io.sealift.confined-to".to_owned(), "/partners/a".to_owned());
+    let config = config_of(&store, &image).await;
+    put_image(&store, image, &config).await;
+    for number in 0..NAMES.len() {
+        partners.cosign(number, &two, &[]).succeeded();
+    }
+    partners.run(&two, &partners.files(), &[]).failed(124, "the released key does not open the layer");
     nobody_holds(&partners);
 }
 
@@ -298,6 +316,14 @@ async fn with_layer_of_c(partners: &Partners, tag: &str, change: impl FnOnce(&mu
     changed["rootfs"]["diff_ids"].as_array_mut().unwrap().push(config["rootfs"]["diff_ids"][3].clone());
     put_image(&store, image, &changed).await;
     second
+}
+
+/// Has a layer say that it is sealed to another key.
+fn call_by(layer: &mut Descriptor, kid: &str) {
+    let packet = layer.annotations.get_mut("org.opencontainers.image.enc.keys.provider.attestation-agent").unwrap();
+    let mut json: Value = serde_json::from_slice(&STANDARD.decode(&packet).unwrap()).unwrap();
+    json["kid"] = kid.into();
+    *packet = STANDARD.encode(json.to_string());
 }
 
 /// The same image with another command, beside it.

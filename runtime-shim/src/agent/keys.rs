@@ -90,8 +90,7 @@ impl Agent {
             return Ok(key);
         }
         let attestation = attestation.as_ref().ok_or_else(|| Failure::other("there is no attestation"))?;
-        let keys = attestation.holder.fetch_keys(&image.image.key_paths()?).await;
-        let keys = keys.map_err(|failure| image.image.of_several(failure))?;
+        let keys = attestation.holder.fetch_keys(&image.image.key_paths()?).await?;
         let keys = image.image.unwrap(&keys)?;
         *image.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
         image.key(layer).ok_or_else(|| Failure::verification("the layer of the key packet is plain"))

@@ -66,7 +66,8 @@ pub(super) async fn open(
     let (joint, obligations) = attest(partners, &image.workload(command.clone()), &attester, &args.opening).await?;
     let received = async {
         joint.check(&obligations)?;
-        image.unwrap(&joint.fetch_keys().await?)
+        let keys = joint.fetch_keys().await?;
+        image.unwrap_by_name(|kid| joint.key(&keys, kid))
     };
     let layer_keys = match received.await {
         Ok(layer_keys) => layer_keys,
@@ -252,12 +253,19 @@ impl Joint {
         Ok(())
     }
 
-    /// The keys of all, asked for once all have agreed.
-    async fn fetch_keys(&self) -> Result<Vec<KeyEncryptionKey>, Failure> {
+    /// The keys of each partner's layers, in the order of [`Partner::keys`], asked for once all have agreed.
+    async fn fetch_keys(&self) -> Result<Vec<Vec<KeyEncryptionKey>>, Failure> {
         let fetched = self.0.iter().map(|Member { partner, holder }| async move {
             holder.fetch_keys(&partner.keys).await.map_err(|failure| blame(&partner.name, failure))
         });
-        Ok(join_all(fetched).await.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        join_all(fetched).await.into_iter().collect()
+    }
+
+    /// The one that a layer names.
+    fn key<'k>(&self, keys: &'k [Vec<KeyEncryptionKey>], kid: &Kid) -> Option<&'k KeyEncryptionKey> {
+        let (Member { partner, .. }, keys) = self.0.iter().zip(keys).find(|(member, _)| member.partner.owns(kid))?;
+        let path = key_path(kid).ok()?;
+        partner.keys.iter().zip(keys).find_map(|(own, key)| (*own == path).then_some(key))
     }
 
     /// Renews all leases until the first is lost; says whose it was and why.
