@@ -112,7 +112,9 @@ fn joint_evidence_proves_who_granted_what_and_nothing_in_it_can_be_changed() {
             drop(evidence["receipts"].as_array_mut().unwrap().remove(part));
         });
     }
-    evidenced.refused("only `sealift-joint-evidence/1` is known", |evidence| evidence["format"] = json!("other/1"));
+    evidenced.refused("only `sealift-joint-evidence/1` is known", |evidence| {
+        evidence["format"] = json!("sealift-joint-evidence/2");
+    });
 
     // A part of another run is good by itself, and does not belong to this one.
     let other: Value = serde_json::from_slice(&fs::read(&other_run[1]).unwrap()).unwrap();

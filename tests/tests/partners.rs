@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use end_to_end::image::{create, flip, manifest, open};
 use end_to_end::partners::{NAMES, PRODUCT, Partners, policy};
 use end_to_end::peer::{Said, run};
+use end_to_end::registry::Registry;
 use end_to_end::waiting::{finish, start_waiting_under};
 use image_store::{Descriptor, Manifest, Store, media_type};
 use serde_json::Value;
@@ -207,6 +208,49 @@ async fn one_partner_revokes_while_it_runs_and_is_named() {
     assert!(stderr.contains("we leave"), "{stderr}");
     partners.vendors[0].assert_nothing_left();
     nobody_holds(&partners);
+}
+
+#[tokio::test]
+async fn every_lease_is_renewed_and_a_service_that_stays_away_ends_all() {
+    let mut partners = Partners::meet();
+    partners.cosign_all();
+    partners.licenses =
+        (0..NAMES.len()).map(|number| partners.license(number, &["--lease", "3s", "--grace", "2s"])).collect();
+    let (mut child, stdout) = start_waiting_under(&partners.vendors[0], &partners.image, &partners.files(), "embedded");
+    for number in 0..NAMES.len() {
+        let renewed = || partners.json(number, &["audit", "list"]).to_string().contains("lease_renewed");
+        let started = std::time::Instant::now();
+        while !renewed() {
+            assert!(started.elapsed().as_secs() < 20, "the lease of {} is not renewed", NAMES[number]);
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it still runs");
+    partners.vendors[2].stop_service();
+    let (code, rest, stderr) = finish(child, stdout);
+    assert_eq!((code, rest.as_str()), (127, "stopped\n"), "{stderr}");
+    let cause = stderr.lines().find(|line| line.contains("caused by: the partner at")).unwrap();
+    assert!(cause.contains(&partners.vendors[2].service_url()) && cause.contains(&partners.licenses[2].0), "{stderr}");
+    assert_eq!([0, 1].map(|number| partners.held(number)), [0, 0]);
+}
+
+#[test]
+fn partners_sign_beside_each_other_in_a_registry() {
+    let partners = Partners::meet();
+    let registry = Registry::start(&partners.scratch.path().join("registry"));
+    let tag = registry.reference("join:v1");
+    let whole = partners.append(2, &partners.handed_on(1, "v1"), &tag, &[]).succeeded().stdout.trim().to_owned();
+    partners.cosign(0, &tag, &[]).failed(2, "names a tag");
+    for number in 0..NAMES.len() {
+        let mine = partners.handed_on(number, "v1");
+        let extends: &[&str] = if number < 2 { &["--extends", &mine] } else { &[] };
+        assert_eq!(partners.cosign(number, &whole, extends).succeeded().stdout.trim(), whole);
+    }
+    let keys = partners.keys();
+    let mut status = partners.vendors[0].command(["cosign", "status", &tag]);
+    let said = run(status.args(keys.iter().flat_map(|key| ["--key", key.as_str()]))).succeeded();
+    assert_eq!(said.stdout.matches("signed ").count(), 4, "{}", said.stdout);
+    assert_eq!(partners.run(&whole, &partners.files(), &[]).succeeded().stdout, JOINED);
 }
 
 #[test]

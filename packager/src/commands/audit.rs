@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use attestation_service::AuditEntry;
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jose::signing::VerifyingKey;
-use release_protocol::{JOINT_EVIDENCE_FORMAT, MAX_EVIDENCE_BUNDLE_BYTES};
+use release_protocol::MAX_EVIDENCE_BUNDLE_BYTES;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use transparency_log::{
@@ -35,7 +35,7 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
             let roots = roots.map_err(Failure::bad_input)?;
             match format_of(&json).as_deref() {
                 None => verify(&name, &json, &log_key(home, only("--key", key)?)?, &witnesses, console),
-                Some(JOINT_EVIDENCE_FORMAT) => {
+                Some(format) if format.starts_with(JOINT_FORMATS) => {
                     let partners = partners(home, key, license_key)?;
                     joint::check(&name, &json, &partners, &witnesses, &roots, console)
                 }
@@ -96,6 +96,9 @@ async fn prove(home: &VendorHome, entry: u64, file: Option<&Path>, console: &Con
     }
     Ok(())
 }
+
+/// How the forms of joint bundles begin, of whatever version.
+const JOINT_FORMATS: &str = "sealift-joint-evidence/";
 
 /// The one key that a receipt or a bundle of one service is judged by.
 fn only(switch: &str, mut paths: Vec<PathBuf>) -> Result<Option<PathBuf>, Failure> {

@@ -1,7 +1,7 @@
 //! `cosign`: one of several partners signs their image, and lets its own keys open exactly that one. `cosign status`: who has.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use attestation_service::api::KeyManifests;
 use command_line::{Console, Failure, store_failure};
@@ -104,18 +104,15 @@ fn say(image: &JointImage, reference: &ImageReference, product: &ProductName, si
     console.result(&document, || pinned.to_string());
 }
 
-/// A partner's key, by its thumbprint, and the files that it was found in.
+/// A partner's key, in whichever files it was found.
 struct Expected<'a> {
     key: VerifyingKey,
     files: Vec<&'a Path>,
+    signed: bool,
 }
 
 async fn status(args: CosignStatusArgs, console: &Console) -> Result<(), Failure> {
-    let mut expected: BTreeMap<String, Expected<'_>> = BTreeMap::new();
-    for file in &args.key {
-        let key = read_verifying_key(file)?;
-        expected.entry(key.thumbprint()).or_insert(Expected { key, files: Vec::new() }).files.push(file);
-    }
+    let mut expected = distinct(&args.key)?;
     let keys = expected.len();
     let threshold = args.threshold.map_or(keys, |threshold| threshold as usize);
     if threshold > keys {
@@ -124,45 +121,58 @@ async fn status(args: CosignStatusArgs, console: &Console) -> Result<(), Failure
     }
     let store = args.registry.open(&args.reference).await?;
     let image = Survey::of_joint(&store).await?;
-    let mut signed: BTreeMap<&str, bool> = BTreeMap::new();
-    for (thumbprint, Expected { key, .. }) in &expected {
-        let mut signed_all = true;
-        // A partner has signed an image when it has signed all of it.
-        for digest in image.digests() {
-            let found = check_signatures(&store, &digest, std::slice::from_ref(key)).await?;
-            signed_all &= matches!(found, Signatures::By(_));
-        }
-        signed.insert(thumbprint, signed_all);
+    for one in expected.values_mut() {
+        one.signed = has_signed(&store, &image, &one.key).await?;
     }
-    let count = signed.values().filter(|signed| **signed).count();
+    let signed = expected.values().filter(|one| one.signed).count();
+    let digest = image.digest();
     let rows: Vec<_> = expected
         .iter()
-        .map(|(thumbprint, Expected { files, .. })| {
-            json!({"key": thumbprint, "files": files, "signed": signed.get(thumbprint.as_str())})
-        })
+        .map(|(thumbprint, one)| json!({"key": thumbprint, "files": one.files, "signed": one.signed}))
         .collect();
     let document = json!({
-        "reference": args.reference.with_digest(image.digest()).to_string(), "digest": image.digest().to_string(),
-        "keys": rows, "signed": count, "threshold": threshold, "complete": count >= threshold,
+        "reference": args.reference.with_digest(digest).to_string(), "digest": digest.to_string(), "keys": rows,
+        "signed": signed, "threshold": threshold, "complete": signed >= threshold,
     });
     console.result(&document, || {
-        let lines = expected.iter().map(|(thumbprint, Expected { files, .. })| {
-            let is_signed = signed.get(thumbprint.as_str()).is_some_and(|signed| *signed);
-            let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-            format!("{}  {thumbprint}  {}", if is_signed { "signed " } else { "missing" }, files.join(", "))
+        let lines = expected.iter().map(|(thumbprint, one)| {
+            format!("{}  {thumbprint}  {}", if one.signed { "signed " } else { "missing" }, one.names())
         });
-        lines
-            .chain([format!("{count} of {keys} have signed {}, {threshold} have to", image.digest())])
-            .collect::<Vec<_>>()
-            .join("\n")
+        let last = format!("{signed} of {keys} have signed {digest}, {threshold} have to");
+        lines.chain([last]).collect::<Vec<_>>().join("\n")
     });
-    if count >= threshold {
+    if signed >= threshold {
         return Ok(());
     }
-    let missing = expected.iter().filter(|(thumbprint, _)| signed.get(thumbprint.as_str()) == Some(&false));
-    let missing: Vec<String> =
-        missing.flat_map(|(_, one)| one.files.first()).map(|file| format!("`{}`", file.display())).collect();
-    Err(Failure::verification(format!("{count} of the required {threshold} partners have signed {}", image.digest()))
+    let missing: Vec<String> = expected.values().filter(|one| !one.signed).map(Expected::names).collect();
+    Err(Failure::verification(format!("{signed} of the required {threshold} partners have signed {digest}"))
         .cause(format!("the signature of {} is missing", missing.join(", ")))
         .hint("each of them signs by `sealift cosign`"))
+}
+
+impl Expected<'_> {
+    fn names(&self) -> String {
+        self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The keys in the files, by their thumbprints: one that is named twice is one.
+fn distinct(files: &[PathBuf]) -> Result<BTreeMap<String, Expected<'_>>, Failure> {
+    let mut expected = BTreeMap::new();
+    for file in files {
+        let key = read_verifying_key(file)?;
+        let new = |key| Expected { key, files: Vec::new(), signed: false };
+        expected.entry(key.thumbprint()).or_insert_with(|| new(key)).files.push(file.as_path());
+    }
+    Ok(expected)
+}
+
+/// Whether all of the image is signed by the key.
+async fn has_signed(store: &Store, image: &Survey, key: &VerifyingKey) -> Result<bool, Failure> {
+    for digest in image.digests() {
+        if !matches!(check_signatures(store, &digest, std::slice::from_ref(key)).await?, Signatures::By(_)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -78,79 +78,86 @@ impl JointImage {
         let SurveyedImage { digest, platform, manifest, .. } = image;
         let sealed = SealedManifest { digest: digest.to_string(), platform: platform.clone() };
         let named = looking.layers.resolve(manifest.layers.len())?;
-        let is_named = |position| !looking.layers.is_all() && named.contains(&position);
-        let (mut own, mut confined) = (BTreeSet::new(), Confined::new());
+        let (mut has_own, mut confined) = (false, Confined::new());
         for (position, layer) in manifest.layers.iter().enumerate() {
-            let what = || format!("layer {position} ({}) for {platform}", layer.digest);
+            let what = format!("layer {position} ({}) for {platform}", layer.digest);
+            let is_named = !looking.layers.is_all() && named.contains(&position);
             if !is_encrypted(&layer.media_type) {
-                if is_named(position) {
-                    return Err(Failure::bad_input(format!("{} is plain", what())));
+                if is_named {
+                    return Err(Failure::bad_input(format!("{what} is plain")));
                 }
                 self.plain.insert(position);
                 continue;
             }
             let kids = kids(layer)?;
-            let is_own = |kid: &&Kid| is_key_of(kid, looking.product, looking.authority);
-            let owned = kids.iter().filter(is_own).count();
             let owners: BTreeSet<String> = kids.iter().map(owner).collect();
-            if let Some(directory) = confinement(layer, &what)? {
-                if confined.iter().any(|(of, other)| *of != owners && directory.overlaps(other)) {
-                    return Err(Failure::verification(format!(
-                        "{} is confined to {directory}, where another partner puts its files",
-                        what()
-                    )));
-                }
-                confined.push((owners.clone(), directory));
-            } else if owned == 0 {
-                return Err(Failure::verification(format!(
-                    "{} is sealed by somebody else and confined to no directory",
-                    what()
-                ))
-                .cause("what is in it cannot be read, and could change the code and the files of everybody")
-                .hint("have its partner append it with `--confine DIR`"));
+            let is_own = |kid: &Kid| is_key_of(kid, looking.product, looking.authority);
+            let is_mine = kids.iter().any(is_own);
+            check_confinement(layer, &what, &owners, is_mine, &mut confined)?;
+            if !is_mine && is_named {
+                return Err(Failure::verification(format!("{what} is sealed to no key of {}", looking.product)));
             }
-            if owned == 0 {
-                if is_named(position) {
-                    return Err(Failure::verification(format!(
-                        "{} is sealed to no key of {}",
-                        what(),
-                        looking.product
-                    )));
-                }
+            if !is_mine {
                 self.others.extend(owners);
                 continue;
             }
-            if owned < kids.len() {
-                return Err(Failure::verification(format!(
-                    "{} is one's own and sealed to keys of others as well",
-                    what()
-                )));
+            if !kids.iter().all(is_own) {
+                return Err(Failure::verification(format!("{what} is one's own and sealed to keys of others as well")));
             }
-            if !looking.layers.is_all() && !named.contains(&position) {
+            if !named.contains(&position) {
                 return Err(Failure::verification(format!(
-                    "{} is sealed to a key of one's own, and was not named",
-                    what()
+                    "{what} is sealed to a key of one's own, and was not named"
                 ))
                 .hint("name all of one's own layers by `--layers`, or none"));
             }
-            own.insert(position);
-            for kid in &kids {
-                let [_, _, key] = kid.parts();
-                let manifests = self.keys.entry(key.to_owned()).or_default();
-                if !manifests.contains(&sealed) {
-                    manifests.push(sealed.clone());
-                }
-            }
+            has_own = true;
+            self.open_by(&kids, &sealed);
         }
-        if own.is_empty() {
+        if !has_own {
+            let (product, authority) = (looking.product, looking.authority);
             return Err(Failure::verification(format!(
-                "no layer of {digest} is sealed to a key of {} at {}",
-                looking.product, looking.authority
+                "no layer of {digest} is sealed to a key of {product} at {authority}"
             ))
             .hint("`sealift inspect` shows what it is sealed to"));
         }
         self.manifests.push(sealed);
         Ok(())
+    }
+
+    /// Notes that these keys open the manifest.
+    fn open_by(&mut self, kids: &[Kid], sealed: &SealedManifest) {
+        for kid in kids {
+            let [_, _, key] = kid.parts();
+            let manifests = self.keys.entry(key.to_owned()).or_default();
+            if !manifests.contains(sealed) {
+                manifests.push(sealed.clone());
+            }
+        }
+    }
+}
+
+/// Whether a sealed layer cannot reach what is others': those who sign cannot read it.
+fn check_confinement(
+    layer: &Descriptor,
+    what: &str,
+    owners: &BTreeSet<String>,
+    is_mine: bool,
+    confined: &mut Confined,
+) -> Result<(), Failure> {
+    match confinement(layer, what)? {
+        Some(directory) => {
+            if confined.iter().any(|(of, other)| of != owners && directory.overlaps(other)) {
+                return Err(Failure::verification(format!(
+                    "{what} is confined to {directory}, where another partner puts its files"
+                )));
+            }
+            confined.push((owners.clone(), directory));
+            Ok(())
+        }
+        None if is_mine => Ok(()),
+        None => Err(Failure::verification(format!("{what} is sealed by somebody else and confined to no directory"))
+            .cause("what is in it cannot be read, and could change the code and the files of everybody")
+            .hint("have its partner append it with `--confine DIR`")),
     }
 }
 
@@ -193,9 +200,9 @@ fn first_difference(earlier: &Manifest, later: &Manifest) -> Option<usize> {
     earlier.layers.iter().enumerate().position(|entry| !is_same(entry))
 }
 
-fn confinement(layer: &Descriptor, what: &impl Fn() -> String) -> Result<Option<Confinement>, Failure> {
+fn confinement(layer: &Descriptor, what: &str) -> Result<Option<Confinement>, Failure> {
     let Some(text) = layer.annotations.get(CONFINED_ANNOTATION) else { return Ok(None) };
-    text.parse().map(Some).or_fail(ExitCode::BadInput, || format!("{} is confined to `{text}`", what()))
+    text.parse().map(Some).or_fail(ExitCode::BadInput, || format!("{what} is confined to `{text}`"))
 }
 
 fn kids(layer: &Descriptor) -> Result<Vec<Kid>, Failure> {

@@ -310,3 +310,15 @@ impl Joint {
         join_all(self.0.iter().map(|member| member.holder.release())).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_any_partner_demands_of_the_root_file_system_binds_all() {
+        let duties = |read_only_root| Obligations { read_only_root, ..Obligations::default() };
+        assert!(merged(vec![duties(false), duties(true), duties(false)]).read_only_root);
+        assert!(!merged(vec![duties(false), duties(false)]).read_only_root);
+    }
+}
