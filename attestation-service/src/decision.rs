@@ -153,7 +153,7 @@ impl Service {
         let audit = json!({
             "customer": license.customer, "measurement": asked.evidence.measurement().to_string(),
             "evidence": asked.evidence.evidence_digest(), "claims": platform, "policy": policy,
-            "basis": hex::encode(Sha256::digest(&basis)),
+            "signers": asked.workload.signers, "basis": hex::encode(Sha256::digest(&basis)),
         });
         let request = LeaseRequest {
             id: asked.lease.clone(),

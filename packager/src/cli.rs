@@ -1,6 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
 mod audit;
+mod cosign;
 mod evidence;
 mod guest;
 mod key;
@@ -25,6 +26,7 @@ use release_protocol::ProductName;
 use url::Url;
 
 pub(crate) use audit::{AuditCommand, ExportArgs};
+pub(crate) use cosign::{CosignArgs, CosignCommand, CosignStatusArgs};
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use key::KeyCommand;
@@ -66,6 +68,8 @@ pub(crate) enum Command {
     Pack(Box<PackArgs>),
     /// Give a sealed image a key of its own, for another customer, say, without touching a layer. Prints the new reference.
     Rewrap(Box<RewrapArgs>),
+    /// Sign an image that several partners have sealed, and let one's own keys open exactly that image.
+    Cosign(Box<CosignArgs>),
     /// Say whose copy an unpacked tree is, by the watermark in it.
     Trace {
         /// The tree.

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod bundle;
+pub(crate) mod cosign;
 pub(crate) mod demo;
 pub(crate) mod documentation;
 pub(crate) mod evidence;
@@ -11,6 +12,7 @@ pub(crate) mod finish;
 pub(crate) mod guest;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod joint;
 pub(crate) mod key;
 pub(crate) mod keyprovider;
 pub(crate) mod lease;

@@ -51,6 +51,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Serve(args) => commands::serve::run(&home, args, console).await,
         Command::Pack(args) => commands::pack::run(&home, *args, console).await,
         Command::Rewrap(args) => commands::rewrap::run(&home, *args, console).await,
+        Command::Cosign(args) => commands::cosign::run(&home, *args, console).await,
         Command::Trace { directory } => commands::trace::run(&home, &directory, console),
         Command::KeyProvider(args) => commands::keyprovider::run(home, args, console).await,
         Command::Inspect(args) => commands::inspect::run(args, console).await,

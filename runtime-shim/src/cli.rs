@@ -98,9 +98,9 @@ pub(crate) struct ImageArgs {
     /// The sealed image: docker://, oci:DIR[:TAG], oci-archive:FILE[:TAG].
     #[arg(value_name = "REF")]
     pub(crate) reference: ImageReference,
-    /// The licence that the vendor issued.
+    /// The licence that the vendor issued; for an image that several partners have sealed, one of each.
     #[arg(long, value_name = "FILE", required_unless_present = "kbs", conflicts_with = "kbs")]
-    pub(crate) license: Option<PathBuf>,
+    pub(crate) license: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
     #[command(flatten)]
@@ -110,7 +110,7 @@ pub(crate) struct ImageArgs {
 impl ImageArgs {
     pub(crate) fn licensed(reference: ImageReference, license: &Path, opening: &OpeningArgs) -> Self {
         let broker = BrokerArgs::default();
-        Self { reference, license: Some(license.to_owned()), broker, opening: opening.clone() }
+        Self { reference, license: vec![license.to_owned()], broker, opening: opening.clone() }
     }
 }
 

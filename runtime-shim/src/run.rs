@@ -83,7 +83,7 @@ async fn run_leased(
     let Session { released, held } = session;
     let deadlines = match &*held {
         Held::Lease(holder) => Some(Deadlines::of(holder, asked_at)),
-        Held::Token(_) => None,
+        Held::Joint(_) | Held::Token(_) => None,
     };
     let secrets = SecretFiles::fetch(&args.secret, &released.product, held, instance.path()).await?;
     let secret_files = secrets.as_ref().map(SecretFiles::files).unwrap_or_default();
@@ -93,6 +93,7 @@ async fn run_leased(
                 say_how_long(holder, &deadlines, console);
                 keep_lease(holder, deadlines, |_, _| {}, console).await
             }
+            (Held::Joint(joint), _) => joint.keep(asked_at, console).await,
             // Nothing ends it but the workload itself, which has been said.
             _ => std::future::pending().await,
         }

@@ -1,6 +1,8 @@
 //! The road from a reference and a licence to the layers' keys: verify, attest, receive. `run`, `unpack` and the key provider
 //! go all of it at once; the agent goes its parts, each when it is asked for.
 
+mod joint;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,8 @@ use crate::receipt::ReceiptBook;
 use crate::trustee::{self, TrusteeToken};
 use crate::{attester, license};
 
+use joint::Joint;
+
 /// An image that may run, and what lets it.
 pub(crate) struct Session {
     pub(crate) released: Released,
@@ -32,6 +36,8 @@ pub(crate) struct Session {
 pub(crate) enum Held {
     /// A lease of the vendor's service.
     Lease(Box<LeaseHolder>),
+    /// A lease of each partner's service.
+    Joint(Joint),
     /// The word of a key broker that knows of no leases: good once, for as long as the workload runs.
     Token(Box<TrusteeToken>),
 }
@@ -41,6 +47,7 @@ impl Held {
     pub(crate) async fn secret(&self, path: &ResourcePath) -> Result<Zeroizing<Vec<u8>>, Refused> {
         match self {
             Self::Lease(holder) => holder.secret(path).await,
+            Self::Joint(joint) => joint.secret(path).await,
             Self::Token(token) => token.secret(path).await,
         }
     }
@@ -49,6 +56,7 @@ impl Held {
     pub(crate) async fn release(&self) {
         match self {
             Self::Lease(holder) => holder.release().await,
+            Self::Joint(joint) => joint.release().await,
             Self::Token(_) => {}
         }
     }
@@ -173,9 +181,10 @@ const NEWS_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Verifies the image, attests, and receives its keys. No layer has been requested when this returns.
 pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Console) -> Result<Session, Failure> {
-    match &args.license {
-        Some(license) => open_licensed(args, license, command_args, console).await,
-        None => trustee::open(args, command_args, console).await,
+    match args.license.as_slice() {
+        [] => trustee::open(args, command_args, console).await,
+        [license] => open_licensed(args, license, command_args, console).await,
+        several => joint::open(args, several, command_args, console).await,
     }
 }
 
@@ -225,7 +234,7 @@ async fn open_licensed(
         Ok(layer_keys) => layer_keys,
         Err(failure) => {
             holder.release().await;
-            return Err(failure);
+            return Err(image.of_several(failure));
         }
     };
     let simulated = if holder.attester.is_simulated() { " (SIMULATED platform)" } else { "" };
@@ -314,16 +323,11 @@ pub(crate) fn check_obligations(
     if obligations.manifest_digest.as_ref().is_some_and(|digest| *digest != workload.manifest_digest) {
         return Err(Failure::verification("the service released another manifest than the one that was asked for"));
     }
-    if !obligations.signers.is_empty() {
-        let threshold = obligations.signer_threshold.unwrap_or(1).max(1) as usize;
-        let signed = obligations.signers.iter().filter(|signer| workload.signers.contains(signer)).count();
-        if signed < threshold {
-            let known = keys.iter().map(VerifyingKey::thumbprint).collect::<Vec<_>>().join(", ");
-            return Err(Failure::verification(format!(
-                "{signed} of the required {threshold} signers signed the image"
-            ))
+    let (signed, threshold) = obligations.signed(&workload.signers);
+    if signed < threshold {
+        let known = keys.iter().map(VerifyingKey::thumbprint).collect::<Vec<_>>().join(", ");
+        return Err(Failure::verification(format!("{signed} of the required {threshold} signers signed the image"))
             .cause(format!("the licence knows the keys {known}")));
-        }
     }
     if obligations.command.as_ref().is_some_and(|required| *required != workload.command) {
         return Err(Failure::denied("the release policy allows another command only")

@@ -23,13 +23,15 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 68] = [
+    let commands: [&[&str]; 71] = [
         &[],
         &["init"],
         &["demo"],
         &["serve"],
         &["pack"],
         &["rewrap"],
+        &["cosign"],
+        &["cosign", "status"],
         &["trace"],
         &["keyprovider"],
         &["inspect"],
@@ -85,6 +87,7 @@ fn help_of_every_command_of_sealift() {
         &["evidence", "show"],
         &["evidence", "verify"],
         &["audit", "prove"],
+        &["audit", "bundle"],
         &["audit", "verify"],
         &["audit", "export"],
         &["simulate"],

@@ -6,6 +6,7 @@
 
 mod binding;
 mod bundle;
+mod confinement;
 pub mod guest;
 mod init_data;
 mod lease;
@@ -17,9 +18,10 @@ mod problem;
 
 pub use binding::{BindingError, device_nonce, host_data, report_data};
 pub use bundle::{
-    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle,
-    MAX_EVIDENCE_BUNDLE_BYTES,
+    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, JOINT_EVIDENCE_FORMAT,
+    JointEvidence, MAX_EVIDENCE_BUNDLE_BYTES,
 };
+pub use confinement::{CONFINED_ANNOTATION, Confinement, ParseConfinementError};
 pub use init_data::{INIT_DATA_MAX, LaunchStatement, StatedBy};
 pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
 pub use lease::{Lease, LeaseId, LeaseNews, LeaseState};

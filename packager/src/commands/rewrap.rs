@@ -39,7 +39,7 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
         destination: &destination,
         product: args.product.clone(),
         version: args.sealing.image_version,
-        signer,
+        signer: Some(signer),
         docker_reference: name,
         sbom,
     };
