@@ -1,8 +1,11 @@
 //! The admin API's client: HTTPS to the vendor's own service, trusting the home's certificate authority alone.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use attestation_service::ServiceSettings;
 use attestation_service::api::API_PREFIX;
-use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
+use command_line::{Answerer, ExitCode, Failure, FailureContext as _, LOOPBACK, local_name};
 use release_protocol::Problem;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
@@ -11,6 +14,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::home::VendorHome;
+
+/// How long a service may take to say that it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client with the home's admin token.
 pub(crate) struct AdminClient {
@@ -24,6 +30,12 @@ pub(crate) struct AdminClient {
 impl AdminClient {
     /// A client for the home's service. `SEALIFT_TOKEN_FILE` names another token than the home's.
     pub(crate) fn new(home: &VendorHome) -> Result<Self, Failure> {
+        let token = std::env::var_os("SEALIFT_TOKEN_FILE").map_or_else(|| home.admin_token_path(), PathBuf::from);
+        Self::with_token(home, &token)
+    }
+
+    /// A client for the home's service, with the token in this file.
+    pub(crate) fn with_token(home: &VendorHome, token_path: &Path) -> Result<Self, Failure> {
         let ServiceSettings { url: public, admin_url, .. } = home.settings()?.service;
         let base = admin_url.unwrap_or_else(|| public.clone());
         let ca_path = home.service().ca_path();
@@ -31,18 +43,24 @@ impl AdminClient {
             .or_fail(ExitCode::BadInput, || format!("cannot read the certificate authority `{}`", ca_path.display()))?;
         let ca = reqwest::Certificate::from_pem(&ca)
             .or_fail(ExitCode::BadInput, || format!("`{}` is no certificate", ca_path.display()))?;
-        let token_path =
-            std::env::var_os("SEALIFT_TOKEN_FILE").map_or_else(|| home.admin_token_path(), std::path::PathBuf::from);
-        let token = std::fs::read_to_string(&token_path)
+        let token = std::fs::read_to_string(token_path)
             .map(Zeroizing::new)
             .or_fail(ExitCode::BadInput, || format!("cannot read the API token `{}`", token_path.display()))?;
         let http = reqwest::Client::builder()
             .tls_certs_only([ca])
             .https_only(true)
-            .timeout(std::time::Duration::from_mins(1))
+            .timeout(Duration::from_mins(1))
+            .resolve_to_addrs(local_name(&base), &LOOPBACK)
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
         Ok(Self { http, base, public, token: Zeroizing::new(token.trim().to_owned()) })
+    }
+
+    /// Whether the service says that it can do its work.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let Ok(url) = self.base.join("/readyz") else { return false };
+        let asked = self.http.get(url).timeout(READY_TIMEOUT).send().await;
+        asked.is_ok_and(|answer| answer.status().is_success())
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
