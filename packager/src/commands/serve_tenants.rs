@@ -159,7 +159,7 @@ impl Fleet<'_> {
                 self.served.insert(name, service);
             }
             Err(failure) => {
-                let why = failure.to_string();
+                let why = [vec![failure.message], failure.causes].concat().join(": ");
                 self.console.say(format!("the tenant `{name}` is not served: {why}"));
                 self.failed.insert(name, (Instant::now(), why));
             }
