@@ -23,6 +23,9 @@ mod role;
 mod seats;
 mod secret;
 mod stock_client;
+mod tenant_server;
+mod tenants;
+mod transfer;
 mod watch;
 mod witness;
 
