@@ -23,7 +23,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 68] = [
+    let commands: [&[&str]; 73] = [
         &[],
         &["init"],
         &["demo"],
@@ -75,6 +75,11 @@ fn help_of_every_command_of_sealift() {
         &["lease"],
         &["lease", "list"],
         &["lease", "end"],
+        &["tenant"],
+        &["tenant", "create"],
+        &["tenant", "list"],
+        &["tenant", "show"],
+        &["tenant", "delete"],
         &["token"],
         &["token", "create"],
         &["token", "list"],
