@@ -173,6 +173,9 @@ pub(crate) struct InitArgs {
     /// Further names or addresses for the server certificate.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
+    /// Whether the certificate is for nothing but the hosts of the URLs and those names, as a tenant's is.
+    #[arg(skip)]
+    pub(crate) own_names_only: bool,
 }
 
 #[derive(Debug, Args)]

@@ -79,7 +79,7 @@ async fn tenants_have_the_same_layers_once_and_each_its_own_keys() {
             "sealed to its service"
         );
         vendor.tenant(name, ["verify", &image]).succeeded();
-        vendor.sealift(["verify", &image]).failed(4, "is not signed");
+        vendor.sealift(["verify", &image]).failed(4, "is signed by none of the given keys");
         licenses.push((image, vendor.tenant_license(name, PRODUCT).1));
     }
     let [(image_a, license_a), (image_b, license_b)] = licenses.as_slice() else { panic!("two tenants") };
@@ -295,10 +295,12 @@ async fn tenants_in_one_database_have_a_schema_each_and_it_goes_with_its_tenant(
     }
     let url = cluster.url();
     let create = ["tenant", "create", "tenant-c", "--database", &url, "--schema"];
-    vendor.sealift([&create[..], &["tenant_a"]].concat()).failed(3, "there are tables in the schema `tenant_a`");
+    vendor
+        .sealift([&create[..], &["tenant_tenant_a"]].concat())
+        .failed(3, "there are tables in the schema `tenant_tenant_a`");
     vendor.sealift([&create[..], &["public"]].concat()).failed(2, "a schema is named by");
     let shown = vendor.sealift(["tenant", "show", "tenant-a"]).succeeded().stdout;
-    assert!(shown.contains("database: PostgreSQL, schema tenant_a"), "{shown}");
+    assert!(shown.contains("database: PostgreSQL, schema tenant_tenant_a"), "{shown}");
 
     cluster.kill();
     vendor.sealift(["tenant", "delete", "tenant-a", "--yes"]).failed(6, "the database does not say which master keys");

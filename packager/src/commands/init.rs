@@ -80,7 +80,10 @@ pub(crate) fn settings_of(args: &InitArgs) -> Result<ServiceSettings, Failure> {
 }
 
 async fn fill(staging: &VendorHome, args: &InitArgs, settings: ServiceSettings) -> Result<(), Failure> {
-    let mut names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut names = Vec::new();
+    if !args.own_names_only {
+        names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    }
     let urls = [Some(&settings.url), settings.admin_url.as_ref()];
     names
         .extend(urls.into_iter().flatten().filter_map(|url| Some(url.host_str()?.trim_matches(['[', ']']).to_owned())));

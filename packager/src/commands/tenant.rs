@@ -82,6 +82,7 @@ async fn create(vendor: &VendorHome, args: TenantCreateArgs, console: &Console) 
         schema: schema.clone(),
         master_key: args.master_key,
         host_name: Vec::new(),
+        own_names_only: true,
     };
     refuse_taken_schema(&home, &init).await?;
     init::create(home.directory(), &init).await?;
