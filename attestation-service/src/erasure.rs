@@ -175,7 +175,7 @@ fn overwrite(path: &Path) -> io::Result<()> {
         file => file?,
     };
     let mut left = file.metadata()?.len();
-    let nothing = [0; 64 * 1024];
+    let nothing = vec![0; 64 * 1024];
     while left > 0 {
         let part = usize::try_from(left).unwrap_or(nothing.len()).min(nothing.len());
         file.write_all(nothing.get(..part).unwrap_or(&nothing))?;

@@ -13,7 +13,7 @@ use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::softhsm::Token;
 use end_to_end::vendor::Vendor;
 use image_store::Manifest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The image's workload ends with this code.
 const RAN: i32 = 7;
@@ -363,4 +363,38 @@ fn what_is_no_tenant_is_refused_before_anything_is_made() {
     let sealift = || std::process::Command::new(end_to_end::peer::program("sealift"));
     run(sealift().args(["--home", &nowhere, "tenant", "list"])).failed(3, "cannot read the settings");
     run(sealift().args(["--home", &nowhere, "serve", "--tenants"])).failed(3, "cannot read the settings");
+}
+
+#[test]
+fn a_deletion_that_was_killed_at_any_step_goes_on_from_there() {
+    let scratch = tempfile::tempdir().unwrap();
+    let vendor = Vendor::prepare(scratch.path());
+    let key = |state: &str| json!([{"name": "file:master.key", "state": state}]);
+    for (step, keys, tables_dropped, gone) in [
+        ("asked", Value::Null, false, &[][..]),
+        ("known", key("intact"), false, &[]),
+        ("told its store", key("destroying"), false, &[]),
+        ("key gone, not noted", key("destroying"), false, &["service/master.key"]),
+        ("key destroyed", key("destroyed"), false, &["service/master.key"]),
+        ("tables dropped", key("destroyed"), true, &["service/master.key"]),
+        ("half removed", key("destroyed"), true, &["service/master.key", "sealift.toml", "service/ca.pem"]),
+    ] {
+        vendor.sealift(["tenant", "create", "tenant-a"]).succeeded();
+        let home = vendor.tenant_home("tenant-a");
+        for file in gone {
+            fs::remove_file(home.join(file)).unwrap();
+        }
+        let journal = json!({
+            "tenant": "tenant-a", "url": "https://tenant-a.localhost:8444/", "asked_at": "2026-01-01T00:00:00Z",
+            "master_keys": keys, "tables_dropped": tables_dropped,
+        });
+        let place = home.with_file_name("tenant-a.deletion.json");
+        fs::write(&place, journal.to_string()).unwrap();
+        assert_eq!(vendor.tenant_state("tenant-a").as_deref(), Some("being deleted"), "{step}");
+        vendor.sealift(["tenant", "delete", "tenant-a", "--yes"]).succeeded();
+        assert!(!home.exists() && !place.exists(), "{step}");
+        let record = deleted(&vendor).pop().unwrap();
+        assert_eq!((&record["asked_at"], &record["master_keys"]), (&journal["asked_at"], &key("destroyed")), "{step}");
+    }
+    assert_eq!(deleted(&vendor).len(), 7);
 }

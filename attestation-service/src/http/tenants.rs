@@ -100,19 +100,21 @@ impl TenantServer {
     /// Takes a service away: its name is nobody's at once, its open requests may end for ten seconds, and its database is
     /// closed.
     pub async fn remove(&self, service: &Arc<Service>) {
-        let mut removed = None;
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        tenants.retain(|_, tenant| {
+        if let Some(tenant) = self.take(service) {
+            tenant.end().await;
+        }
+    }
+
+    fn take(&self, service: &Arc<Service>) -> Option<Arc<Tenant>> {
+        let mut taken = None;
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner).retain(|_, tenant| {
             let goes = Arc::ptr_eq(&tenant.service, service);
             if goes {
-                removed = Some(Arc::clone(tenant));
+                taken = Some(Arc::clone(tenant));
             }
             !goes
         });
-        drop(tenants);
-        if let Some(tenant) = removed {
-            tenant.end().await;
-        }
+        taken
     }
 
     /// Stops taking connections, lets the open requests of all end (for at most ten seconds), and returns.

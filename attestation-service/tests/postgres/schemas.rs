@@ -1,4 +1,5 @@
 //! Several services in one database, each in a schema of its own, and of a role of its own.
+#![expect(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 use std::time::Duration;
 

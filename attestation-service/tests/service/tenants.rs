@@ -186,7 +186,7 @@ async fn ask(rig: &Rig, operation: &Operation, path: &str, token: &str, body: Op
 
 #[tokio::test]
 async fn every_id_of_one_tenant_is_to_every_token_of_another_an_id_that_never_was() {
-    let (_owner, other, pairs) = two().await;
+    let (_owner, other, pairs) = Box::pin(two()).await;
     let tokens = tokens(&other).await;
     let own = BTreeMap::from([("product", [PRODUCT.to_owned(), PRODUCT.to_owned()])]);
     let own: BTreeMap<_, _> = pairs.iter().map(|(name, pair)| (*name, own.get(name).unwrap_or(pair).clone())).collect();
@@ -226,7 +226,7 @@ fn echoed(pairs: &BTreeMap<&str, Pair>, is_second: bool) -> Vec<String> {
 
 #[tokio::test]
 async fn a_token_of_one_tenant_is_to_another_a_token_that_never_was() {
-    let (owner, other, pairs) = two().await;
+    let (owner, other, pairs) = Box::pin(two()).await;
     let mut asked = 0;
     for (role, token) in tokens(&owner).await {
         let [_, never] = other_of(&token);
@@ -246,7 +246,7 @@ async fn a_token_of_one_tenant_is_to_another_a_token_that_never_was() {
 
 #[tokio::test]
 async fn names_in_bodies_and_queries_of_another_tenant_are_none_either() {
-    let (owner, other, pairs) = two().await;
+    let (owner, other, pairs) = Box::pin(two()).await;
     owner.admin(Method::POST, "/tokens", &json!({"name": "alpha", "role": "auditor"})).await.ok::<Value>();
     let license = |product: &str| json!({"products": [product], "customer": "a", "seats": 1, "valid_until": "+8h", "lease_seconds": 600, "grace_seconds": 60});
     for [own, never] in [
@@ -274,7 +274,7 @@ async fn names_in_bodies_and_queries_of_another_tenant_are_none_either() {
 
 #[tokio::test]
 async fn a_guest_with_what_another_tenant_gave_it_is_a_guest_with_nothing() {
-    let (owner, other, _) = two().await;
+    let (owner, other, _) = Box::pin(two()).await;
     // Of one name at both, so that nothing but the keys tells them apart.
     let license = owner.issue(|_| {}).await;
     let guest = Guest::new(&owner, &license.token);
@@ -327,9 +327,9 @@ fn altered(text: &str) -> Pair {
 /// Ids in places where others belong, and spelt in other ways. The seed is printed when it fails.
 #[tokio::test]
 async fn no_id_of_one_tenant_is_something_to_another_wherever_it_is_put() {
-    let (_owner, other, pairs) = two().await;
+    let (_owner, other, pairs) = Box::pin(two()).await;
     let tokens = tokens(&other).await;
-    let seed = uuid::Uuid::new_v4().as_u128() as u64;
+    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     let mut state = seed;
     let mut draw = |below: usize| {
         // SplitMix64

@@ -68,21 +68,19 @@ pub(crate) async fn run(vendor: &VendorHome, args: ServeArgs, console: &Console)
         opening: JoinSet::new(),
         being_opened: BTreeSet::new(),
     };
-    fleet.look().await?;
+    fleet.look().await;
     let until = tokio::time::Instant::now() + WAIT_FOR_ALL;
-    while let Ok(Some(opened)) = tokio::time::timeout_at(until, fleet.opening.join_next()).await {
-        fleet.take_up(opened.or_fail(ExitCode::Other, || "a tenant could not be opened".to_owned())?);
+    while let Ok(Some(Ok(opened))) = tokio::time::timeout_at(until, fleet.opening.join_next()).await {
+        fleet.take_up(opened);
     }
     fleet.announce();
     loop {
         tokio::select! {
             () = stop.asked() => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
-            Some(opened) = fleet.opening.join_next() => {
-                fleet.take_up(opened.or_fail(ExitCode::Other, || "a tenant could not be opened".to_owned())?);
-            }
+            Some(Ok(opened)) = fleet.opening.join_next() => fleet.take_up(opened),
         }
-        fleet.look().await?;
+        fleet.look().await;
     }
     console.say("stopping");
     fleet.server.stop().await;
@@ -111,8 +109,15 @@ fn common_listen(vendor: &VendorHome) -> Result<SocketAddr, Failure> {
 
 impl Fleet<'_> {
     /// Opens tenants that are new, or that are to be tried again, and lets those go that are being deleted.
-    async fn look(&mut self) -> Result<(), Failure> {
-        let there: BTreeSet<TenantName> = tenants::all(self.vendor)?
+    async fn look(&mut self) {
+        let names = match tenants::all(self.vendor) {
+            Ok(names) => names,
+            // Those that are served go on; it is looked again soon.
+            Err(failure) => {
+                return tracing::warn!(why = failure.message, causes = ?failure.causes, "cannot look for tenants");
+            }
+        };
+        let there: BTreeSet<TenantName> = names
             .into_iter()
             .filter(|name| {
                 let home = tenants::home_of(self.vendor, name);
@@ -134,12 +139,14 @@ impl Fleet<'_> {
             {
                 let (vendor, args) = (self.vendor.clone(), Arc::clone(&self.args));
                 self.opening.spawn(async move {
-                    let opened = open(&vendor, &name, &args).await;
-                    (name, opened)
+                    let tenant = name.clone();
+                    // One that brings its task down does not bring the others down.
+                    let opened = tokio::spawn(async move { open(&vendor, &tenant, &args).await }).await;
+                    let failed = |error| Err(Failure::other("it could not be opened").caused_by(&error));
+                    (name, opened.unwrap_or_else(failed))
                 });
             }
         }
-        Ok(())
     }
 
     /// Serves a tenant that was opened, or says why not.

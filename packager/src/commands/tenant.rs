@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use super::{init, table};
 use crate::cli::{InitArgs, TenantCommand, TenantCreateArgs};
-use crate::client::AdminClient;
+use crate::client::is_ready;
 use crate::home::{VendorHome, cannot_open};
 use crate::tenants::{self, DeletedTenant, Deletion, TenantName, is_being_deleted};
 
@@ -170,13 +170,6 @@ async fn row(vendor: &VendorHome, name: &TenantName) -> Row {
     };
     let url = settings.map(|settings| settings.url.to_string()).unwrap_or_default();
     Row { tenant: name.to_string(), url, home: home.directory().to_owned(), database, state }
-}
-
-async fn is_ready(home: &VendorHome) -> bool {
-    match AdminClient::new(home) {
-        Ok(client) => client.is_ready().await,
-        Err(_) => false,
-    }
 }
 
 fn list_deleted(vendor: &VendorHome, console: &Console) -> Result<(), Failure> {

@@ -88,9 +88,14 @@ impl Deletion {
             return Ok(Self { vendor: vendor.clone(), home, name: name.clone(), known });
         }
         super::existing(vendor, name)?;
+        let settings = home.settings()?.service;
+        if settings.database.is_some() && settings.database_schema.is_none() {
+            return Err(Failure::bad_input(format!("the tables of `{name}` are in no schema of their own"))
+                .hint("they cannot be told from others': move them to one, and name that by `database_schema`"));
+        }
         let known = DeletedTenant {
             tenant: name.to_string(),
-            url: home.settings()?.service.url.to_string(),
+            url: settings.url.to_string(),
             asked_at: Timestamp::now(),
             deleted_at: None,
             master_keys: None,
@@ -193,7 +198,7 @@ impl Deletion {
                     if !again && !matches!(error, CustodyError::Unavailable { .. }) {
                         self.note(&mut keys, place, KeyState::Intact)?;
                     }
-                    return Err(self.refused(&uri, &error));
+                    return Err(refused(&uri, &error));
                 }
             };
             self.note(&mut keys, place, state)?;
@@ -207,20 +212,6 @@ impl Deletion {
         }
         self.known.master_keys = Some(keys.to_vec());
         self.write()
-    }
-
-    fn refused(&self, uri: &MasterKeyUri, error: &CustodyError) -> Failure {
-        let hint = match uri {
-            MasterKeyUri::Pkcs11(_) => "the token must let the user destroy it (CKA_DESTROYABLE)",
-            MasterKeyUri::Transit(_) => {
-                "the token needs `update` on `keys/KEY/config` and `delete` on `keys/KEY` of the Transit engine"
-            }
-            _ => "clear it where it is kept",
-        };
-        let failure = custody_failure(format!("the master key `{uri}` was not destroyed"), error);
-        failure.hint(format!(
-            "{hint}; then repeat the command, which goes on from here. If it is destroyed already, say so by `--key-destroyed`"
-        ))
     }
 
     fn again(&self, failure: Failure) -> Failure {
@@ -254,4 +245,19 @@ impl Deletion {
         staged.persist(&path).or_fail(ExitCode::BadInput, failed)?;
         File::open(folder(&self.vendor)).and_then(|folder| folder.sync_all()).or_fail(ExitCode::BadInput, failed)
     }
+}
+
+/// A key that its store did not destroy, and what it takes.
+fn refused(uri: &MasterKeyUri, error: &CustodyError) -> Failure {
+    let hint = match uri {
+        MasterKeyUri::Pkcs11(_) => "the token must let the user destroy it (CKA_DESTROYABLE)",
+        MasterKeyUri::Transit(_) => {
+            "the token needs `update` on `keys/KEY/config` and `delete` on `keys/KEY` of the Transit engine"
+        }
+        _ => "clear it where it is kept",
+    };
+    let failure = custody_failure(format!("the master key `{uri}` was not destroyed"), error);
+    failure.hint(format!(
+        "{hint}; then repeat the command, which goes on from here. If it is destroyed already, say so by `--key-destroyed`"
+    ))
 }
