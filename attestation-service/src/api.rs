@@ -5,6 +5,7 @@ mod custody;
 mod end;
 mod license;
 mod secret;
+mod transfer;
 
 use std::fmt;
 
@@ -23,6 +24,7 @@ pub use custody::{CustodyStatus, MasterKeyChange, MasterKeyStatus, Rotation};
 pub use end::{End, ParseEndError};
 pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
 pub use secret::{SECRET_MAX, SecretStatus};
+pub use transfer::{ExportedKeys, ImportKey, KeyExport, KeyImport};
 
 /// The path below which the admin API is served.
 pub const API_PREFIX: &str = "/api/v1";

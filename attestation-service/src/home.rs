@@ -21,7 +21,7 @@ use launch_evidence::Requirements;
 use crate::custody::{self, CustodyError, CustodySettings, MasterKeyUri};
 use crate::endorsement::EndorsementSettings;
 use crate::limits::LimitSettings;
-use crate::store::{Database, DatabaseUrl};
+use crate::store::{Database, DatabaseUrl, SchemaName};
 use crate::witness::LogSettings;
 
 /// Why a home cannot be made or used.
@@ -81,6 +81,9 @@ pub struct ServiceSettings {
     /// The PostgreSQL database; without one, `SQLite` in the home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseUrl>,
+    /// The schema of that database that holds this service's tables and nobody else's; the connection's own by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_schema: Option<SchemaName>,
     /// The master key of a database that knows of none; the file `master.key` in the home by default. It is changed by
     /// `sealift key rotate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +110,7 @@ impl ServiceSettings {
             url,
             admin_url: None,
             database: None,
+            database_schema: None,
             master_key: None,
             custody: CustodySettings::default(),
             evidence: EvidenceSettings::default(),
@@ -188,7 +192,11 @@ impl Home {
 
     /// The database that the settings name, or else that in the home.
     pub fn database(&self, settings: &ServiceSettings) -> Database {
-        settings.database.clone().map_or_else(|| Database::Sqlite(self.database_path()), Database::Postgres)
+        let schema = settings.database_schema.clone();
+        match settings.database.clone() {
+            Some(url) => Database::Postgres { url, schema },
+            None => Database::Sqlite(self.database_path()),
+        }
     }
 
     /// The server's certificate chain, PEM.

@@ -14,6 +14,7 @@ mod custodian;
 mod custody;
 mod decision;
 pub mod endorsement;
+mod erasure;
 mod finding;
 mod home;
 mod http;
@@ -32,6 +33,7 @@ mod rotation;
 mod service;
 mod store;
 mod token;
+mod transfer;
 mod verification;
 mod verified;
 mod watch;
@@ -43,14 +45,15 @@ pub use custody::{
     CustodyError, CustodySettings, FileName, HeldKey, MasterKeyUri, MasterKeyUriError, Pkcs11Settings, Pkcs11Uri,
     Sealer, SecretSource, TransitKey, TransitSettings,
 };
+pub use erasure::{Erasure, is_taken, master_keys, wipe};
 pub use finding::{Finding, Stage};
 pub use home::{EvidenceSettings, Home, HomeError, ServiceSettings};
-pub use http::{ServeError, Server, openapi, serve};
+pub use http::{ServeError, Server, TenantServer, openapi, serve};
 pub use limits::LimitSettings;
 pub use log_head::LogHeadError;
 pub use memory::bound_kept_memory;
 pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRule, TcbComponent, TcbLevels};
 pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy, policy_worker};
 pub use service::{Service, ServiceError, ServiceOptions};
-pub use store::{AuditEntry, Database, DatabaseUrl, DatabaseUrlError, Store, StoreError};
+pub use store::{AuditEntry, Database, DatabaseUrl, DatabaseUrlError, SchemaName, SchemaNameError, Store, StoreError};
 pub use witness::{LogSettings, WitnessSettings};

@@ -74,6 +74,9 @@ pub enum ServiceError {
     /// The client of the audit log's witnesses cannot be set up.
     #[error("witnesses of the audit log cannot be asked")]
     WitnessClient(#[source] reqwest::Error),
+    /// A time that no clock reaches.
+    #[error("a time is out of range")]
+    Time(#[from] jiff::Error),
     /// A task of the runtime was lost.
     #[error("a background task failed")]
     Task(#[from] tokio::task::JoinError),

@@ -12,12 +12,13 @@ mod pack;
 mod platform;
 mod policy;
 mod secret;
+mod tenant;
 mod token;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use attestation_service::MasterKeyUri;
+use attestation_service::{MasterKeyUri, SchemaName};
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
@@ -37,6 +38,7 @@ pub(crate) use pack::{PackArgs, RewrapArgs};
 pub(crate) use platform::PlatformCommand;
 pub(crate) use policy::{PolicyCommand, PolicyTestArgs};
 pub(crate) use secret::SecretCommand;
+pub(crate) use tenant::{TenantCommand, TenantCreateArgs};
 pub(crate) use token::TokenCommand;
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
@@ -116,6 +118,9 @@ pub(crate) enum Command {
     /// API tokens: who may ask the service for what.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Tenants: homes with nothing in common, below this one, served together or apart.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
     /// The audit log: what was released to whom.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -161,6 +166,9 @@ pub(crate) struct InitArgs {
     /// Its password comes from PGPASSWORD or PGPASSFILE.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
+    /// The schema of that database for the service's tables; the connection's own by default. It is made where it is absent.
+    #[arg(long, value_name = "SCHEMA", requires = "database")]
+    pub(crate) schema: Option<SchemaName>,
     /// What image keys and secrets are sealed under: `file:PATH`, `env://NAME`, `pkcs11:…` (RFC 7512), `openbao://[MOUNT/]KEY`
     /// or `vault://[MOUNT/]KEY` (Transit). How it is reached stands in the environment (`SEALIFT_PKCS11_MODULE`,
     /// `SEALIFT_PKCS11_PIN`, `BAO_ADDR`, `BAO_TOKEN`, `VAULT_ADDR`, `VAULT_TOKEN` …) or in the settings. A file in the home by default.
@@ -169,6 +177,9 @@ pub(crate) struct InitArgs {
     /// Further names or addresses for the server certificate.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
+    /// Whether the certificate is for nothing but the hosts of the URLs and those names, as a tenant's is.
+    #[arg(skip)]
+    pub(crate) own_names_only: bool,
 }
 
 #[derive(Debug, Args)]
@@ -190,13 +201,17 @@ pub(crate) struct ServeArgs {
     /// say by default. Its password comes from PGPASSWORD or PGPASSFILE.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
+    /// Serve the tenants of this home, all on one listener, in the place of the home itself. Which one a client means it says
+    /// by the host name of the connection (SNI). Tenants that are made or deleted meanwhile are taken up.
+    #[arg(long, conflicts_with = "database")]
+    pub(crate) tenants: bool,
     /// Fetch no endorsements and no revocation lists, whatever the settings say.
     #[arg(long)]
     pub(crate) offline: bool,
     /// DANGER: accept evidence of simulated platforms, which protect nothing. For evaluation and tests.
     #[arg(long)]
     pub(crate) allow_simulated: bool,
-    /// Directory of a simulated platform to accept; the home's own by default.
+    /// Directory of a simulated platform to accept; the home's own by default (of a tenant that has none: the vendor's).
     #[arg(long, value_name = "DIR", requires = "allow_simulated")]
     pub(crate) simulated_platform: Vec<PathBuf>,
 }

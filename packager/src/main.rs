@@ -10,6 +10,7 @@ mod guest;
 mod home;
 mod keys;
 mod pack;
+mod tenants;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};
 
@@ -68,6 +69,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Lease(command) => commands::lease::run(&home, command, console).await,
         Command::Backup { file } => commands::backup::run(&home, &file, console).await,
         Command::Restore { file } => commands::backup::put_back(&home, &file, console).await,
+        Command::Tenant(command) => commands::tenant::run(&home, command, console).await,
         Command::Token(command) => commands::token::run(&home, command, console).await,
         Command::Audit(command) => commands::audit::run(&home, command, console).await,
         Command::Evidence(command) => commands::evidence::run(command, console),

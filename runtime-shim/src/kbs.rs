@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
+use command_line::{Answerer, ExitCode, Failure, FailureContext as _, LOOPBACK, local_name};
 use jose::jwe::{EphemeralKey, Jwe};
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
@@ -109,6 +109,7 @@ impl ServiceClient {
             .tls_certs_only(authority)
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_secs(30))
+            .resolve_to_addrs(local_name(&base), &LOOPBACK)
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
         let key = EphemeralKey::generate().or_fail(ExitCode::Other, || "cannot make the guest's key".to_owned())?;

@@ -1,6 +1,7 @@
 //! The vendor's side of a test: a home, a simulated platform, a running service, and the commands on them.
 
 mod custody;
+mod tenants;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use crate::front::Front;
 use crate::peer::{Said, peer, program, run};
 use crate::registry::free_port;
 use crate::running::Running;
+pub use tenants::Tenants;
 
 /// A vendor with a service that runs.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 71] = [
+    let commands: [&[&str]; 76] = [
         &[],
         &["init"],
         &["demo"],
@@ -77,6 +77,11 @@ fn help_of_every_command_of_sealift() {
         &["lease"],
         &["lease", "list"],
         &["lease", "end"],
+        &["tenant"],
+        &["tenant", "create"],
+        &["tenant", "list"],
+        &["tenant", "show"],
+        &["tenant", "delete"],
         &["token"],
         &["token", "create"],
         &["token", "list"],

@@ -42,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<SharedService> {
         .merge(super::platform::routes())
         .merge(super::secret::routes())
         .merge(super::token::routes())
+        .merge(super::transfer::routes())
         .nest("/log", super::log::routes())
 }
 

@@ -24,6 +24,9 @@ mod role;
 mod seats;
 mod secret;
 mod stock_client;
+mod tenant_server;
+mod tenants;
+mod transfer;
 mod watch;
 mod witness;
 

@@ -97,7 +97,7 @@ pub(crate) fn offline() -> EvidenceSettings {
 }
 
 /// A database of this test's own on the server that `tests/with-postgres` has started, for the tests that are built for it.
-async fn database() -> Option<DatabaseUrl> {
+pub(crate) async fn database() -> Option<DatabaseUrl> {
     if env!("CARGO_CRATE_NAME") != "postgres" {
         return None;
     }

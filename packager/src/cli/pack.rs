@@ -7,6 +7,8 @@ use command_line::RegistryArgs;
 use image_store::ImageReference;
 use release_protocol::{Confinement, ProductName};
 
+use crate::tenants::TenantName;
+
 /// For whom an image is sealed, and in whose name.
 #[derive(Debug, Args)]
 pub(crate) struct SealingArgs {
@@ -85,6 +87,16 @@ pub(crate) struct RewrapArgs {
     /// The product that the image belongs to.
     #[arg(long, value_name = "PRODUCT")]
     pub(crate) product: ProductName,
+    /// The home whose service is to have the new key, where it is another than this one: it gets the layers' keys from this
+    /// one's service, encrypted to it, and its signing key signs. Needs an admin token here.
+    #[arg(long, value_name = "DIR", conflicts_with = "recipient")]
+    pub(crate) to: Option<PathBuf>,
+    /// The same, for a tenant of this home.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "recipient"])]
+    pub(crate) tenant: Option<TenantName>,
+    /// The file of a publisher's token there; its admin token by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to_token: Option<PathBuf>,
     /// Public keys (PEM) of which one must have signed the sealed image; the home's by default.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Vec<PathBuf>,
