@@ -170,7 +170,7 @@ impl Service {
     }
 }
 
-fn check_manifests(manifests: &[SealedManifest]) -> Result<(), ServiceError> {
+pub(crate) fn check_manifests(manifests: &[SealedManifest]) -> Result<(), ServiceError> {
     for manifest in manifests {
         let attached = manifest.sbom.iter().flat_map(|sbom| [&sbom.digest, &sbom.manifest]);
         if let Some(other) = std::iter::once(&manifest.digest).chain(attached).find(|text| !is_digest(text)) {

@@ -4,6 +4,7 @@ mod access;
 mod custody;
 mod end;
 mod license;
+mod relay;
 mod secret;
 mod transfer;
 
@@ -23,6 +24,7 @@ pub use access::{CreatedToken, NewToken, ParseRoleError, Role, TokenRevocation, 
 pub use custody::{CustodyStatus, MasterKeyChange, MasterKeyStatus, Rotation};
 pub use end::{End, ParseEndError};
 pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
+pub use relay::{DelegatedKey, DelegatedLicense, DelegatedProduct, Delegation};
 pub use secret::{SECRET_MAX, SecretStatus};
 pub use transfer::{ExportedKeys, ImportKey, KeyExport, KeyImport};
 

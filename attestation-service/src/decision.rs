@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use launch_evidence::VerifiedEvidence;
 use release_protocol::{
-    Attestation, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RuntimeData, StatedBy, Workload,
-    host_data,
+    Attestation, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RelayStatement, RuntimeData, StatedBy,
+    Workload, host_data,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -23,10 +23,45 @@ use crate::store::{
     AuditKind, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing, StoreError, TRIES,
 };
 
+/// What a lease is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject<'a> {
+    /// A guest that runs an image.
+    Workload(&'a Workload),
+    /// A service that hands the licence's seats on.
+    Relay(&'a RelayStatement),
+}
+
+impl Subject<'_> {
+    /// What stands in the place of a manifest where a relay holds the lease.
+    pub(crate) const RELAY: &'static str = "relay";
+
+    fn manifest_digest(&self) -> &str {
+        match self {
+            Self::Workload(workload) => &workload.manifest_digest,
+            Self::Relay(_) => Self::RELAY,
+        }
+    }
+
+    fn workload(&self) -> Option<&Workload> {
+        match self {
+            Self::Workload(workload) => Some(workload),
+            Self::Relay(_) => None,
+        }
+    }
+
+    fn relay(&self) -> Option<&RelayStatement> {
+        match self {
+            Self::Workload(_) => None,
+            Self::Relay(relay) => Some(relay),
+        }
+    }
+}
+
 /// What one attested guest asks for.
 pub(crate) struct Asked<'a> {
     pub(crate) runtime_data: &'a RuntimeData,
-    pub(crate) workload: &'a Workload,
+    pub(crate) subject: Subject<'a>,
     /// Who said so.
     pub(crate) stated_by: StatedBy,
     /// The lease that its key would hold.
@@ -67,6 +102,8 @@ pub(crate) struct Granted {
     pub(crate) lease: Lease,
     pub(crate) obligations: Obligations,
     pub(crate) product: ProductName,
+    /// Of a relay: the products of the licence.
+    pub(crate) delegated: Option<Vec<ProductName>>,
     pub(crate) license: String,
     /// The digest of the policy that allowed.
     pub(crate) policy: String,
@@ -105,10 +142,10 @@ impl<E: Into<Refusal>> From<E> for No {
     }
 }
 
-/// A manifest as it was registered for a product of the licence.
+/// A manifest as it was registered for a product of the licence; of a relay, a product without one.
 struct Registered {
     product: ProductName,
-    image: String,
+    image: Option<String>,
     sbom: Option<Sbom>,
 }
 
@@ -138,29 +175,38 @@ impl Service {
         let rules = &standing.rules;
         let record = self.current_license(asked, presented, rules).await?;
         let license = &record.claims;
-        let manifest = self.registered_manifest(asked, license, rules).await?;
+        let (manifest, others) = self.registered(asked, license, rules).await?;
         let platform = Platform::of(asked.evidence.claims());
         let denied = self.store.platform_findings(rules, &asked.chip_id(), platform.as_ref()).await?;
         if !denied.is_empty() {
             return Err(No::Denied { stage: Stage::Platform, findings: denied });
         }
         let product = self.store.product_by(rules, &manifest.product).await?;
-        let policy_input = policy_input(asked, license, &manifest, &product, standing.others_on_chip);
+        let policy_input = policy_input_of(asked, license, &manifest, &product, standing.others_on_chip);
         let decision = self.ask_policy(&manifest.product, &product, &policy_input).await?;
+        for other in others {
+            let product = self.store.product_by(rules, &other.product).await?;
+            let policy_input = policy_input_of(asked, license, &other, &product, standing.others_on_chip);
+            self.ask_policy(&other.product, &product, &policy_input).await?;
+        }
         let policy = product.policy_digest.clone();
         let basis = Basis { attestation: &asked.attestation, policy_input: &policy_input };
         let basis = serde_json_canonicalizer::to_vec(&basis).map_err(StoreError::from)?;
-        let audit = json!({
+        let mut audit = json!({
             "customer": license.customer, "measurement": asked.evidence.measurement().to_string(),
             "evidence": asked.evidence.evidence_digest(), "claims": platform, "policy": policy,
-            "signers": asked.workload.signers, "basis": hex::encode(Sha256::digest(&basis)),
+            "signers": asked.subject.workload().map_or(&[][..], |workload| &workload.signers),
+            "basis": hex::encode(Sha256::digest(&basis)),
         });
+        if let Some(relay) = asked.subject.relay() {
+            audit["relay"] = json!(relay);
+        }
         let request = LeaseRequest {
             id: asked.lease.clone(),
             license: Arc::clone(&record),
             rules: rules.version(),
             product: manifest.product.clone(),
-            manifest_digest: asked.workload.manifest_digest.clone(),
+            manifest_digest: asked.subject.manifest_digest().to_owned(),
             chip_id: asked.chip_id(),
             platform,
             simulated: asked.evidence.is_simulated(),
@@ -176,6 +222,7 @@ impl Service {
                 lease,
                 obligations: decision.obligations,
                 product: manifest.product,
+                delegated: asked.subject.relay().map(|_| license.products.clone()),
                 license: license.id.0.clone(),
                 policy,
                 entry,
@@ -216,7 +263,9 @@ impl Service {
         let refusal = if asked.renews() { record.refusal_to_go_on(asked.now) } else { record.refusal(asked.now) };
         let license = &record.claims;
         let chip_id = asked.chip_id();
-        let reason = if presented.generation != license.generation {
+        let reason = if let Some(misused) = self.misused(asked, license) {
+            Some(misused)
+        } else if presented.generation != license.generation {
             Some(format!("licence {id} went to another customer: this file of it opens nothing any more"))
         } else if !license.platforms.is_empty() && !license.platforms.contains(&chip_id) {
             Some(format!("licence {id} is bound to other chips than {chip_id}"))
@@ -226,11 +275,53 @@ impl Service {
         reason.map_or(Ok(record), |reason| Err(No::because(Stage::License, reason)))
     }
 
-    async fn registered_manifest(&self, asked: &Asked<'_>, license: &License, rules: &Rules) -> Result<Registered, No> {
-        let digest = &asked.workload.manifest_digest;
+    /// Why this kind of licence is not for what is asked for.
+    fn misused(&self, asked: &Asked<'_>, license: &License) -> Option<String> {
+        let id = &license.id;
+        match (asked.subject, license.relay) {
+            (Subject::Relay(_), _) if self.is_relay() => {
+                Some("this service is a relay itself: it hands nothing on to another one".to_owned())
+            }
+            (Subject::Relay(_), false) => Some(format!(
+                "licence {id} is for workloads, no relay may hand it on: the vendor issues another by `license issue --relay`"
+            )),
+            (Subject::Workload(_), true) => Some(format!(
+                "licence {id} is a relay's, it starts no workload: run it under the licence that the relay issued"
+            )),
+            _ => None,
+        }
+    }
+
+    /// What the policies are asked about: the manifest, or of a relay each product.
+    async fn registered(
+        &self,
+        asked: &Asked<'_>,
+        license: &License,
+        rules: &Rules,
+    ) -> Result<(Registered, Vec<Registered>), No> {
+        let Subject::Workload(workload) = asked.subject else {
+            let mut products = license.products.iter();
+            let of = |product: &ProductName| Registered { product: product.clone(), image: None, sbom: None };
+            let first = products.next().ok_or(StoreError::Value("products of a licence"))?;
+            return Ok((of(first), products.map(of).collect()));
+        };
+        Ok((self.registered_manifest(workload, license, rules).await?, Vec::new()))
+    }
+
+    async fn registered_manifest(
+        &self,
+        workload: &Workload,
+        license: &License,
+        rules: &Rules,
+    ) -> Result<Registered, No> {
+        let digest = &workload.manifest_digest;
         let registered = self.store.manifests_by(rules, digest).await?;
         if let Some(own) = registered.iter().find(|manifest| license.products.contains(&manifest.product)) {
-            return Ok(Registered { product: own.product.clone(), image: own.image.clone(), sbom: own.sbom.clone() });
+            return Ok(Registered {
+                product: own.product.clone(),
+                image: Some(own.image.clone()),
+                sbom: own.sbom.clone(),
+            });
         }
         let reason = match registered.first() {
             None => format!("manifest {digest} is registered for no product"),
@@ -281,7 +372,7 @@ impl Service {
         let body = json!({
             "stage": stage.name(), "reasons": reasons, "findings": findings, "lease": asked.lease,
             "license": license.map(|license| &license.id), "customer": license.map(|license| &license.customer),
-            "manifest_digest": asked.workload.manifest_digest,
+            "manifest_digest": asked.subject.manifest_digest(),
             "measurement": asked.evidence.measurement().to_string(), "chip_id": asked.chip_id(),
             "evidence": asked.evidence.evidence_digest(), "simulated": asked.evidence.is_simulated(),
             "renewal": asked.renews(),
@@ -292,7 +383,7 @@ impl Service {
 }
 
 /// What the policy is asked.
-fn policy_input(
+fn policy_input_of(
     asked: &Asked<'_>,
     license: &License,
     manifest: &Registered,
@@ -313,7 +404,8 @@ fn policy_input(
         "devices": asked.evidence.devices(),
         "checks": checks(asked.evidence),
         "license": license,
-        "workload": asked.workload,
+        "workload": asked.subject.workload(),
+        "relay": asked.subject.relay().is_some(),
         "stated_by": stated_by(asked.stated_by),
         "init_data": asked.init_data(),
         "image": manifest.image,

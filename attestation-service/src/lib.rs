@@ -27,6 +27,7 @@ mod memory;
 mod metrics;
 mod platform;
 mod policy;
+mod relay;
 mod release;
 mod rewrap;
 mod rotation;

@@ -60,6 +60,7 @@ impl Service {
             platforms: new.platforms,
             features: new.features,
             generation: 0,
+            relay: new.relay,
             service: self.address.clone(),
             signers,
         })

@@ -8,12 +8,12 @@ use jose::Jwk;
 use jose::jwe::{self, Recipient};
 use launch_evidence::{EvidenceRejected, HostData, VerifiedEvidence};
 use release_protocol::{
-    AttestAnswer, Attestation, Challenge, LeaseId, LicenseId, Request, ResourcePath, RuntimeData, TeePubKey, Workload,
+    AttestAnswer, Attestation, Challenge, LeaseId, LicenseId, Request, ResourcePath, RuntimeData, TeePubKey,
     device_nonce, host_data, report_data,
 };
 use serde_json::{Value, json};
 
-use crate::decision::Asked;
+use crate::decision::{Asked, Subject};
 use crate::endorsement::EndorsementError;
 use crate::service::{Service, ServiceError, SharedService};
 use crate::store::{AuditKind, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError, TRIES};
@@ -87,18 +87,21 @@ impl Service {
             .recognise(&runtime_data.nonce, now)
             .map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let guest = guest(&runtime_data.tee_pubkey)?;
+        let subject = match (&runtime_data.workload, &runtime_data.relay) {
+            (Some(_), Some(_)) => return Err(Refusal::Malformed("a relay runs no workload of its own".to_owned())),
+            (workload, relay) => workload.as_ref().map(Subject::Workload).or(relay.as_ref().map(Subject::Relay)),
+        };
         // The token tells what was bound, but the licence: it is a bearer's secret, and large.
         let mut bound = attestation.runtime_data.clone();
         bound.remove("license");
         let bound = Value::Object(bound);
         let (evidence, attestation) = self.clone().verify_evidence(attestation, now).await?;
-        let granted = match &runtime_data.workload {
+        let granted = match subject {
             None => None,
-            Some(workload) => {
+            Some(subject) => {
                 let lease = LeaseId::of(stated_by, guest.key().thumbprint(), evidence.guest_id());
                 let (runtime_data, evidence) = (&runtime_data, &evidence);
-                let asked =
-                    Asked { runtime_data, workload, stated_by, lease, evidence, attestation, challenge_at, now };
+                let asked = Asked { runtime_data, subject, stated_by, lease, evidence, attestation, challenge_at, now };
                 Some(self.decide(&asked).await?)
             }
         };
@@ -106,7 +109,12 @@ impl Service {
             tee_pubkey: runtime_data.tee_pubkey,
             lease: granted.as_ref().map(|granted| granted.lease.id.clone()),
             license: granted.as_ref().map(|granted| granted.license.clone()),
-            product: granted.as_ref().map(|granted| granted.product.to_string()),
+            // What is news of any of its products is news to a relay.
+            product: granted
+                .as_ref()
+                .filter(|granted| granted.delegated.is_none())
+                .map(|granted| granted.product.to_string()),
+            delegated: granted.as_ref().and_then(|granted| granted.delegated.clone()),
             workload: runtime_data.workload,
             simulated: evidence.is_simulated(),
         };
@@ -158,7 +166,7 @@ impl Service {
                 "simulated": session.simulated, "reasons": reasons,
             })
         };
-        let (workload, lease, license) = match usable(session, path, &key.manifests) {
+        let (manifest, lease, license) = match usable(session, path, &key.manifests) {
             Ok(usable) => usable,
             Err(reason) => {
                 // A key that was bound to another manifest just now is.
@@ -183,7 +191,7 @@ impl Service {
         let answer = jwe::encrypt(&plain, &[guest(&session.tee_pubkey)?])?;
         let released = json!({
             "resource": path.to_string(), "lease": lease, "license": session.license, "product": path.product,
-            "manifest_digest": workload.manifest_digest, "simulated": session.simulated,
+            "manifest_digest": manifest, "simulated": session.simulated,
         });
         let request = ReleaseRequest {
             lease: lease.clone(),
@@ -214,7 +222,7 @@ impl Service {
         Ok(())
     }
 
-    fn session(&self, token: Option<&str>, now: Timestamp) -> Result<Session, Refusal> {
+    pub(crate) fn session(&self, token: Option<&str>, now: Timestamp) -> Result<Session, Refusal> {
         let token = token.ok_or_else(|| Refusal::NotAttested("there is no attestation token".to_owned()))?;
         self.tokens.check(token, now).map_err(|error| Refusal::NotAttested(error.to_string()))
     }
@@ -258,7 +266,16 @@ fn usable<'s>(
     session: &'s Session,
     path: &ResourcePath,
     manifests: &[String],
-) -> Result<(&'s Workload, &'s LeaseId, LicenseId), String> {
+) -> Result<(&'s str, &'s LeaseId, LicenseId), String> {
+    if let (Some(products), Some(lease), Some(license)) = (&session.delegated, &session.lease, &session.license) {
+        if path.kind != ResourcePath::IMAGE_KEY || manifests.is_empty() {
+            return Err(format!("a relay gets the keys of images that are packed, and nothing else: not `{path}`"));
+        }
+        if !products.contains(&path.product) {
+            return Err(format!("the relay's licence does not cover product {}", path.product));
+        }
+        return Ok((Subject::RELAY, lease, LicenseId(license.clone())));
+    }
     let (Some(workload), Some(lease), Some(license)) = (&session.workload, &session.lease, &session.license) else {
         return Err("neither the guest nor its initialisation data (`sealift.license`, `sealift.manifest`) state a licence and \
                     the image that is to run, so nothing can be released"
@@ -270,7 +287,7 @@ fn usable<'s>(
     if path.kind == ResourcePath::IMAGE_KEY && !manifests.contains(&workload.manifest_digest) {
         return Err(format!("this key is not for manifest {}", workload.manifest_digest));
     }
-    Ok((workload, lease, LicenseId(license.clone())))
+    Ok((&workload.manifest_digest, lease, LicenseId(license.clone())))
 }
 
 fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -110,6 +111,8 @@ pub struct Service {
     pub(crate) allows_simulated: bool,
     pub(crate) limits: LimitSettings,
     pub(crate) metrics: Metrics,
+    /// Whether it hands on what another service delegated to it.
+    relays: AtomicBool,
     policies: Mutex<HashMap<String, ReleasePolicy>>,
     clock: fn() -> Timestamp,
 }
@@ -144,6 +147,7 @@ impl Service {
             stopping: Stopping::new(),
             limits: options.settings.limits,
             metrics,
+            relays: AtomicBool::new(false),
             policies: Mutex::new(HashMap::new()),
             clock: options.clock,
         })
@@ -152,6 +156,15 @@ impl Service {
     /// Whether evidence of simulated platforms is accepted.
     pub fn allows_simulated(&self) -> bool {
         self.allows_simulated
+    }
+
+    /// From now on it hands on what another service delegated to it, and its administrators can change nothing of that.
+    pub fn act_as_relay(&self) {
+        self.relays.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_relay(&self) -> bool {
+        self.relays.load(Ordering::Acquire)
     }
 
     /// The database.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jose::jws::{self, JwsError};
 use jose::signing::SigningKey;
-use release_protocol::{LeaseId, TeePubKey, Workload};
+use release_protocol::{LeaseId, ProductName, TeePubKey, Workload};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -43,6 +43,9 @@ pub(crate) struct Session {
     pub(crate) license: Option<String>,
     /// The product that was decided on.
     pub(crate) product: Option<String>,
+    /// Of a relay: the products that it may hand on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delegated: Option<Vec<ProductName>>,
     /// What was attested to run.
     pub(crate) workload: Option<Workload>,
     /// Whether the platform is simulated.

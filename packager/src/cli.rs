@@ -205,6 +205,10 @@ pub(crate) struct ServeArgs {
     /// by the host name of the connection (SNI). Tenants that are made or deleted meanwhile are taken up.
     #[arg(long, conflicts_with = "database")]
     pub(crate) tenants: bool,
+    /// Serve as a relay: hold the seats of this licence (`license issue --relay`) for the guests of a site, by the authority of
+    /// the service that issued it. Runs inside a measured guest, on a home of its own; guests run under `child.license` there.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tenants", "database"])]
+    pub(crate) relay: Option<PathBuf>,
     /// Fetch no endorsements and no revocation lists, whatever the settings say.
     #[arg(long)]
     pub(crate) offline: bool,

@@ -10,6 +10,7 @@ mod guest;
 mod home;
 mod keys;
 mod pack;
+mod relay;
 mod tenants;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};

@@ -158,6 +158,7 @@ impl ServiceClient {
             license: self.license.as_ref().map(|license| license.token().to_owned()),
             workload: workload.cloned(),
             lease: lease.cloned(),
+            relay: None,
         }
         .to_members()
         .or_fail(ExitCode::Other, || "cannot write the runtime data".to_owned())?;

@@ -35,6 +35,9 @@ pub struct NewLicense {
     /// Names and values for policy and workload.
     #[serde(default)]
     pub features: BTreeMap<String, String>,
+    /// Whether it starts no workload, but lets one relay hand its seats on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relay: bool,
 }
 
 /// The answer to [`NewLicense`].
@@ -77,6 +80,9 @@ pub struct LicenseStatus {
     /// The chips that it is bound to; empty: any.
     #[serde(default)]
     pub platforms: Vec<String>,
+    /// Whether it starts no workload, but lets one relay hand its seats on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relay: bool,
     /// Since when it is suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -67,6 +67,10 @@ pub(super) async fn authenticate(
         let entry = ACTOR.scope(actor, refusal).await?;
         return Err(Refusal::Denied { reasons: vec![why], entry: Some(entry) }.into());
     }
+    if service.is_relay() && !super::role::is_for_relays(method, path) {
+        let why = "this service is a relay: what was delegated to it is changed by the vendor alone".to_owned();
+        return Err(Refusal::Denied { reasons: vec![why], entry: None }.into());
+    }
     Ok(ACTOR.scope(actor, next.run(request)).await)
 }
 

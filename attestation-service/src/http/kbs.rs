@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use super::document::{AuthChallenge, AuthRequest, EncryptedResource};
 use super::log::{Leaf, Sizes};
 use super::problem::{ApiError, body};
+use crate::api::Delegation;
 use crate::metrics::Outcome;
 use crate::release::Refusal;
 use crate::service::SharedService;
@@ -30,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<SharedService> {
         .merge(auth)
         .routes(routes!(attest))
         .routes(routes!(resource))
+        .routes(routes!(delegation))
         .routes(routes!(end_lease))
         .routes(routes!(watch_lease))
         .routes(routes!(consistency))
@@ -97,6 +99,16 @@ async fn resource(
 ) -> Result<Response, ApiError> {
     let answer = service.release(session_token(&headers), &path).await?;
     service.metrics.key_releases.count();
+    Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
+}
+
+/// What a relay that holds a lease may hand on. The keys that are named here it fetches one by one.
+#[utoipa::path(
+    get, path = "/delegation", tag = "release", operation_id = "fetchDelegation",
+    responses((status = 200, body = Delegation))
+)]
+async fn delegation(State(service): State<SharedService>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let answer = service.delegation(session_token(&headers)).await?;
     Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }
 

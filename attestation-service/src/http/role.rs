@@ -46,6 +46,13 @@ pub(super) fn allowed(method: &Method, path: &str) -> &'static [Role] {
     TABLE.iter().find(|rule| rule.reads == reads && is_below(rule.prefix)).map_or(&[], |rule| rule.roles)
 }
 
+/// Whether a relay's administrators may do it: see what there is, end leases, and say who else may.
+pub(super) fn is_for_relays(method: &Method, path: &str) -> bool {
+    let path = path.strip_prefix(API_PREFIX).unwrap_or(path);
+    matches!(*method, Method::GET | Method::HEAD)
+        || ["/leases/", "/tokens"].iter().any(|prefix| path.starts_with(prefix))
+}
+
 /// Says which roles the request needs, where `role` is none of them.
 pub(super) fn check(role: Role, method: &Method, path: &str) -> Result<(), String> {
     let roles = allowed(method, path);
@@ -70,6 +77,25 @@ mod tests {
         }
         let why = check(Role::Auditor, &Method::DELETE, "/products/a/references/b").unwrap_err();
         assert_eq!(why, "the token's role is auditor; this needs publisher or admin");
+    }
+
+    #[test]
+    fn a_relays_administrator_sees_all_and_changes_nothing_that_was_delegated() {
+        for (method, path, may) in [
+            (Method::GET, "/api/v1/licenses", true),
+            (Method::POST, "/api/v1/leases/x/end", true),
+            (Method::POST, "/api/v1/tokens", true),
+            (Method::POST, "/api/v1/licenses", false),
+            (Method::POST, "/api/v1/licenses/x/renew", false),
+            (Method::POST, "/api/v1/products", false),
+            (Method::PUT, "/api/v1/products/x/policy", false),
+            (Method::DELETE, "/api/v1/products/x/references/y", false),
+            (Method::POST, "/api/v1/products/x/keys/export", false),
+            (Method::POST, "/api/v1/platforms/allow", false),
+            (Method::POST, "/api/v1/master-keys", false),
+        ] {
+            assert_eq!(is_for_relays(&method, path), may, "{method} {path}");
+        }
     }
 
     #[test]

@@ -148,6 +148,31 @@ impl Store {
         Ok(())
     }
 
+    /// Deletes all keys of the product, so that nothing of it opens any more. Gives how many there were.
+    pub(crate) async fn forget_keys(
+        &self,
+        product: &ProductName,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query("DELETE FROM image_key_manifest WHERE key_id IN (SELECT id FROM image_key WHERE product = $1)")
+            .bind(product.as_str())
+            .execute(transaction.sql())
+            .await?;
+        let rows = sqlx::query("DELETE FROM image_key WHERE product = $1 RETURNING id")
+            .bind(product.as_str())
+            .fetch_all(transaction.sql())
+            .await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let body = json!({"product": product, "keys": rows.len(), "reason": reason});
+        append(&mut transaction, AuditKind::KeysForgotten, &body, now).await?;
+        transaction.commit().await?;
+        Ok(rows.len())
+    }
+
     /// The product's keys, newest first, without the keys.
     pub(crate) async fn image_keys(&self, product: &ProductName) -> Result<Vec<ImageKey>, StoreError> {
         let rows = sqlx::query(

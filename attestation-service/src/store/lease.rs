@@ -232,7 +232,16 @@ async fn exhausted(
 ) -> Result<Option<LeaseOutcome>, StoreError> {
     let license = &request.license.claims;
     let seats = license.seats;
-    if batch.seats_taken(transaction, &license.id, now).await? < seats {
+    let taken = batch.seats_taken(transaction, &license.id, now).await?;
+    // A relay holds all of them: a second one would give them out once more.
+    if license.relay && taken > 0 {
+        let reason = format!(
+            "another relay holds licence {}: it has to give it back, its lease and grace have to be over, or the vendor ends its lease",
+            license.id
+        );
+        return deny(transaction, request, Stage::Seats, reason, now).await.map(Some);
+    }
+    if taken < seats {
         return Ok(None);
     }
     let reasons = [format!("all {seats} seats are taken")];

@@ -143,10 +143,13 @@ async fn insert(transaction: &mut Write<'_>, license: &License, now: Timestamp) 
     .bind(millis(now))
     .execute(transaction.sql())
     .await?;
-    let body = json!({
+    let mut body = json!({
         "license": license.id, "customer": license.customer, "products": license.products, "seats": license.seats,
         "valid_from": license.valid_from, "valid_until": license.valid_until,
     });
+    if license.relay {
+        body["relay"] = json!(true);
+    }
     append(transaction, AuditKind::LicenseIssued, &body, now).await?;
     Ok(())
 }
@@ -176,6 +179,7 @@ fn status(row: &AnyRow, now: Timestamp) -> Result<LicenseStatus, StoreError> {
         lease_seconds: record.claims.lease_seconds,
         grace_seconds: record.claims.grace_seconds,
         platforms: record.claims.platforms,
+        relay: record.claims.relay,
         suspended_at: record.suspended_at,
         revoked_at: record.revoked_at,
         drain_until: record.drain_until,

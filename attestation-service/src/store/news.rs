@@ -147,6 +147,7 @@ impl News {
         match kind {
             AuditKind::KeyBound
             | AuditKind::KeyRegistered
+            | AuditKind::KeysForgotten
             | AuditKind::LicenseRenewed
             | AuditKind::LicenseResumed
             | AuditKind::LicenseRevoked

@@ -41,6 +41,7 @@ impl Guest {
             license: self.license.clone(),
             workload: self.workload.clone(),
             lease: None,
+            relay: None,
         }
     }
 

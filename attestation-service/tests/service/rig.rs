@@ -352,6 +352,7 @@ pub(crate) fn new_license(change: impl FnOnce(&mut NewLicense)) -> NewLicense {
         grace_seconds: GRACE_SECONDS.unsigned_abs(),
         platforms: Vec::new(),
         features: std::collections::BTreeMap::default(),
+        relay: false,
     };
     change(&mut license);
     license

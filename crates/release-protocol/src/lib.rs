@@ -26,7 +26,9 @@ pub use init_data::{INIT_DATA_MAX, LaunchStatement, StatedBy};
 pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
 pub use lease::{Lease, LeaseId, LeaseNews, LeaseState};
 pub use license::{LICENSE_TYP, License, LicenseError, LicenseFile, LicenseId, ServiceAddress};
-pub use message::{AttestAnswer, Attestation, Evidence, LogPlace, RuntimeData, RuntimeDataError, Workload};
+pub use message::{
+    AttestAnswer, Attestation, Evidence, LogPlace, RelayStatement, RuntimeData, RuntimeDataError, Workload,
+};
 pub use name::{ParseNameError, ProductName, ResourcePath, ResourcePathError};
 pub use obligation::Obligations;
 pub use problem::Problem;

@@ -96,6 +96,9 @@ pub struct License {
     /// How often it went to another customer: a file of an earlier generation opens nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub generation: u32,
+    /// Whether it starts no workload, but lets one relay hand its seats on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relay: bool,
     /// The service that decides.
     pub service: ServiceAddress,
     /// The vendor's image signing keys, SPKI PEM; one of them must have signed an image.

@@ -4,6 +4,7 @@ use kbs_types::TeePubKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use transparency_log::{InclusionProof, Receipt, SignedCheckpoint};
+use url::Url;
 
 use crate::lease::{Lease, LeaseId};
 use crate::obligation::Obligations;
@@ -20,6 +21,15 @@ pub struct Workload {
     /// The command line that will run.
     #[serde(default)]
     pub command: Vec<String>,
+}
+
+/// What a relay says of itself: a service that hands the seats of a licence on to guests of its own.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct RelayStatement {
+    /// Where its guests reach it.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub url: Url,
 }
 
 /// Why runtime data cannot be used.
@@ -50,6 +60,9 @@ pub struct RuntimeData {
     /// The lease that is being renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseId>,
+    /// Of a relay, in the place of a workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayStatement>,
 }
 
 impl RuntimeData {

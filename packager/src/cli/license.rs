@@ -109,11 +109,15 @@ pub(crate) struct LicenseIssueArgs {
     /// A chip id that the licence is bound to; any by default.
     #[arg(long, value_name = "CHIP")]
     pub(crate) platform: Vec<String>,
+    /// A licence that starts no workload: one relay (`sealift serve --relay`) hands its seats on to guests of its own. Chip ids
+    /// are then the relay's.
+    #[arg(long, conflicts_with = "batch")]
+    pub(crate) relay: bool,
     /// A name and value for policy and workload.
     #[arg(long, value_name = "NAME=VALUE", value_parser = feature)]
     pub(crate) feature: Vec<(String, String)>,
     /// Issue what this file says instead (`-`: stdin): one licence a line in JSON, with `products`, `customer`, `seats`,
-    /// `valid_until` (RFC 3339 or `+8h`), `lease_seconds`, `grace_seconds`, and `valid_from`, `platforms`, `features` where they are wanted. All
+    /// `valid_until` (RFC 3339 or `+8h`), `lease_seconds`, `grace_seconds`, and `valid_from`, `platforms`, `features`, `relay` where they are wanted. All
     /// of them, or none. Prints one line of JSON for each.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["product", "customer", "file"])]
     pub(crate) batch: Option<PathBuf>,

@@ -144,6 +144,7 @@ async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) 
         grace_seconds: grace.as_secs(),
         platforms: args.platform,
         features: args.feature.into_iter().collect(),
+        relay: args.relay,
     };
     let issued: IssuedLicense = client.post("/licenses", &new).await?;
     console.say(format!("issued {} to {}", issued.id, new.customer));
@@ -219,6 +220,9 @@ fn show(license: &LicenseStatus) -> String {
             license.lease_seconds.saturating_add(license.grace_seconds)
         ),
     ];
+    if license.relay {
+        lines.push("relay     starts no workload; one relay hands its seats on".to_owned());
+    }
     if !license.platforms.is_empty() {
         lines.push(format!("chips     {}", license.platforms.join(", ")));
     }

@@ -1,6 +1,6 @@
 //! `serve`: runs the attestation service until it is told to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, ServiceSettings, StoreError, serve};
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
 use crate::home::{self, VendorHome, database};
+use crate::relay::{self, Authority};
 use crate::tenants::is_being_deleted;
 
 pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
@@ -19,6 +20,9 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
         return super::serve_tenants::run(home, args, console).await;
     }
     refuse_deleted(home)?;
+    if args.relay.is_none() {
+        relay::refuse_relay(home)?;
+    }
     let mut settings = home.settings()?.service;
     if let Some(database) = database(args.database.as_deref())? {
         settings.database = Some(database);
@@ -27,17 +31,59 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     let service = open(home, settings.clone(), &args, &platforms).await?;
     let files = home.service();
     let mut stop = StopSignals::listen()?;
+    let mut authority = match &args.relay {
+        None => None,
+        Some(license) => Some(become_relay(home, &service, license, &settings, console).await?),
+    };
     let listen = args.listen.unwrap_or(settings.listen);
-    let server =
-        serve(&files, service, listen).await.or_fail(ExitCode::Other, || format!("cannot serve on {listen}"))?;
+    let server = serve(&files, Arc::clone(&service), listen)
+        .await
+        .or_fail(ExitCode::Other, || format!("cannot serve on {listen}"))?;
     warn_of_simulated(&args, console);
     console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
     let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});
     console.result(&ready, || format!("https://{}", server.address()));
-    stop.asked().await;
+    let lost = match &mut authority {
+        None => {
+            stop.asked().await;
+            None
+        }
+        Some(authority) => tokio::select! {
+            () = stop.asked() => None,
+            lost = authority.keep(home, &service, console) => Some(lost),
+        },
+    };
+    if let Some(lost) = lost {
+        let failure = relay::give_up(home, &service, &lost, console).await;
+        server.stop().await;
+        return Err(failure);
+    }
     console.say("stopping");
+    if let Some(authority) = &authority {
+        authority.give_back(&service, console).await;
+    }
     server.stop().await;
     Ok(())
+}
+
+/// Gets what a relay serves by. One that is refused keeps nothing of what it had.
+async fn become_relay(
+    home: &VendorHome,
+    service: &Service,
+    license: &Path,
+    settings: &ServiceSettings,
+    console: &Console,
+) -> Result<Authority, Failure> {
+    let license = relay::read_license(license)?;
+    service.act_as_relay();
+    relay::adopt(home, service, &license).await?;
+    let obtained = Authority::obtain(home, service, license, settings.url.clone(), console).await;
+    if let Err(failure) = &obtained
+        && matches!(failure.code, ExitCode::Denied | ExitCode::VerificationFailed)
+    {
+        relay::give_up(home, service, failure, console).await;
+    }
+    obtained
 }
 
 /// Opens the home's service, as the arguments want it.
