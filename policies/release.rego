@@ -171,8 +171,23 @@ deny contains finding if {
 	}
 }
 
+# Who holds a relay's seats holds the keys of all images of the product: a vendor delegates by a policy that says to whom.
+relay if object.get(input, ["relay"], false)
+
+deny contains finding if {
+	relay
+	finding := {
+		"message": sprintf("the default policy delegates nothing of product %v to relays", [product]),
+		"claim": "relay",
+		"expected": false,
+		"found": true,
+		"fix": "give the product a policy that says which relays may hold its keys, such as policies/relay.rego: `sealift policy set`",
+	}
+}
+
 deny contains finding if {
 	count(object.get(input, ["product_signers"], [])) > 0
+	not relay
 	not launched
 	not signed
 	finding := {

@@ -199,7 +199,7 @@ impl Service {
             "basis": hex::encode(Sha256::digest(&basis)),
         });
         if let Some(relay) = asked.subject.relay() {
-            audit["relay"] = json!(relay);
+            audit["relay"] = json!(relay.url);
         }
         let request = LeaseRequest {
             id: asked.lease.clone(),

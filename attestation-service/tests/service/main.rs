@@ -18,6 +18,7 @@ mod openapi;
 mod platform;
 mod policy;
 mod reference;
+mod relay;
 mod release;
 pub(crate) mod rig;
 mod role;

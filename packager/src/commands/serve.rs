@@ -36,9 +36,15 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
         Some(license) => Some(become_relay(home, &service, license, &settings, console).await?),
     };
     let listen = args.listen.unwrap_or(settings.listen);
-    let server = serve(&files, Arc::clone(&service), listen)
-        .await
-        .or_fail(ExitCode::Other, || format!("cannot serve on {listen}"))?;
+    let server = match serve(&files, Arc::clone(&service), listen).await {
+        Ok(server) => server,
+        Err(error) => {
+            if let Some(authority) = &authority {
+                authority.give_back(&service, console).await;
+            }
+            return Err(Failure::other(format!("cannot serve on {listen}")).caused_by(&error));
+        }
+    };
     warn_of_simulated(&args, console);
     console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
     let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});
