@@ -68,15 +68,15 @@ impl Appended {
 /// Reads a tar twice: its entries' names, then its digest.
 fn look(path: &Path, confinement: Option<&Confinement>) -> Result<(Digest, u64), Failure> {
     let name = path.display();
-    let no_tar = || format!("`{name}` is no plain tar");
+    // Without the reader's own words, which quote what it has read.
+    let no_tar =
+        |_| Failure::bad_input(format!("`{name}` is no plain tar")).hint("append the layer as an uncompressed tar");
     let mut file = File::open(path).or_fail(ExitCode::BadInput, || format!("cannot read `{name}`"))?;
     let mut archive = tar::Archive::new(&file);
     let mut entries = 0;
-    for entry in archive.entries_with_seek().or_fail(ExitCode::BadInput, no_tar)? {
-        let entry = entry
-            .or_fail(ExitCode::BadInput, no_tar)
-            .map_err(|failure| failure.hint("append the layer as an uncompressed tar"))?;
-        let inside = entry.path().or_fail(ExitCode::BadInput, no_tar)?;
+    for entry in archive.entries_with_seek().map_err(no_tar)? {
+        let entry = entry.map_err(no_tar)?;
+        let inside = entry.path().map_err(no_tar)?;
         if let Some(confinement) = confinement.filter(|confinement| !is_held_to(&inside, confinement)) {
             return Err(Failure::bad_input(format!("`{}` in `{name}` is not in {confinement}", inside.display()))
                 .hint("put the component below the directory that `--confine` names, where no other partner puts anything"));
