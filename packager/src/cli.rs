@@ -276,6 +276,8 @@ pub(crate) enum LeaseCommand {
     /// End a lease: its workload stops at its next renewal.
     End {
         /// Its id.
+        // Thumbprints may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }

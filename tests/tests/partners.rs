@@ -17,8 +17,8 @@ use serde_json::Value;
 const JOINED: &str = "the secret of a\nthe secret of b\nthe secret of c\n";
 
 fn nobody_holds(partners: &Partners) {
-    for number in 0..NAMES.len() {
-        assert_eq!(partners.held(number), 0, "a lease of {} was not given back", NAMES[number]);
+    for (number, name) in NAMES.iter().enumerate() {
+        assert_eq!(partners.held(number), 0, "a lease of {name} was not given back");
     }
 }
 
@@ -217,11 +217,11 @@ async fn every_lease_is_renewed_and_a_service_that_stays_away_ends_all() {
     partners.licenses =
         (0..NAMES.len()).map(|number| partners.license(number, &["--lease", "3s", "--grace", "2s"])).collect();
     let (mut child, stdout) = start_waiting_under(&partners.vendors[0], &partners.image, &partners.files(), "embedded");
-    for number in 0..NAMES.len() {
+    for (number, name) in NAMES.iter().enumerate() {
         let renewed = || partners.json(number, &["audit", "list"]).to_string().contains("lease_renewed");
         let started = std::time::Instant::now();
         while !renewed() {
-            assert!(started.elapsed().as_secs() < 20, "the lease of {} is not renewed", NAMES[number]);
+            assert!(started.elapsed().as_secs() < 20, "the lease of {name} is not renewed");
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
     }
