@@ -256,6 +256,17 @@ pub(crate) enum LeaseCommand {
         /// Its id.
         id: String,
     },
+    /// Renew the lease of a guest that does not reach the service, by a request that was carried here as a file.
+    ///
+    /// The request is judged as an attestation is. The answer is for the guest that made it, and for that one request.
+    Renew {
+        /// The request, as `sealift-shim renewal request` made it.
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// Write the answer to this file; an existing one is not overwritten.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// The service's receipts: proof of what was granted.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Renew a lease by files that somebody carries, where the service cannot be reached.
+    #[command(subcommand)]
+    Renewal(RenewalCommand),
     /// Print completions for a shell.
     Completions {
         /// For which shell.
@@ -90,6 +93,38 @@ pub(crate) enum ReceiptCommand {
         #[arg(long, value_name = "FILE")]
         license: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RenewalCommand {
+    /// Make a request for the vendor's licensing desk (`sealift lease renew`).
+    ///
+    /// It has this guest's evidence and the licence in it, and no key. Any way of carrying it will do.
+    Request(Box<RenewalRequestArgs>),
+    /// Accept the answer, also while the workload runs.
+    Accept(RenewalAcceptArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenewalRequestArgs {
+    #[command(flatten)]
+    pub(crate) image: ImageArgs,
+    /// Where this guest keeps its keys sealed.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_OFFLINE_STATE")]
+    pub(crate) offline_state: PathBuf,
+    /// Write the request to this file; an existing one is not overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenewalAcceptArgs {
+    /// The answer of the vendor's desk.
+    #[arg(value_name = "FILE")]
+    pub(crate) answer: PathBuf,
+    /// Where this guest keeps its keys sealed.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_OFFLINE_STATE")]
+    pub(crate) offline_state: PathBuf,
 }
 
 /// What every command needs that opens a sealed image.
@@ -178,6 +213,10 @@ pub(crate) struct RunArgs {
     /// Give the workload a secret of the image's product as a read-only file in memory: `TYPE/TAG=/path`.
     #[arg(long, value_name = "NAME=PATH")]
     pub(crate) secret: Vec<SecretArg>,
+    /// Keep what a start needs in this directory, sealed to this guest, so that the image can start and run without the service
+    /// for as long as licence and policy allow. The lease is kept over a restart, and not given back at the end.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_OFFLINE_STATE", conflicts_with_all = ["kbs", "secret"])]
+    pub(crate) offline_state: Option<PathBuf>,
     /// How long the workload has between SIGTERM and SIGKILL when its lease is gone; five minutes at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=300))]
     pub(crate) stop_timeout: u64,
