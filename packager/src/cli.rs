@@ -1,6 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
 mod audit;
+mod collateral;
 mod evidence;
 mod guest;
 mod key;
@@ -25,6 +26,7 @@ use release_protocol::ProductName;
 use url::Url;
 
 pub(crate) use audit::{AuditCommand, ExportArgs};
+pub(crate) use collateral::{CollateralBundleArgs, CollateralCommand, CollateralImportArgs};
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use key::KeyCommand;
@@ -115,6 +117,9 @@ pub(crate) enum Command {
     /// The audit log: what was released to whom.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// What a service without internet needs to judge evidence: certificates, revocation lists, policies, in one file.
+    #[command(subcommand)]
+    Collateral(CollateralCommand),
     /// Copy the service's database to a new file while the service runs; the copy's audit log is checked entry by entry.
     Backup {
         /// The file.
