@@ -146,8 +146,10 @@ impl OfflineState {
                 .cause(format!("the sealed state is of the command {:?}", record.workload.command))
                 .hint("leave the arguments as they were, or start once where the service can be reached"));
         }
-        record.allowance.take_up(now()).map_err(|refusal| refused(refusal, &unavailable))?;
+        let taken_up = record.allowance.take_up(now());
+        // An end that was seen is the end, wherever the clock is set to then.
         self.file.write(&record)?;
+        taken_up.map_err(|refusal| refused(refusal, &unavailable))?;
         let (key, layer_keys) = (record.lease_key()?, record.layer_keys()?);
         let Record { lease, token, since, obligations, allowance, .. } = record;
         let offline = Self { kept: Ok(None), file: self.file, instance: self.instance }.running(allowance, true);
