@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use command_line::{Answerer, ExitCode, Failure};
@@ -207,10 +207,10 @@ impl Offline {
 
     /// Counts the time that has gone by since the last time, so that it stays counted; takes up what was renewed by file.
     pub(crate) fn count(&self) {
-        let mut counted = self.counted();
+        let Counted { mut allowance, at: before } = *self.counted();
         let at = BootTime::now();
-        let ran = counted.at.until_that(at);
-        let mut allowance = counted.allowance;
+        let ran = before.until_that(at);
+        // Nobody who asks for the end waits for the disk meanwhile.
         let kept = self.change(|record| {
             record.allowance.count(now(), ran);
             allowance = record.allowance;
@@ -220,14 +220,17 @@ impl Offline {
             tracing::warn!("the offline allowance could not be counted on disk: {failure}");
             allowance.count(now(), ran);
         }
-        *counted = Counted { allowance, at };
+        *self.counted() = Counted { allowance, at };
     }
 
-    /// Counts for as long as the instance runs.
-    pub(crate) async fn keep_counting(&self) -> Infallible {
+    /// Counts for as long as the instance runs, beside what watches the lease's end.
+    pub(crate) async fn keep_counting(self: Arc<Self>) -> Infallible {
         loop {
             tokio::time::sleep(COUNT_EVERY).await;
-            self.count();
+            let offline = Arc::clone(&self);
+            if let Err(error) = tokio::task::spawn_blocking(move || offline.count()).await {
+                tracing::warn!(%error, "the offline allowance could not be counted");
+            }
         }
     }
 

@@ -97,7 +97,7 @@ async fn run_leased(
                 };
                 let lost = tokio::select! {
                     lost = keep_lease(holder, deadlines, |_, _| {}, console) => lost,
-                    never = offline.keep_counting() => match never {},
+                    never = Arc::clone(&offline).keep_counting() => match never {},
                 };
                 offline.lost(&lost);
                 lost

@@ -142,7 +142,9 @@ impl LeaseHolder {
         let exchange = Exchange { service, asked: attested.asked, answered: attested.answered };
         Ok(self.clock.accept(exchange).map_err(|diverged| {
             // What such a clock counts is worth nothing.
-            self.offline.iter().for_each(|offline| offline.forget());
+            if let Some(offline) = &self.offline {
+                offline.forget();
+            }
             clocks_parted(&diverged)
         })?)
     }
@@ -288,7 +290,9 @@ async fn open_licensed(
             opened.resume(Conversation::open(license, &args.opening)?, offline, failure, console)?
         }
         (Err(failure), offline) => {
-            offline.iter().for_each(|offline| offline.refused(&failure));
+            if let Some(offline) = offline {
+                offline.refused(&failure);
+            }
             return Err(failure);
         }
     };

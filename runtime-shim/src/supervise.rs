@@ -16,7 +16,7 @@ use crate::session::LeaseHolder;
 pub(crate) struct Deadlines {
     renew_at: BootTime,
     /// When lease and grace end.
-    lease_ends_at: BootTime,
+    lease_end: BootTime,
     /// When the workload stops: then, or when the allowance to do without the service is over.
     stop_at: BootTime,
 }
@@ -35,12 +35,12 @@ impl Deadlines {
     /// Counted from when the renewal was ASKED for: the answer's way back must not lengthen the lease.
     pub(crate) fn of(holder: &LeaseHolder, asked_at: BootTime) -> Self {
         let lease = &holder.lease;
-        let lease_ends_at = asked_at.plus(Duration::from_secs(lease.ttl_seconds.saturating_add(lease.grace_seconds)));
+        let lease_end = asked_at.plus(Duration::from_secs(lease.ttl_seconds.saturating_add(lease.grace_seconds)));
         let renew_at = asked_at.plus(jittered(Duration::from_secs(lease.renew_after_seconds())));
-        let mut deadlines = Self { renew_at, lease_ends_at, stop_at: lease_ends_at };
+        let mut deadlines = Self { renew_at, lease_end, stop_at: lease_end };
         if holder.is_cut_off() {
             // Its lease was renewed nobody knows when.
-            (deadlines.renew_at, deadlines.lease_ends_at) = (BootTime::now(), BootTime::now());
+            (deadlines.renew_at, deadlines.lease_end) = (BootTime::now(), BootTime::now());
         }
         deadlines.refresh(holder);
         deadlines
@@ -49,7 +49,7 @@ impl Deadlines {
     /// Takes up what has become of the allowance to do without the service: it can be renewed by file.
     fn refresh(&mut self, holder: &LeaseHolder) {
         if let Some(offline) = holder.offline() {
-            self.stop_at = offline.ends_at().max(self.lease_ends_at);
+            self.stop_at = offline.ends_at().max(self.lease_end);
         }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 
 /// The same, and it is on the disk when this returns.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    put(path, bytes, |file| file.sync_all())?;
+    put(path, bytes, fs::File::sync_all)?;
     let directory = path.parent().unwrap_or(path);
     fs::File::open(directory)
         .and_then(|directory| directory.sync_all())

@@ -13,6 +13,7 @@ fn help(name: &str, command: &[&str]) -> String {
         .arg("--help")
         .envs(FIXED)
         .env_remove("SEALIFT_STATE_DIR")
+        .env_remove("SEALIFT_OFFLINE_STATE")
         .env_remove("SEALIFT_LICENSE")
         .env_remove("SEALIFT_IMAGE")
         .env_remove("SEALIFT_AGENT")
@@ -23,7 +24,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 68] = [
+    let commands: [&[&str]; 71] = [
         &[],
         &["init"],
         &["demo"],
@@ -75,6 +76,7 @@ fn help_of_every_command_of_sealift() {
         &["lease"],
         &["lease", "list"],
         &["lease", "end"],
+        &["lease", "renew"],
         &["token"],
         &["token", "create"],
         &["token", "list"],
@@ -87,6 +89,8 @@ fn help_of_every_command_of_sealift() {
         &["audit", "prove"],
         &["audit", "verify"],
         &["audit", "export"],
+        &["collateral", "bundle"],
+        &["collateral", "import"],
         &["simulate"],
         &["simulate", "platform"],
         &["simulate", "launch"],
@@ -102,7 +106,7 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["run"],
         &["unpack"],
@@ -116,6 +120,8 @@ fn help_of_every_command_of_the_shim() {
         &["doctor"],
         &["receipt", "verify"],
         &["receipt", "refresh"],
+        &["renewal", "request"],
+        &["renewal", "accept"],
         &["completions"],
     ];
     let text: Vec<String> = commands

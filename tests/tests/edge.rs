@@ -266,3 +266,67 @@ async fn a_renewal_by_file_is_refused_to_a_revoked_licence_and_a_forged_answer_b
     let (said, _) = edge.answer(&request, "refused.json");
     expect(&said, 5, "contract ended");
 }
+
+/// The certificates are those of the simulated platform, named as AMD's would be.
+#[tokio::test]
+async fn certificates_and_policies_go_in_one_file_to_a_service_without_internet() {
+    let scene = Scene::set().await;
+    let path = |name: &str| scene.scratch.path().join(name);
+    let command = |args: &[&str], files: &[&Path]| run(scene.vendor.command(args).args(files));
+    let bundle = path("bundle.json");
+    expect(&command(&["collateral", "bundle", "--out"], &[&bundle]), 3, "neither certificates nor revocation lists");
+
+    let platform = scene.vendor.home().join("simulated-platform");
+    let text = fs::read_to_string(platform.join("platform.json")).unwrap();
+    let chip = serde_json::from_str::<Value>(&text).unwrap()["chip_id"].as_str().unwrap().to_owned();
+    let kept = scene.vendor.home().join("service/endorsements/Genoa");
+    let certificate = format!("{chip}/0a000000000017ff.der");
+    let other = format!("{}/0a000000000017ff.der", "ab".repeat(64));
+    for name in [&certificate, &other] {
+        fs::create_dir_all(kept.join(name).parent().unwrap()).unwrap();
+        fs::copy(platform.join("vcek.der"), kept.join(name)).unwrap();
+    }
+    fs::write(kept.join("crl.der"), b"a list").unwrap();
+    fs::write(kept.join("notes.txt"), b"nothing of the kind").unwrap();
+    let unknown = "cd".repeat(64);
+    let said = command(&["collateral", "bundle", "--chip", &unknown, "--out"], &[&bundle]);
+    expect(&said, 3, "has no certificate of the chip");
+    expect(&command(&["collateral", "bundle", "--chip", "cd", "--out"], &[&bundle]), 2, "is no chip id");
+    let args = ["--output", "json", "collateral", "bundle", "--chip", &chip, "--product", PRODUCT, "--out"];
+    let made: Value = serde_json::from_str(&command(&args, &[&bundle]).succeeded().stdout).unwrap();
+    assert_eq!((made["files"].as_u64(), made["policies"].as_u64()), (Some(2), Some(1)));
+    expect(&command(&args, &[&bundle]), 3, "exists already");
+
+    let site = path("site");
+    let import = |file: &Path| command(&["collateral", "import", "--directory"], &[&site, file]);
+    import(&bundle).succeeded();
+    let taken = fs::read(site.join("Genoa").join(&certificate)).unwrap();
+    assert_eq!(taken, fs::read(platform.join("vcek.der")).unwrap());
+    assert_eq!(fs::read(site.join("Genoa/crl.der")).unwrap(), b"a list");
+    assert!(!site.join("Genoa").join(&other).exists(), "another chip's");
+
+    let changed = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut document: Value = serde_json::from_slice(&fs::read(&bundle).unwrap()).unwrap();
+        change(&mut document);
+        let file = path(name);
+        fs::write(&file, document.to_string()).unwrap();
+        file
+    };
+    let outside = changed("outside.json", &|bundle| bundle["files"][0]["path"] = "../../crl.der".into());
+    expect(&import(&outside), 3, "which is no certificate and no list");
+    let damaged = changed("damaged.json", &|bundle| bundle["files"][0]["content"] = "AAAA".into());
+    expect(&import(&damaged), 4, "is not what its digest says");
+    let policy = changed("policy.json", &|bundle| bundle["policies"][0]["source"] = "package other".into());
+    expect(&import(&policy), 4, "the policy of recipe is not what its digest says");
+    expect(&import(Path::new(&scene.license)), 3, "is no bundle of collateral");
+    let format = changed("format.json", &|bundle| bundle["format"] = "sealift-collateral-bundle/9".into());
+    expect(&import(&format), 3, "only `sealift-collateral-bundle/1` is known");
+
+    let digest = made["sha256"].as_str().unwrap();
+    expect(&command(&["collateral", "import", "--set-policies"], &[&bundle]), 2, "--sha256");
+    let set = ["collateral", "import", "--set-policies", "--sha256", digest];
+    expect(&command(&set, &[&outside]), 4, "is not the bundle that was said");
+    let shown = |args: &[&str]| scene.vendor.sealift(args).succeeded().stdout;
+    command(&set, &[&bundle]).succeeded();
+    assert!(shown(&["policy", "show", "--product", PRODUCT]).contains("package sealift.release"));
+}

@@ -63,5 +63,5 @@ pub struct RenewalByFile {
 /// another form by anybody, what the report binds cannot.
 pub fn request_digest(runtime_data: &Map<String, Value>) -> Result<String, BindingError> {
     let canonical = serde_json_canonicalizer::to_vec(runtime_data).map_err(BindingError::Canonical)?;
-    Ok(Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(Sha256::digest(canonical)))
 }

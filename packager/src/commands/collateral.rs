@@ -113,12 +113,11 @@ async fn bundle(home: &VendorHome, args: CollateralBundleArgs, console: &Console
 
 async fn import(home: &VendorHome, args: CollateralImportArgs, console: &Console) -> Result<(), Failure> {
     let bundle = read(&args.file, args.sha256.as_deref())?;
-    let directory = match args.directory {
-        Some(directory) => directory,
-        None => {
-            let settings = home.settings()?.service.evidence.endorsements;
-            settings.directory.unwrap_or_else(|| home.service().endorsements_path())
-        }
+    let directory = if let Some(directory) = args.directory {
+        directory
+    } else {
+        let settings = home.settings()?.service.evidence.endorsements;
+        settings.directory.unwrap_or_else(|| home.service().endorsements_path())
     };
     // Nothing is written before all of it has been checked.
     let files = bundle.files.iter().map(checked).collect::<Result<Vec<_>, _>>()?;

@@ -94,13 +94,13 @@ async fn revoke(client: &AdminClient, args: LicenseRevokeArgs, console: &Console
 
 fn revocation_told(id: &str, revoked: &Revoked) -> String {
     let Some(by) = revoked.stopped_by else { return format!("revoked {id}: nothing is running under it") };
-    let mut told = format!("revoked {id}: {} running, stopped by {by} at the latest", revoked.running);
-    if revoked.offline > 0 {
-        told += &format!(
-            " ({} of them keep their keys sealed: without the service they go on, and start again, until their allowance ends)",
-            revoked.offline
-        );
-    }
+    let offline = match revoked.offline {
+        0 => String::new(),
+        some => format!(
+            " ({some} of them keep their keys sealed: without the service they go on, and start again, until their allowance ends)"
+        ),
+    };
+    let told = format!("revoked {id}: {} running, stopped by {by} at the latest{offline}", revoked.running);
     match revoked.not_revocable {
         0 => told,
         some => format!("{told}, but for {some} that nothing stops: they get no key any more and run until they end"),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -50,8 +51,7 @@ async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Fail
     let attester = attester::open(console)?;
     let id = license_file.unverified().id.0.clone();
     let file = SealedFile::at(&offline_state, &*attester, &id, &signed.manifest_digest)?;
-    let _lock = file.lock()?;
-    let mut record = file.read()?.ok_or_else(|| none(&file))?;
+    let record = file.read()?.ok_or_else(|| none(&file))?;
     let asked_at = now();
     record.allowance.check_clock(asked_at).or_fail(ExitCode::Denied, || "no renewal can be asked for".to_owned())?;
     let entry = newest_entry(&record)?;
@@ -75,9 +75,12 @@ async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Fail
         .or_fail(ExitCode::Other, || "the request cannot be written".to_owned())?;
     let request = RenewalRequest { format: RENEWAL_REQUEST_FORMAT.to_owned(), attestation };
     let json = serde_json::to_vec(&request).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
-    record.allowance.count(asked_at, std::time::Duration::ZERO);
-    record.pending = Some(Pending { request: digest.clone(), asked_at, used: record.allowance.used });
-    // Only what is kept as pending can be answered.
+    let used = record.allowance.used;
+    // The platform may have taken its time, while a workload that runs counts on. Only what is kept as pending can be answered.
+    let _lock = file.lock()?;
+    let mut record = file.read()?.ok_or_else(|| none(&file))?;
+    record.allowance.count(asked_at, Duration::ZERO);
+    record.pending = Some(Pending { request: digest.clone(), asked_at, used });
     file.write(&record)?;
     write_new(&out, &json)?;
     let document = json!({"file": out, "request": digest, "lease": record.lease.id, "bytes": json.len()});
@@ -106,7 +109,7 @@ fn accept(args: &RenewalAcceptArgs, console: &Console) -> Result<(), Failure> {
         .ok_or_else(|| refused("the answer is to no request that waits for one", "each request is answered once"))?;
     record.allowance.check_clock(now()).or_fail(ExitCode::Denied, || "the answer is not accepted".to_owned())?;
     record.allowance = record.allowance.renewed(granted.offline_seconds, pending.asked_at, pending.used);
-    record.allowance.count(now(), std::time::Duration::ZERO);
+    record.allowance.count(now(), Duration::ZERO);
     record.obligations.offline_seconds = Some(granted.offline_seconds);
     record.receipt = Some(answer.receipt);
     file.write(&record)?;

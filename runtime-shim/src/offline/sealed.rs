@@ -58,7 +58,7 @@ impl SealedFile {
     fn under(key: &DerivedKey, directory: &Path, license: &str, manifest: &str) -> Result<Self, Failure> {
         // Neither has a line feed in it.
         let bound = [&MAGIC[..], license.as_bytes(), b"\n", manifest.as_bytes()].concat();
-        let name: String = digest(&SHA256, &bound).as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex::encode(digest(&SHA256, &bound));
         let key = UnboundKey::new(&AES_256_GCM, key.expose())
             .or_fail(ExitCode::Other, || "the derived key cannot be used".to_owned())?;
         Ok(Self { path: directory.join(format!("{name}.offline")), key: LessSafeKey::new(key), bound })
