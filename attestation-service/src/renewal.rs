@@ -33,6 +33,12 @@ impl Service {
             let why = "the request names no lease to renew by file: a guest makes it by `sealift-shim renewal request`";
             return Err(Refusal::Malformed(why.to_owned()));
         };
+        let (seen, size) = (renewal.log_size, self.store.log_range().await?.size().get());
+        if seen > size {
+            return Err(Refusal::Malformed(format!(
+                "the guest has seen {seen} entries of the log, this service has {size}: it is another one, or an old copy"
+            )));
+        }
         let by_file = ByFile { digest, base: renewal.entry, made_at: renewal.made_at };
         let key = guest(&runtime_data.tee_pubkey)?;
         let (evidence, attestation) = self.clone().verify_evidence(attestation, now).await?;
@@ -50,7 +56,9 @@ impl Service {
         let granted = self.decide(&asked).await?;
         let entry = granted.entry.ok_or(StoreError::Value("entry of a renewal"))?;
         let receipt = self.receipt_of(entry, granted.grown.as_ref()).await?;
-        Ok(RenewalAnswer { format: RENEWAL_ANSWER_FORMAT.to_owned(), receipt })
+        let size = receipt.checkpoint.unverified().size.get();
+        let consistency = self.log_consistency(seen, size).await?;
+        Ok(RenewalAnswer { format: RENEWAL_ANSWER_FORMAT.to_owned(), receipt, consistency })
     }
 
     /// Why a request that came by file is too old, or from too far in the future.

@@ -187,10 +187,12 @@ impl Offline {
 
     /// Takes up a renewal by the service. One that cannot be kept costs a later start, not this one.
     pub(crate) fn renewed(&self, grant: &Grant<'_>) {
-        let Some(seconds) = grant.obligations.offline_seconds else { return self.forget() };
         self.is_cut_off.store(false, Ordering::Release);
-        let allowance = granted(seconds, grant.asked);
+        let allowance = granted(grant.obligations.offline_seconds.unwrap_or_default(), grant.asked);
         *self.counted() = Counted { allowance, at: BootTime::now() };
+        if grant.obligations.offline_seconds.is_none() {
+            return self.forget();
+        }
         let kept = self.change(|record| {
             record.obligations = grant.obligations.clone();
             record.lease = grant.lease.clone();
@@ -210,14 +212,17 @@ impl Offline {
         let Counted { mut allowance, at: before } = *self.counted();
         let at = BootTime::now();
         let ran = before.until_that(at);
+        let mut is_counted = false;
         // Nobody who asks for the end waits for the disk meanwhile.
         let kept = self.change(|record| {
             record.allowance.count(now(), ran);
-            allowance = record.allowance;
+            (allowance, is_counted) = (record.allowance, true);
         });
         if let Err(failure) = kept {
-            // The host may take the disk away, but not the count of this very instance.
             tracing::warn!("the offline allowance could not be counted on disk: {failure}");
+        }
+        if !is_counted {
+            // The host may take the disk away, but not the count of this very instance.
             allowance.count(now(), ran);
         }
         *self.counted() = Counted { allowance, at };
@@ -246,12 +251,10 @@ impl Offline {
         }
     }
 
+    /// Changes what is kept; nothing, where it is there no more.
     fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Failure> {
         let _lock = self.file.lock()?;
-        let mut record = self
-            .file
-            .read()?
-            .ok_or_else(|| Failure::bad_input(format!("the sealed state `{}` is gone", self.file.path().display())))?;
+        let Some(mut record) = self.file.read()? else { return Ok(()) };
         change(&mut record);
         self.file.write(&record)
     }

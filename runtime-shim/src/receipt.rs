@@ -160,7 +160,7 @@ fn no_proof(error: Refused, history: impl FnOnce() -> Failure) -> Refused {
     }
 }
 
-fn history(error: &SeenError) -> Failure {
+pub(crate) fn history(error: &SeenError) -> Failure {
     Failure::verification(
         "the service's audit log is not what it was: its history was rewritten, or an old copy restored",
     )

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use end_to_end::peer::{Said, peer, run};
@@ -66,6 +66,17 @@ impl Edge {
         said
     }
 
+    /// Starts a workload that waits.
+    fn start_waiting(&self) -> RunningGuest {
+        let kept = self.kept.display().to_string();
+        let args = ["run", &self.scene.sealed, "--license", &self.license, "--offline-state", &kept, "--", "wait"];
+        let mut command = self.guest(&self.scene.vendor.shim(), Place::Connected, &args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        wait_for_words(&mut stderr, "running under");
+        RunningGuest { child, stderr, since: Instant::now() }
+    }
+
     /// Asks for a renewal by file; gives the file.
     fn request(&self, place: Place, name: &str) -> PathBuf {
         let out = self.scene.scratch.path().join(name);
@@ -123,27 +134,54 @@ async fn a_guest_that_is_cut_off_starts_for_seventy_two_hours_and_not_after_them
 #[tokio::test]
 async fn what_runs_outlives_its_lease_without_the_service_and_stops_when_the_allowance_is_over() {
     let mut edge = Edge::set(&["--lease", "2s", "--grace", "0s", "--offline", "12s"]).await;
-    let kept = edge.kept.display().to_string();
-    let args = ["run", &edge.scene.sealed, "--license", &edge.license, "--offline-state", &kept, "--", "wait"];
-    let mut command = edge.guest(&edge.scene.vendor.shim(), Place::Connected, &args);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    wait_for_words(&mut stderr, "running under");
+    let running = edge.start_waiting();
     edge.scene.vendor.stop_service();
-    let cut = Instant::now();
-    wait_for_words(&mut stderr, "the workload can go on for");
-    let stdout = BufReader::new(child.stdout.take().unwrap());
-    child.stderr = None;
-    let rest = std::thread::spawn(move || wait_for_words(&mut stderr, "the lease was lost"));
-    let (code, _, _) = finish(child, stdout);
-    assert_eq!(code, 127);
-    rest.join().unwrap();
-    let ran = cut.elapsed();
+    let ran = running.wait_until_lost();
     assert!((Duration::from_secs(8)..Duration::from_secs(15)).contains(&ran), "{ran:?}");
     edge.scene.vendor.assert_nothing_left();
     let wait = ["--", "wait"];
     let again = edge.start_from(&edge.scene.vendor.shim(), Place::Connected, &edge.kept, &edge.license, &wait);
     expect(&again, DENIED, "the offline allowance of 12 s is over");
+}
+
+#[tokio::test]
+async fn an_allowance_that_the_policy_takes_away_is_gone_for_what_runs_too() {
+    let mut edge = Edge::set(&["--lease", "3s", "--grace", "0s", "--offline", "72h"]).await;
+    let running = edge.start_waiting();
+    let policy = edge.scene.scratch.path().join("policy.rego");
+    fs::write(&policy, "package sealift.release\nallow := true\nobligations := {\"offline_seconds\": 0}\n").unwrap();
+    let file = edge.file();
+    run(edge.scene.vendor.command(["policy", "set", "--product", PRODUCT]).arg(&policy)).succeeded();
+    let until = Instant::now() + Duration::from_secs(20);
+    while file.exists() {
+        assert!(Instant::now() < until, "the state is kept");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    edge.scene.vendor.stop_service();
+    let ran = running.wait_until_lost();
+    assert!(ran < Duration::from_secs(20), "{ran:?}");
+    expect(&edge.start(Place::Connected), UNAVAILABLE, "there is no sealed state");
+}
+
+/// A workload that runs, seen from the moment at which it did.
+struct RunningGuest {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    since: Instant,
+}
+
+impl RunningGuest {
+    /// How long it ran until its lease was lost.
+    fn wait_until_lost(mut self) -> Duration {
+        wait_for_words(&mut self.stderr, "the workload can go on for");
+        let stdout = BufReader::new(self.child.stdout.take().unwrap());
+        let mut stderr = self.stderr;
+        let rest = std::thread::spawn(move || wait_for_words(&mut stderr, "the lease was lost"));
+        let (code, _, _) = finish(self.child, stdout);
+        assert_eq!(code, 127);
+        rest.join().unwrap();
+        self.since.elapsed()
+    }
 }
 
 #[tokio::test]
@@ -259,6 +297,12 @@ async fn a_renewal_by_file_is_refused_to_a_revoked_licence_and_a_forged_answer_b
     let file = edge.scene.scratch.path().join("forged.json");
     fs::write(&file, forged.to_string()).unwrap();
     expect(&edge.accept(Place::CutOff(1), &file, &edge.kept), 4, "proves nothing");
+
+    let mut forked: Value = serde_json::from_slice(&fs::read(&answer).unwrap()).unwrap();
+    let proof = forked["consistency"].as_array_mut().unwrap();
+    proof[0] = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [7; 32]).into();
+    fs::write(&file, forked.to_string()).unwrap();
+    expect(&edge.accept(Place::CutOff(1), &file, &edge.kept), 4, "audit log is not what it was");
 
     edge.accept(Place::CutOff(1), &answer, &edge.kept).succeeded();
     let request = edge.request(Place::CutOff(2), "later.json");

@@ -41,7 +41,7 @@ fn statement(guest: &Guest, entry: u64) -> RuntimeData {
     RuntimeData {
         lease: Some(guest.lease_id()),
         offline: true,
-        renewal: Some(FileRenewal { made_at: now(), entry }),
+        renewal: Some(FileRenewal { made_at: now(), entry, log_size: entry }),
         ..guest.runtime_data(&uuid::Uuid::new_v4().to_string())
     }
 }
@@ -213,6 +213,11 @@ async fn what_a_service_would_refuse_is_refused_by_file_too() {
         json!({"format": "sealift-renewal-request/9", "attestation": prove(&rig.guest, &statement(&guest, entry))});
     let problem = rig.admin(Method::POST, "/leases/renew", &form).await.problem(400, "malformed");
     assert!(problem.detail.contains("only `sealift-renewal-request/1` is known"), "{problem:?}");
+
+    let mut ahead = statement(&guest, entry);
+    ahead.renewal.as_mut().unwrap().log_size = 10_000;
+    let problem = bring(&rig, &rig.guest, &ahead).await.problem(400, "malformed");
+    assert!(problem.detail.contains("it is another one, or an old copy"), "{problem:?}");
 
     let asked = statement(&guest, entry);
     rig.revoke(&id).await;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
-use transparency_log::Receipt;
+use transparency_log::{ConsistencyProof, Receipt};
 
 use crate::binding::BindingError;
 use crate::message::Attestation;
@@ -26,6 +26,8 @@ pub struct FileRenewal {
     pub made_at: Timestamp,
     /// The audit entry of the last grant or renewal that the guest knows of.
     pub entry: u64,
+    /// How many entries of the log the guest has seen: the answer proves that its log extends those.
+    pub log_size: u64,
 }
 
 /// A lease is to be renewed, says a guest that does not reach the service.
@@ -48,6 +50,9 @@ pub struct RenewalAnswer {
     pub format: String,
     /// The proof of the renewal's entry, which names the request and says what was granted.
     pub receipt: Receipt,
+    /// The proof that the receipt's log extends the one that the guest has seen.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
+    pub consistency: ConsistencyProof,
 }
 
 /// What the entry of a renewal by file says that the guest has to know.

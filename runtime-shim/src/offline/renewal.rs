@@ -18,6 +18,7 @@ use release_protocol::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use transparency_log::{Receipt, SeenLog};
 
 use super::now;
 use super::record::{Pending, Record};
@@ -54,7 +55,8 @@ async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Fail
     let record = file.read()?.ok_or_else(|| none(&file))?;
     let asked_at = now();
     record.allowance.check_clock(asked_at).or_fail(ExitCode::Denied, || "no renewal can be asked for".to_owned())?;
-    let entry = newest_entry(&record)?;
+    let known = newest_receipt(&record)?;
+    let (entry, log_size) = (number(known), known.checkpoint.unverified().size.get());
     let token = license_file.token().to_owned();
     let client = ServiceClient::new(license_file)?
         .with_init_data(image.opening.init_data.as_deref())?
@@ -68,7 +70,7 @@ async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Fail
         workload: Some(record.workload.clone()),
         lease: Some(record.lease.id.clone()),
         offline: true,
-        renewal: Some(FileRenewal { made_at: moment(asked_at), entry }),
+        renewal: Some(FileRenewal { made_at: moment(asked_at), entry, log_size }),
     };
     let attestation = client.evidence(&attester, &runtime_data).await?;
     let digest = request_digest(&attestation.runtime_data)
@@ -129,9 +131,15 @@ fn verified(answer: &RenewalAnswer, record: &Record) -> Result<RenewalByFile, Fa
         .or_fail(ExitCode::VerificationFailed, || "the answer's receipt proves nothing".to_owned())
         .map_err(|failure| failure.hint("take the file to this machine again as the vendor's desk wrote it"))?;
     receipt::decision(receipt.entry, &record.lease.id)?;
-    if receipt.index.get().saturating_add(1) <= newest_entry(record)? {
+    let known = newest_receipt(record)?;
+    if receipt.index <= known.index {
         return Err(refused("the answer is older than what this guest knows", "make a new request"));
     }
+    let mut log = SeenLog::new(key.clone());
+    let extends = log
+        .advance(&known.checkpoint, None)
+        .and_then(|_| log.advance(&answer.receipt.checkpoint, Some(&answer.consistency)));
+    extends.map_err(|error| receipt::history(&error))?;
     let entry = Entry::read(receipt.entry)?;
     entry.body.renewal.ok_or_else(|| {
         refused("the answer's entry is of no renewal by file", "ask the vendor for the answer to this guest's request")
@@ -175,9 +183,14 @@ fn read_answer(path: &Path) -> Result<RenewalAnswer, Failure> {
     Ok(answer)
 }
 
-/// The audit entry of the last grant or renewal that this guest knows of.
-fn newest_entry(record: &Record) -> Result<u64, Failure> {
-    record.receipt.as_ref().map(|receipt| receipt.index.get().saturating_add(1)).ok_or_else(no_log)
+/// The receipt of the last grant or renewal that this guest knows of.
+fn newest_receipt(record: &Record) -> Result<&Receipt, Failure> {
+    record.receipt.as_ref().ok_or_else(no_log)
+}
+
+/// The number of a receipt's audit entry.
+fn number(receipt: &Receipt) -> u64 {
+    receipt.index.get().saturating_add(1)
 }
 
 fn no_log() -> Failure {

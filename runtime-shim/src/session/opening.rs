@@ -106,6 +106,7 @@ impl Online {
     /// Keeps what a later start needs, where an allowance was granted.
     pub(super) async fn keep(self, offline: OfflineState, console: &Console) -> Result<Held, Failure> {
         let Self { mut holder, accepted, layer_keys } = self;
+        let is_new = offline.lease()?.is_none();
         let grant = holder.grant(&accepted.obligations, accepted.receipt.as_ref(), accepted.asked);
         match offline.keep(&grant, &layer_keys) {
             Ok(Some(kept)) => {
@@ -119,7 +120,10 @@ impl Online {
                 "note: neither licence nor policy let this guest start without the service: nothing is kept sealed",
             ),
             Err(failure) => {
-                holder.release().await;
+                // What is kept of an earlier time still holds its seat.
+                if is_new {
+                    holder.release().await;
+                }
                 return Err(failure);
             }
         }
