@@ -1,6 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
 mod install;
+mod renewal;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use key_provider::ListenArgs;
 use url::Url;
 
 pub(crate) use self::install::{Engine, InstallArgs};
+pub(crate) use self::renewal::{RenewalAcceptArgs, RenewalCommand, RenewalRequestArgs};
 use crate::agent::client::DEFAULT_SOCKET;
 use crate::agent::record::DEFAULT_STATE;
 
@@ -93,38 +95,6 @@ pub(crate) enum ReceiptCommand {
         #[arg(long, value_name = "FILE")]
         license: PathBuf,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RenewalCommand {
-    /// Make a request for the vendor's licensing desk (`sealift lease renew`).
-    ///
-    /// It has this guest's evidence and the licence in it, and no key. Any way of carrying it will do.
-    Request(Box<RenewalRequestArgs>),
-    /// Accept the answer, also while the workload runs.
-    Accept(RenewalAcceptArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RenewalRequestArgs {
-    #[command(flatten)]
-    pub(crate) image: ImageArgs,
-    /// Where this guest keeps its keys sealed.
-    #[arg(long, value_name = "DIR", env = "SEALIFT_OFFLINE_STATE")]
-    pub(crate) offline_state: PathBuf,
-    /// Write the request to this file; an existing one is not overwritten.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RenewalAcceptArgs {
-    /// The answer of the vendor's desk.
-    #[arg(value_name = "FILE")]
-    pub(crate) answer: PathBuf,
-    /// Where this guest keeps its keys sealed.
-    #[arg(long, value_name = "DIR", env = "SEALIFT_OFFLINE_STATE")]
-    pub(crate) offline_state: PathBuf,
 }
 
 /// What every command needs that opens a sealed image.

@@ -37,18 +37,14 @@ pub(crate) async fn run(command: RenewalCommand, console: &Console) -> Result<()
 }
 
 async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Failure> {
-    let RenewalRequestArgs { image, offline_state, out } = args;
+    let RenewalRequestArgs { reference, license, offline_state, out, opening } = args;
     if out.exists() {
         return Err(Failure::bad_input(format!("`{}` exists already", out.display())).hint("name another file"));
     }
-    let license_file = image
-        .license
-        .as_deref()
-        .ok_or_else(|| Failure::usage("a renewal needs the licence").hint("name it by `--license`"))?;
-    let license_file = license::read(license_file)?;
+    let license_file = license::read(&license)?;
     let keys = license::signers(license_file.unverified())?;
-    let store = image.opening.registry.open(&image.reference).await?;
-    let signed = SignedImage::open(&store, &keys, image.opening.platform.as_deref()).await?;
+    let store = opening.registry.open(&reference).await?;
+    let signed = SignedImage::open(&store, &keys, opening.platform.as_deref()).await?;
     let attester = attester::open(console)?;
     let id = license_file.unverified().id.0.clone();
     let file = SealedFile::at(&offline_state, &*attester, &id, &signed.manifest_digest)?;
@@ -58,9 +54,8 @@ async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Fail
     let known = newest_receipt(&record)?;
     let (entry, log_size) = (number(known), known.checkpoint.unverified().size.get());
     let token = license_file.token().to_owned();
-    let client = ServiceClient::new(license_file)?
-        .with_init_data(image.opening.init_data.as_deref())?
-        .with_key(record.lease_key()?);
+    let client =
+        ServiceClient::new(license_file)?.with_init_data(opening.init_data.as_deref())?.with_key(record.lease_key()?);
     let mut nonce = [0; 32];
     rand::fill(&mut nonce).or_fail(ExitCode::Other, || "the random generator failed".to_owned())?;
     let runtime_data = RuntimeData {

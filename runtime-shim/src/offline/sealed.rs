@@ -51,7 +51,8 @@ impl SealedFile {
                 .hint("run without `--offline-state`, or in a guest whose platform derives keys")
         })?;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.or_fail(ExitCode::BadInput, || format!("cannot make the directory `{}`", directory.display()))?;
+        made.or_fail(ExitCode::BadInput, || format!("cannot make the directory `{}`", directory.display()))
+            .map_err(|failure| failure.hint("name another place by `--offline-state`"))?;
         Self::under(&key, directory, license, manifest)
     }
 
