@@ -28,6 +28,7 @@ mod metrics;
 mod platform;
 mod policy;
 mod release;
+mod renewal;
 mod rewrap;
 mod rotation;
 mod service;
