@@ -5,6 +5,7 @@ mod custody;
 mod end;
 mod license;
 mod secret;
+mod transfer;
 
 use std::fmt;
 
@@ -23,6 +24,7 @@ pub use custody::{CustodyStatus, MasterKeyChange, MasterKeyStatus, Rotation};
 pub use end::{End, ParseEndError};
 pub use license::{IssuedLicense, LicenseStatus, NewLicense, Reason, Renewal, Revocation, Revoked, Transfer};
 pub use secret::{SECRET_MAX, SecretStatus};
+pub use transfer::{ExportedKeys, ImportKey, KeyExport, KeyImport};
 
 /// The path below which the admin API is served.
 pub const API_PREFIX: &str = "/api/v1";
@@ -296,6 +298,10 @@ pub struct LeaseStatus {
     /// When it ends unless renewed.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+    /// Until when the guest may start and run without the service under keys that it keeps sealed; absent where it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub offline_until: Option<Timestamp>,
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<String>,

@@ -40,6 +40,9 @@ pub enum CustodyError {
     /// Another master key sealed it, or it was changed.
     #[error("sealed under another master key, or damaged")]
     Open,
+    /// A key that is not in a store which could destroy it.
+    #[error("the master key is in the environment, which only its operator can clear")]
+    Indestructible,
     /// The random source or the cipher failed.
     #[error("the cryptographic library failed")]
     Library,
@@ -79,6 +82,18 @@ pub enum CustodyError {
         #[source]
         source: Cause,
     },
+}
+
+/// Why a key cannot be used: its store answers, and has none of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Absent(&'static str);
+
+impl CustodyError {
+    /// Whether the key's store says that it has no such key.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::NoKey { source, .. } if source.is::<Absent>())
+    }
 }
 
 fn no_key<E: Into<Cause>>(name: &impl Display) -> impl Fn(E) -> CustodyError {
@@ -185,6 +200,15 @@ impl MasterKey {
         match self {
             Self::File(key) => Ok(Zeroizing::new(key.key().expose().to_vec())),
             Self::Token(_) | Self::Engine(_) => new_working_key(),
+        }
+    }
+
+    /// Has the key's store destroy it. A key of the environment only the operator can destroy.
+    pub(crate) async fn destroy(&self) -> Result<(), CustodyError> {
+        match self {
+            Self::File(_) => Err(CustodyError::Indestructible),
+            Self::Token(key) => key.destroy().await,
+            Self::Engine(key) => key.destroy().await,
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use jiff::SignedDuration;
 use jose::KeyError;
 use jose::signing::SigningKey;
 use rcgen::{
@@ -21,7 +22,7 @@ use launch_evidence::Requirements;
 use crate::custody::{self, CustodyError, CustodySettings, MasterKeyUri};
 use crate::endorsement::EndorsementSettings;
 use crate::limits::LimitSettings;
-use crate::store::{Database, DatabaseUrl};
+use crate::store::{Database, DatabaseUrl, SchemaName};
 use crate::witness::LogSettings;
 
 /// Why a home cannot be made or used.
@@ -81,6 +82,9 @@ pub struct ServiceSettings {
     /// The PostgreSQL database; without one, `SQLite` in the home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseUrl>,
+    /// The schema of that database that holds this service's tables and nobody else's; the connection's own by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_schema: Option<SchemaName>,
     /// The master key of a database that knows of none; the file `master.key` in the home by default. It is changed by
     /// `sealift key rotate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +101,19 @@ pub struct ServiceSettings {
     /// Who witnesses the audit log.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: LogSettings,
+    /// How far from now, in seconds, a request for renewal that comes by file may have been made.
+    #[serde(default = "renewal_window_seconds", skip_serializing_if = "is_renewal_window_seconds")]
+    pub renewal_window_seconds: u32,
+}
+
+/// Seven days.
+fn renewal_window_seconds() -> u32 {
+    7 * 24 * 3600
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_renewal_window_seconds(seconds: &u32) -> bool {
+    *seconds == renewal_window_seconds()
 }
 
 impl ServiceSettings {
@@ -107,12 +124,19 @@ impl ServiceSettings {
             url,
             admin_url: None,
             database: None,
+            database_schema: None,
             master_key: None,
             custody: CustodySettings::default(),
             evidence: EvidenceSettings::default(),
             limits: LimitSettings::default(),
             log: LogSettings::default(),
+            renewal_window_seconds: renewal_window_seconds(),
         }
+    }
+
+    /// How far from now a request for renewal by file may have been made.
+    pub(crate) fn renewal_window(&self) -> SignedDuration {
+        SignedDuration::from_secs(i64::from(self.renewal_window_seconds))
     }
 }
 
@@ -188,7 +212,11 @@ impl Home {
 
     /// The database that the settings name, or else that in the home.
     pub fn database(&self, settings: &ServiceSettings) -> Database {
-        settings.database.clone().map_or_else(|| Database::Sqlite(self.database_path()), Database::Postgres)
+        let schema = settings.database_schema.clone();
+        match settings.database.clone() {
+            Some(url) => Database::Postgres { url, schema },
+            None => Database::Sqlite(self.database_path()),
+        }
     }
 
     /// The server's certificate chain, PEM.

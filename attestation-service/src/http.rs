@@ -12,8 +12,10 @@ mod problem;
 mod quiet;
 mod role;
 mod secret;
+mod tenants;
 mod tls;
 mod token;
+mod transfer;
 mod watchers;
 
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use document::text as openapi;
+pub use tenants::TenantServer;
 pub use tls::ServeError;
 
 use crate::api::API_PREFIX;
@@ -49,7 +52,7 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    refresh: JoinHandle<((), (), (), ())>,
+    refresh: JoinHandle<(((), (), ()), ())>,
     service: SharedService,
 }
 
@@ -75,18 +78,21 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
     let listener = tls::bind(listen).await?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address: listen, source })?;
     let (stop, stopped) = watch::channel(false);
-    let fresh = Arc::clone(&service);
-    tokio::spawn(Arc::clone(&service).hear_of_replicas());
-    let witnessed = Arc::clone(&service).keep_witnessed();
-    let rotated = Arc::clone(&service).keep_rotating();
-    let refresh =
-        tokio::spawn(
-            async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, rotated, keep_giving_back()) },
-        );
+    let kept = keep_up(&service);
+    let refresh = tokio::spawn(async move { tokio::join!(kept, keep_giving_back()) });
     let connections = service.limits.connections;
     let router = router(Arc::clone(&service));
     let task = tokio::spawn(tls::accept_loop(listener, acceptor, router, connections, stopped));
     Ok(Server { address, stop, task, refresh, service })
+}
+
+/// What a service does besides answering: it hears of its replicas until it stops, and the rest for ever.
+fn keep_up(service: &SharedService) -> impl Future<Output = ((), (), ())> + use<> {
+    tokio::spawn(Arc::clone(service).hear_of_replicas());
+    let fresh = Arc::clone(service);
+    let witnessed = Arc::clone(service).keep_witnessed();
+    let rotated = Arc::clone(service).keep_rotating();
+    async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, rotated) }
 }
 
 /// All routes, with what stands around those of the key broker and those that need a token. What is registered here is what

@@ -144,6 +144,14 @@ mod tests {
         assert!(matches!(super::policy_worker(), None | Some(std::process::ExitCode::SUCCESS)));
     }
 
+    #[test]
+    fn a_signer_that_a_policy_names_twice_is_obliged_once() {
+        let source =
+            "package sealift.release\nobligations := {\"signers\": [\"b\", \"a\", \"b\"], \"signer_threshold\": 2}";
+        let decision = ReleasePolicy::compile(source).unwrap().evaluate(&serde_json::json!({})).unwrap();
+        assert_eq!(decision.obligations.signers, ["b", "a"]);
+    }
+
     #[tokio::test]
     async fn an_evaluation_waits_until_few_enough_run() {
         let policy = ReleasePolicy::compile("package sealift.release\nallow := true").unwrap();

@@ -97,8 +97,17 @@ impl Service {
             Some(workload) => {
                 let lease = LeaseId::of(stated_by, guest.key().thumbprint(), evidence.guest_id());
                 let (runtime_data, evidence) = (&runtime_data, &evidence);
-                let asked =
-                    Asked { runtime_data, workload, stated_by, lease, evidence, attestation, challenge_at, now };
+                let asked = Asked {
+                    runtime_data,
+                    workload,
+                    stated_by,
+                    lease,
+                    evidence,
+                    attestation,
+                    challenge_at,
+                    by_file: None,
+                    now,
+                };
                 Some(self.decide(&asked).await?)
             }
         };
@@ -219,7 +228,7 @@ impl Service {
         self.tokens.check(token, now).map_err(|error| Refusal::NotAttested(error.to_string()))
     }
 
-    async fn verify_evidence(
+    pub(crate) async fn verify_evidence(
         self: SharedService,
         mut attestation: Attestation,
         now: Timestamp,
@@ -273,7 +282,7 @@ fn usable<'s>(
     Ok((workload, lease, LicenseId(license.clone())))
 }
 
-fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {
+pub(crate) fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {
     let malformed = |error: &dyn std::error::Error| Refusal::Malformed(format!("`tee-pubkey` cannot be used: {error}"));
     let jwk: Jwk = serde_json::to_value(key).and_then(serde_json::from_value).map_err(|error| malformed(&error))?;
     Recipient::from_jwk(&jwk).map_err(|error| malformed(&error))

@@ -14,7 +14,7 @@ use crate::service::{Service, ServiceError};
 use crate::store::{Rewrapping, StoreError};
 
 /// The most packets of one request: more than any image has layers.
-const PACKETS_MAX: usize = 1024;
+pub(crate) const PACKETS_MAX: usize = 1024;
 /// The most recipients.
 const RECIPIENTS_MAX: usize = 32;
 
@@ -33,7 +33,7 @@ impl Service {
             .collect::<Result<Vec<_>, _>>()?;
         let path = ResourcePath::image_key(product.clone(), &id).map_err(|error| bad(format!("`{id}`: {error}")))?;
         let kek = KeyEncryptionKey::generate().map_err(|_| library())?;
-        let mut opener = Opener { service: self, product, keys: BTreeMap::new() };
+        let mut opener = Opener::new(self, product);
         let mut layers = Vec::with_capacity(packets.len());
         for packet in &packets {
             let (kid, private) = opener.open(packet).await?;
@@ -48,8 +48,9 @@ impl Service {
             layers.push(RewrappedLayer { packet, message });
         }
         let rewrapping = Rewrapping {
-            from: opener.keys.into_keys().collect::<BTreeSet<_>>(),
+            from: opener.used(),
             recipients: recipients.iter().map(|recipient| recipient.key().thumbprint()).collect(),
+            import_key: None,
         };
         // The key is new: one that is there under this id is another.
         let kept = KeptKey { id: &id, kek: kek.expose(), image: &image, manifests: &[], rewrapped: Some(&rewrapping) };
@@ -59,14 +60,23 @@ impl Service {
 }
 
 /// Opens packets; each key is looked up once.
-struct Opener<'a> {
+pub(crate) struct Opener<'a> {
     service: &'a Service,
     product: &'a ProductName,
     keys: BTreeMap<String, KeyEncryptionKey>,
 }
 
-impl Opener<'_> {
-    async fn open(&mut self, element: &str) -> Result<(Kid, PrivateOptions), ServiceError> {
+impl<'a> Opener<'a> {
+    pub(crate) fn new(service: &'a Service, product: &'a ProductName) -> Self {
+        Self { service, product, keys: BTreeMap::new() }
+    }
+
+    /// The keys that packets were opened with.
+    pub(crate) fn used(self) -> BTreeSet<String> {
+        self.keys.into_keys().collect()
+    }
+
+    pub(crate) async fn open(&mut self, element: &str) -> Result<(Kid, PrivateOptions), ServiceError> {
         let packet = match Packet::from_annotation(element) {
             Ok(Packet::Broker(packet)) => packet,
             Ok(other) => return Err(bad(format!("a packet of another kind: {other:?}"))),
@@ -98,10 +108,10 @@ impl Opener<'_> {
     }
 }
 
-fn bad(why: String) -> ServiceError {
+pub(crate) fn bad(why: String) -> ServiceError {
     ServiceError::BadRequest(why)
 }
 
-fn library() -> ServiceError {
+pub(crate) fn library() -> ServiceError {
     ServiceError::Custody(crate::custody::CustodyError::Library)
 }

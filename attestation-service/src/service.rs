@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jose::KeyError;
 use jose::jws::JwsError;
 use jose::signing::SigningKey;
@@ -74,6 +74,9 @@ pub enum ServiceError {
     /// The client of the audit log's witnesses cannot be set up.
     #[error("witnesses of the audit log cannot be asked")]
     WitnessClient(#[source] reqwest::Error),
+    /// A time that no clock reaches.
+    #[error("a time is out of range")]
+    Time(#[from] jiff::Error),
     /// A task of the runtime was lost.
     #[error("a background task failed")]
     Task(#[from] tokio::task::JoinError),
@@ -107,6 +110,8 @@ pub struct Service {
     pub(crate) allows_simulated: bool,
     pub(crate) limits: LimitSettings,
     pub(crate) metrics: Metrics,
+    /// How far from now a request for renewal by file may have been made.
+    pub(crate) renewal_window: SignedDuration,
     policies: Mutex<HashMap<String, ReleasePolicy>>,
     clock: fn() -> Timestamp,
 }
@@ -118,6 +123,7 @@ impl Service {
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         let log_signer = home.log_signer(&options.settings.url)?;
         let metrics = Metrics::default();
+        let renewal_window = options.settings.renewal_window();
         let witnessing = Witnessing::new(home, &options.settings.log, &log_signer.verifier_key())?;
         metrics.cosigned(witnessing.newest().map_or(0, |newest| newest.unverified().size.get()));
         let store = Store::open(&home.database(&options.settings)).await?;
@@ -139,6 +145,7 @@ impl Service {
             verification,
             allows_simulated,
             stopping: Stopping::new(),
+            renewal_window,
             limits: options.settings.limits,
             metrics,
             policies: Mutex::new(HashMap::new()),

@@ -10,6 +10,7 @@ mod evidence;
 mod group;
 mod grown;
 mod image_key;
+mod import_key;
 mod key_release;
 mod lease;
 mod lease_list;
@@ -25,8 +26,10 @@ mod platform;
 mod product;
 mod reader;
 mod reference;
+mod renewal;
 mod rows;
 mod rules;
+mod schema;
 mod seat;
 mod secret;
 mod token;
@@ -52,13 +55,16 @@ pub(crate) use database::lock;
 pub use database::{Database, DatabaseUrl, DatabaseUrlError};
 pub(crate) use grown::Grown;
 pub(crate) use image_key::{KeyRegistration, Rewrapping};
+pub(crate) use import_key::SealedImportKey;
 pub(crate) use key_release::{ReleaseOutcome, ReleaseRequest};
-pub(crate) use lease::{LeaseOutcome, LeaseRequest};
+pub(crate) use lease::{ByFile, LeaseOutcome, LeaseRequest};
 pub(crate) use license::LicenseRecord;
 pub(crate) use master_key::{MasterKeyRecord, Resealed, Sealed, SealedName};
 pub(crate) use news::Listener;
 pub(crate) use product::policy_digest;
 pub(crate) use rules::{KeyRules, ProductRules, Rules, Standing, TRIES};
+pub use schema::{SchemaName, SchemaNameError};
+pub(crate) use schema::{drop as drop_schema, is_used as schema_is_used};
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]

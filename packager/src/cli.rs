@@ -1,6 +1,8 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
 mod audit;
+mod collateral;
+mod cosign;
 mod evidence;
 mod guest;
 mod key;
@@ -11,12 +13,13 @@ mod pack;
 mod platform;
 mod policy;
 mod secret;
+mod tenant;
 mod token;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use attestation_service::MasterKeyUri;
+use attestation_service::{MasterKeyUri, SchemaName};
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
@@ -25,6 +28,8 @@ use release_protocol::ProductName;
 use url::Url;
 
 pub(crate) use audit::{AuditCommand, ExportArgs};
+pub(crate) use collateral::{CollateralBundleArgs, CollateralCommand, CollateralImportArgs};
+pub(crate) use cosign::{CosignArgs, CosignCommand, CosignStatusArgs};
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
 pub(crate) use key::KeyCommand;
@@ -35,6 +40,7 @@ pub(crate) use pack::{PackArgs, RewrapArgs};
 pub(crate) use platform::PlatformCommand;
 pub(crate) use policy::{PolicyCommand, PolicyTestArgs};
 pub(crate) use secret::SecretCommand;
+pub(crate) use tenant::{TenantCommand, TenantCreateArgs};
 pub(crate) use token::TokenCommand;
 
 /// Ships containers that run only where a TEE proves itself and while a licence lives.
@@ -66,6 +72,8 @@ pub(crate) enum Command {
     Pack(Box<PackArgs>),
     /// Give a sealed image a key of its own, for another customer, say, without touching a layer. Prints the new reference.
     Rewrap(Box<RewrapArgs>),
+    /// Sign an image that several partners have sealed, and let one's own keys open exactly that image.
+    Cosign(Box<CosignArgs>),
     /// Say whose copy an unpacked tree is, by the watermark in it.
     Trace {
         /// The tree.
@@ -112,9 +120,15 @@ pub(crate) enum Command {
     /// API tokens: who may ask the service for what.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Tenants: homes with nothing in common, below this one, served together or apart.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
     /// The audit log: what was released to whom.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// What a service without internet needs to judge evidence: certificates, revocation lists, policies, in one file.
+    #[command(subcommand)]
+    Collateral(CollateralCommand),
     /// Copy the service's database to a new file while the service runs; the copy's audit log is checked entry by entry.
     Backup {
         /// The file.
@@ -157,6 +171,9 @@ pub(crate) struct InitArgs {
     /// Its password comes from PGPASSWORD or PGPASSFILE.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
+    /// The schema of that database for the service's tables; the connection's own by default. It is made where it is absent.
+    #[arg(long, value_name = "SCHEMA", requires = "database")]
+    pub(crate) schema: Option<SchemaName>,
     /// What image keys and secrets are sealed under: `file:PATH`, `env://NAME`, `pkcs11:…` (RFC 7512), `openbao://[MOUNT/]KEY`
     /// or `vault://[MOUNT/]KEY` (Transit). How it is reached stands in the environment (`SEALIFT_PKCS11_MODULE`,
     /// `SEALIFT_PKCS11_PIN`, `BAO_ADDR`, `BAO_TOKEN`, `VAULT_ADDR`, `VAULT_TOKEN` …) or in the settings. A file in the home by default.
@@ -165,6 +182,9 @@ pub(crate) struct InitArgs {
     /// Further names or addresses for the server certificate.
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Vec<String>,
+    /// Whether the certificate is for nothing but the hosts of the URLs and those names, as a tenant's is.
+    #[arg(skip)]
+    pub(crate) own_names_only: bool,
 }
 
 #[derive(Debug, Args)]
@@ -186,13 +206,17 @@ pub(crate) struct ServeArgs {
     /// say by default. Its password comes from PGPASSWORD or PGPASSFILE.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
+    /// Serve the tenants of this home, all on one listener, in the place of the home itself. Which one a client means it says
+    /// by the host name of the connection (SNI). Tenants that are made or deleted meanwhile are taken up.
+    #[arg(long, conflicts_with = "database")]
+    pub(crate) tenants: bool,
     /// Fetch no endorsements and no revocation lists, whatever the settings say.
     #[arg(long)]
     pub(crate) offline: bool,
     /// DANGER: accept evidence of simulated platforms, which protect nothing. For evaluation and tests.
     #[arg(long)]
     pub(crate) allow_simulated: bool,
-    /// Directory of a simulated platform to accept; the home's own by default.
+    /// Directory of a simulated platform to accept; the home's own by default (of a tenant that has none: the vendor's).
     #[arg(long, value_name = "DIR", requires = "allow_simulated")]
     pub(crate) simulated_platform: Vec<PathBuf>,
 }
@@ -257,7 +281,20 @@ pub(crate) enum LeaseCommand {
     /// End a lease: its workload stops at its next renewal.
     End {
         /// Its id.
+        // Thumbprints may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         id: String,
+    },
+    /// Renew the lease of a guest that does not reach the service, by a request that was carried here as a file.
+    ///
+    /// The request is judged as an attestation is. The answer is for the guest that made it, and for that one request.
+    Renew {
+        /// The request, as `sealift-shim renewal request` made it.
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// Write the answer to this file; an existing one is not overwritten.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
 }
 

@@ -1,8 +1,11 @@
 //! The admin API's client: HTTPS to the vendor's own service, trusting the home's certificate authority alone.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use attestation_service::ServiceSettings;
 use attestation_service::api::API_PREFIX;
-use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
+use command_line::{Answerer, ExitCode, Failure, FailureContext as _, LOOPBACK, local_name};
 use release_protocol::Problem;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
@@ -11,6 +14,36 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::home::VendorHome;
+
+/// Whether the home's service says that it can do its work.
+pub(crate) async fn is_ready(home: &VendorHome) -> bool {
+    let Ok((http, base, _)) = reach(home) else { return false };
+    let Ok(url) = base.join("/readyz") else { return false };
+    let asked = http.get(url).timeout(READY_TIMEOUT).send().await;
+    asked.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// How the home's service is reached: by which client, where from here, and where by customers.
+fn reach(home: &VendorHome) -> Result<(reqwest::Client, Url, Url), Failure> {
+    let ServiceSettings { url: public, admin_url, .. } = home.settings()?.service;
+    let base = admin_url.unwrap_or_else(|| public.clone());
+    let ca_path = home.service().ca_path();
+    let ca = std::fs::read(&ca_path)
+        .or_fail(ExitCode::BadInput, || format!("cannot read the certificate authority `{}`", ca_path.display()))?;
+    let ca = reqwest::Certificate::from_pem(&ca)
+        .or_fail(ExitCode::BadInput, || format!("`{}` is no certificate", ca_path.display()))?;
+    let http = reqwest::Client::builder()
+        .tls_certs_only([ca])
+        .https_only(true)
+        .timeout(Duration::from_mins(1))
+        .resolve_to_addrs(local_name(&base), &LOOPBACK)
+        .build()
+        .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
+    Ok((http, base, public))
+}
+
+/// How long a service may take to say that it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client with the home's admin token.
 pub(crate) struct AdminClient {
@@ -24,24 +57,16 @@ pub(crate) struct AdminClient {
 impl AdminClient {
     /// A client for the home's service. `SEALIFT_TOKEN_FILE` names another token than the home's.
     pub(crate) fn new(home: &VendorHome) -> Result<Self, Failure> {
-        let ServiceSettings { url: public, admin_url, .. } = home.settings()?.service;
-        let base = admin_url.unwrap_or_else(|| public.clone());
-        let ca_path = home.service().ca_path();
-        let ca = std::fs::read(&ca_path)
-            .or_fail(ExitCode::BadInput, || format!("cannot read the certificate authority `{}`", ca_path.display()))?;
-        let ca = reqwest::Certificate::from_pem(&ca)
-            .or_fail(ExitCode::BadInput, || format!("`{}` is no certificate", ca_path.display()))?;
-        let token_path =
-            std::env::var_os("SEALIFT_TOKEN_FILE").map_or_else(|| home.admin_token_path(), std::path::PathBuf::from);
-        let token = std::fs::read_to_string(&token_path)
+        let token = std::env::var_os("SEALIFT_TOKEN_FILE").map_or_else(|| home.admin_token_path(), PathBuf::from);
+        Self::with_token(home, &token)
+    }
+
+    /// A client for the home's service, with the token in this file.
+    pub(crate) fn with_token(home: &VendorHome, token_path: &Path) -> Result<Self, Failure> {
+        let (http, base, public) = reach(home)?;
+        let token = std::fs::read_to_string(token_path)
             .map(Zeroizing::new)
             .or_fail(ExitCode::BadInput, || format!("cannot read the API token `{}`", token_path.display()))?;
-        let http = reqwest::Client::builder()
-            .tls_certs_only([ca])
-            .https_only(true)
-            .timeout(std::time::Duration::from_mins(1))
-            .build()
-            .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
         Ok(Self { http, base, public, token: Zeroizing::new(token.trim().to_owned()) })
     }
 

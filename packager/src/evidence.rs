@@ -4,5 +4,6 @@ pub(crate) mod batch;
 pub(crate) mod bundle;
 pub(crate) mod expect;
 pub(crate) mod input;
+pub(crate) mod joint;
 pub(crate) mod tcb;
 pub(crate) mod trust;

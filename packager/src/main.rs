@@ -10,6 +10,7 @@ mod guest;
 mod home;
 mod keys;
 mod pack;
+mod tenants;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};
 
@@ -51,6 +52,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Serve(args) => commands::serve::run(&home, args, console).await,
         Command::Pack(args) => commands::pack::run(&home, *args, console).await,
         Command::Rewrap(args) => commands::rewrap::run(&home, *args, console).await,
+        Command::Cosign(args) => commands::cosign::run(&home, *args, console).await,
         Command::Trace { directory } => commands::trace::run(&home, &directory, console),
         Command::KeyProvider(args) => commands::keyprovider::run(home, args, console).await,
         Command::Inspect(args) => commands::inspect::run(args, console).await,
@@ -65,8 +67,10 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Policy(command) => return commands::policy::run(&home, command, console).await,
         Command::License(command) => commands::license::run(&home, command, console).await,
         Command::Lease(command) => commands::lease::run(&home, command, console).await,
+        Command::Collateral(command) => commands::collateral::run(&home, command, console).await,
         Command::Backup { file } => commands::backup::run(&home, &file, console).await,
         Command::Restore { file } => commands::backup::put_back(&home, &file, console).await,
+        Command::Tenant(command) => commands::tenant::run(&home, command, console).await,
         Command::Token(command) => commands::token::run(&home, command, console).await,
         Command::Audit(command) => commands::audit::run(&home, command, console).await,
         Command::Evidence(command) => commands::evidence::run(command, console),

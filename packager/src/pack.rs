@@ -3,8 +3,10 @@
 //! Order matters: blobs, platform manifests, key registration, signatures, and only then the name that people pull. An
 //! interrupted pack leaves blobs that nothing names; a rerun makes new ones.
 
+mod append;
 mod config;
 mod finish;
+mod joint;
 mod layer;
 mod publication;
 mod reuse;
@@ -26,11 +28,13 @@ use image_store::{Descriptor, Digest, Document, Manifest, RawManifest, Store};
 use jose::jwe::Recipient;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::packet::Kid;
-use release_protocol::{ProductName, ResourcePath};
+use release_protocol::{CONFINED_ANNOTATION, ProductName, ResourcePath};
 use zeroize::Zeroizing;
 
+pub(crate) use append::Appended;
 use config::ConfigChange;
 pub(crate) use finish::SealedImage;
+pub(crate) use joint::{JointImage, Looking};
 pub(crate) use publication::{Assembled, Publication};
 pub(crate) use reuse::Earlier;
 pub(crate) use rewrap::Rewrapping;
@@ -55,6 +59,8 @@ pub(crate) struct PackPlan<'a> {
     pub(crate) key_authority: String,
     /// Whether the config is to say how to run, and not how it was made.
     pub(crate) scrub_config: bool,
+    /// Layers that go on top.
+    pub(crate) append: Option<Appended>,
     /// A layer that goes on top of every platform's, as a plain tar.
     pub(crate) mark: Option<Vec<u8>>,
 }
@@ -107,16 +113,17 @@ impl<'a> Packer<'a> {
 
     /// Encrypts and writes all layers and platform manifests. Nothing is registered, signed or named yet.
     pub(crate) async fn pack(&mut self, survey: Survey) -> Result<Packed, Failure> {
-        let mark = self.seal_mark().await?;
+        let mut tops = self.seal_appended().await?;
+        tops.extend(self.seal_mark().await?);
         let mut assembly = self.plan.publication.begin(survey.index);
         for SurveyedImage { entry, platform, mut manifest, wanted, .. } in survey.images {
-            let change =
-                ConfigChange { scrub: self.plan.scrub_config, top: mark.as_ref().map(|(diff_id, _)| *diff_id) };
+            let top = tops.iter().map(|(diff_id, _)| *diff_id).collect();
+            let change = ConfigChange { scrub: self.plan.scrub_config, top };
             manifest.config =
                 config::carry(self.plan.source, self.plan.publication.destination, &manifest, &change).await?;
             self.carry_layers(&mut manifest.layers, &wanted).await?;
             refuse_plain(&manifest, &wanted)?;
-            manifest.layers.extend(mark.as_ref().map(|(_, layer)| layer.clone()));
+            manifest.layers.extend(tops.iter().map(|(_, layer)| layer.clone()));
             if self.plan.scrub_config {
                 manifest.annotations.clear();
             }
@@ -124,7 +131,7 @@ impl<'a> Packer<'a> {
         }
         Ok(Packed {
             image: assembly.finish()?,
-            sealed_layers: self.sealed.len() - self.reused_layers + usize::from(mark.is_some()),
+            sealed_layers: self.sealed.len() - self.reused_layers + tops.len(),
             reused_layers: self.reused_layers,
             plain_layers: self.plain_layers,
             sealed_bytes: self.sealed_bytes,
@@ -137,7 +144,8 @@ impl<'a> Packer<'a> {
             id: self.key_id.clone(),
             kek: Zeroizing::new(STANDARD.encode(self.kek.expose())),
             image: self.plan.publication.docker_reference.clone(),
-            manifests: packed.image.manifests.clone(),
+            // Where partners are still to add to the image, nobody knows its manifests yet.
+            manifests: if self.plan.publication.signer.is_some() { packed.image.manifests.clone() } else { Vec::new() },
         })
     }
 
@@ -217,6 +225,24 @@ impl<'a> Packer<'a> {
             descriptor.annotations.extend(wraps);
         }
         Ok(descriptor)
+    }
+
+    /// Encrypts the layers that are added, from the lowest on; gives their `diff_id`s as well.
+    async fn seal_appended(&mut self) -> Result<Vec<(Digest, Descriptor)>, Failure> {
+        let Some(append) = &self.plan.append else { return Ok(Vec::new()) };
+        let mut layers = Vec::with_capacity(append.layers.len());
+        for plain in &append.layers {
+            let sealed = layer::seal(&append.store, self.plan.publication.destination, plain, true, &self.progress);
+            let media_type = ocicrypt::media_type::encrypted(&plain.media_type)
+                .or_fail(ExitCode::Other, || "a plain layer cannot be encrypted".to_owned())?;
+            let mut descriptor = self.wrapped(media_type, &sealed.await?)?;
+            if let Some(confinement) = &append.confinement {
+                descriptor.annotations.insert(CONFINED_ANNOTATION.to_owned(), confinement.to_string());
+            }
+            self.sealed_bytes += plain.size;
+            layers.push((plain.digest, descriptor));
+        }
+        Ok(layers)
     }
 
     /// Encrypts the layer that goes on top; gives its `diff_id` as well.

@@ -1,7 +1,7 @@
 //! The sealed image as far as it can be known before anything is released: manifest, signers, config, wrapped keys.
 //! No layer is requested here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
 use image_signature::{LookupError, Signatures, find_signers};
@@ -12,7 +12,7 @@ use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::layer::SealedLayer;
 use ocicrypt::options::PrivateOptions;
 use ocicrypt::packet::Kid;
-use release_protocol::{ResourcePath, Workload};
+use release_protocol::{CONFINED_ANNOTATION, Confinement, ResourcePath, Workload};
 
 /// The largest image config that is read, in bytes.
 const CONFIG_MAX: usize = 4 * 1024 * 1024;
@@ -22,6 +22,8 @@ pub(crate) struct Layer {
     pub(crate) descriptor: Descriptor,
     pub(crate) diff_id: String,
     pub(crate) sealed: Option<SealedLayer>,
+    /// The directory that everything in it has to be in, where the manifest confines it to one.
+    pub(crate) confinement: Option<Confinement>,
 }
 
 /// What was verified of a layer.
@@ -66,22 +68,49 @@ impl SignedImage {
         Ok(Self { manifest_digest, signers, config, layers })
     }
 
-    /// The keys that open its layers, each once.
+    /// The keys that open its layers, each once, where all are of one product.
     pub(crate) fn key_paths(&self) -> Result<Vec<ResourcePath>, Failure> {
         let mut paths = BTreeMap::new();
         for layer in &self.layers {
             for kid in layer.kids()? {
-                let path: ResourcePath = kid.path().parse().or_fail(ExitCode::BadInput, || {
-                    format!("the layers' key `{}` is none of a service", kid.as_str())
-                })?;
+                let path = key_path(kid)?;
                 paths.insert(path.to_string(), path);
             }
         }
-        if paths.is_empty() {
-            return Err(Failure::verification("the image has no layer that is sealed to a service")
-                .hint("a plain or re-assembled image is not started; ask the vendor for the sealed one"));
+        let Some(first) = paths.values().next() else { return Err(no_sealed_layer()) };
+        if paths.values().any(|path| path.product != first.product) {
+            return Err(self.several_partners());
         }
         Ok(paths.into_values().collect())
+    }
+
+    /// Refuses an image whose layers are sealed to several services: one partner's lease must not start what others have a
+    /// say in.
+    pub(crate) fn demand_one_service(&self) -> Result<(), Failure> {
+        if self.services().len() > 1 { Err(self.several_partners()) } else { Ok(()) }
+    }
+
+    fn several_partners(&self) -> Failure {
+        self.of_several(Failure::denied("one licence does not open an image that several partners have sealed"))
+    }
+
+    /// The services that its layers are sealed to, `HOST[:PORT]/PRODUCT`, each once.
+    fn services(&self) -> BTreeSet<String> {
+        let kids = self.layers.iter().flat_map(|layer| layer.kids().unwrap_or_default());
+        kids.map(|kid| format!("{}/{}", kid.authority(), kid.parts()[0])).collect()
+    }
+
+    /// A failure of opening it by one licence, with what may be behind it: that one does not suffice.
+    pub(crate) fn of_several(&self, failure: Failure) -> Failure {
+        let services = self.services();
+        if services.len() < 2 {
+            return failure;
+        }
+        let services: Vec<String> = services.into_iter().collect();
+        failure.cause(format!("its layers are sealed to {}", services.join(", "))).hint(
+            "give `sealift-shim run` or `unpack` a licence of each partner, `--license` once for each; agent and key \
+             provider open images of one partner only",
+        )
     }
 
     /// Opens the wrapped keys of all sealed layers, before any layer is requested.
@@ -90,6 +119,19 @@ impl SignedImage {
             .iter()
             .map(|layer| layer.sealed.as_ref().map(|sealed| open(layer, sealed, keks)).transpose())
             .collect()
+    }
+
+    /// The same, with each layer opened by a key that it names and by no other: what says that it is sealed to one partner's
+    /// key is not opened by another's.
+    pub(crate) fn unwrap_by_name<'k>(
+        &self,
+        find: impl Fn(&Kid) -> Option<&'k KeyEncryptionKey>,
+    ) -> Result<Vec<Option<PrivateOptions>>, Failure> {
+        let named = |layer: &Layer, sealed: &SealedLayer| {
+            let keks: Vec<_> = layer.kids()?.into_iter().filter_map(&find).collect();
+            open(layer, sealed, keks)
+        };
+        self.layers.iter().map(|layer| layer.sealed.as_ref().map(|sealed| named(layer, sealed)).transpose()).collect()
     }
 
     /// What is stated of it in the evidence, with the command line that will run.
@@ -125,7 +167,7 @@ impl Layer {
     }
 
     /// The keys that open it; none for a plain layer.
-    fn kids(&self) -> Result<Vec<&Kid>, Failure> {
+    pub(crate) fn kids(&self) -> Result<Vec<&Kid>, Failure> {
         let Some(sealed) = &self.sealed else { return Ok(Vec::new()) };
         let kids: Vec<&Kid> = sealed.kids().collect();
         if !kids.is_empty() {
@@ -139,7 +181,23 @@ impl Layer {
     }
 }
 
-fn open(layer: &Layer, sealed: &SealedLayer, keks: &[KeyEncryptionKey]) -> Result<PrivateOptions, Failure> {
+/// Where the key is to be asked for.
+pub(crate) fn key_path(kid: &Kid) -> Result<ResourcePath, Failure> {
+    let path = kid.path().parse();
+    path.or_fail(ExitCode::BadInput, || format!("the layers' key `{}` is none of a service", kid.as_str()))
+}
+
+/// Why an image that nobody has sealed is not started.
+pub(crate) fn no_sealed_layer() -> Failure {
+    Failure::verification("the image has no layer that is sealed to a service")
+        .hint("a plain or re-assembled image is not started; ask the vendor for the sealed one")
+}
+
+fn open<'k>(
+    layer: &Layer,
+    sealed: &SealedLayer,
+    keks: impl IntoIterator<Item = &'k KeyEncryptionKey>,
+) -> Result<PrivateOptions, Failure> {
     let mut last = None;
     for kek in keks {
         match sealed.open_with_kek(kek) {
@@ -254,7 +312,11 @@ fn layers(manifest: &Manifest, config: &ImageConfiguration) -> Result<Vec<Layer>
                 .or_fail(ExitCode::BadInput, || {
                     format!("the layer {} cannot be opened by anyone", descriptor.digest)
                 })?;
-            Ok(Layer { descriptor: descriptor.clone(), diff_id: diff_id.clone(), sealed })
+            let confinement = descriptor.annotations.get(CONFINED_ANNOTATION).map(|text| text.parse()).transpose();
+            let confinement = confinement.or_fail(ExitCode::BadInput, || {
+                format!("the layer {} is confined to no directory", descriptor.digest)
+            })?;
+            Ok(Layer { descriptor: descriptor.clone(), diff_id: diff_id.clone(), sealed, confinement })
         })
         .collect()
 }

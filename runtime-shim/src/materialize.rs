@@ -156,7 +156,7 @@ fn layer_input(layer: &Layer, key: Option<PrivateOptions>, open: OpenBlob) -> Re
         .diff_id
         .parse()
         .or_fail(ExitCode::BadInput, || format!("the image's config names `{}` as a diff_id", layer.diff_id))?;
-    Ok(LayerInput { open, sealing, compression, diff_id })
+    Ok(LayerInput { open, sealing, compression, diff_id, confinement: layer.confinement.clone() })
 }
 
 /// How the plain layer is compressed.

@@ -95,8 +95,11 @@ impl RootFilesystem {
     ) -> Result<(), LayerError> {
         let Self { root, limits, entries, privilege, report, .. } = self;
         let shared = Shared::new(*limits, on_failure);
-        pipeline::run(layers, &shared, |_, tar| {
-            LayerWriter::new(root, limits, entries, *privilege, report).apply(tar)
+        let layers: Vec<LayerInput> = layers.into_iter().collect();
+        let confinements: Vec<_> = layers.iter().map(|layer| layer.confinement.clone()).collect();
+        pipeline::run(layers, &shared, |number, tar| {
+            let confinement = confinements.get(number).and_then(Option::as_ref);
+            LayerWriter::new(root, limits, entries, *privilege, report, confinement).apply(tar)
         })?;
         report.plain_bytes = shared.plain_bytes.into_inner();
         Ok(())

@@ -18,6 +18,7 @@ pub mod image;
 pub mod image_build;
 pub mod node;
 pub mod openbao;
+pub mod partners;
 pub mod peer;
 pub mod pod;
 pub mod postgres;

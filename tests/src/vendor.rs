@@ -1,6 +1,7 @@
 //! The vendor's side of a test: a home, a simulated platform, a running service, and the commands on them.
 
 mod custody;
+mod tenants;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use crate::front::Front;
 use crate::peer::{Said, peer, program, run};
 use crate::registry::free_port;
 use crate::running::Running;
+pub use tenants::Tenants;
 
 /// A vendor with a service that runs.
 #[derive(Debug)]
@@ -168,11 +170,7 @@ impl Vendor {
     /// # Panics
     /// When the home lacks a file.
     pub fn client(&self) -> reqwest::Client {
-        // Another test of this process may have been first.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let authority = std::fs::read(self.home.join("service/ca.pem")).expect("authority");
-        let authority = reqwest::Certificate::from_pem(&authority).expect("authority");
-        reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build().expect("client")
+        trusting(&self.home).build().expect("client")
     }
 
     /// The token of the home's administrator.
@@ -385,4 +383,13 @@ impl Vendor {
         let directory = self.state_directory().display().to_string();
         assert!(!mounts.contains(&directory), "still mounted: {mounts}");
     }
+}
+
+/// A client that knows the certificate authority of a home alone.
+fn trusting(home: &Path) -> reqwest::ClientBuilder {
+    // Another test of this process may have been first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let authority = std::fs::read(home.join("service/ca.pem")).expect("authority");
+    let authority = reqwest::Certificate::from_pem(&authority).expect("authority");
+    reqwest::Client::builder().tls_certs_only([authority]).no_proxy()
 }

@@ -10,7 +10,20 @@ use crate::vendor::Vendor;
 /// # Panics
 /// When it ends early.
 pub fn start_waiting(vendor: &Vendor, sealed: &str, license: &str, runtime: &str) -> (Child, BufReader<ChildStdout>) {
-    start(vendor, sealed, license, &["--runtime", runtime, "--stop-timeout", "5", "--", "wait"])
+    start_waiting_under(vendor, sealed, &[license], runtime)
+}
+
+/// The same under a licence of each partner.
+///
+/// # Panics
+/// When it ends early.
+pub fn start_waiting_under(
+    vendor: &Vendor,
+    sealed: &str,
+    licenses: &[&str],
+    runtime: &str,
+) -> (Child, BufReader<ChildStdout>) {
+    start(vendor, sealed, licenses, &["--runtime", runtime, "--stop-timeout", "5", "--", "wait"])
 }
 
 /// The same for one that does not listen to SIGTERM.
@@ -18,11 +31,12 @@ pub fn start_waiting(vendor: &Vendor, sealed: &str, license: &str, runtime: &str
 /// # Panics
 /// When it ends early.
 pub fn start_stubborn(vendor: &Vendor, sealed: &str, license: &str, runtime: &str) -> (Child, BufReader<ChildStdout>) {
-    start(vendor, sealed, license, &["--runtime", runtime, "--stop-timeout", "1", "--", "stubborn"])
+    start(vendor, sealed, &[license], &["--runtime", runtime, "--stop-timeout", "1", "--", "stubborn"])
 }
 
-fn start(vendor: &Vendor, sealed: &str, license: &str, more: &[&str]) -> (Child, BufReader<ChildStdout>) {
-    let args = ["run", sealed, "--license", license].into_iter().chain(more.iter().copied());
+fn start(vendor: &Vendor, sealed: &str, licenses: &[&str], more: &[&str]) -> (Child, BufReader<ChildStdout>) {
+    let licenses = licenses.iter().flat_map(|license| ["--license", *license]);
+    let args = ["run", sealed].into_iter().chain(licenses).chain(more.iter().copied());
     let mut command = vendor.guest_command(&vendor.shim(), args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("guest");
     let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));

@@ -13,6 +13,7 @@ fn help(name: &str, command: &[&str]) -> String {
         .arg("--help")
         .envs(FIXED)
         .env_remove("SEALIFT_STATE_DIR")
+        .env_remove("SEALIFT_OFFLINE_STATE")
         .env_remove("SEALIFT_LICENSE")
         .env_remove("SEALIFT_IMAGE")
         .env_remove("SEALIFT_AGENT")
@@ -23,13 +24,15 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 68] = [
+    let commands: [&[&str]; 79] = [
         &[],
         &["init"],
         &["demo"],
         &["serve"],
         &["pack"],
         &["rewrap"],
+        &["cosign"],
+        &["cosign", "status"],
         &["trace"],
         &["keyprovider"],
         &["inspect"],
@@ -75,6 +78,12 @@ fn help_of_every_command_of_sealift() {
         &["lease"],
         &["lease", "list"],
         &["lease", "end"],
+        &["lease", "renew"],
+        &["tenant"],
+        &["tenant", "create"],
+        &["tenant", "list"],
+        &["tenant", "show"],
+        &["tenant", "delete"],
         &["token"],
         &["token", "create"],
         &["token", "list"],
@@ -85,8 +94,11 @@ fn help_of_every_command_of_sealift() {
         &["evidence", "show"],
         &["evidence", "verify"],
         &["audit", "prove"],
+        &["audit", "bundle"],
         &["audit", "verify"],
         &["audit", "export"],
+        &["collateral", "bundle"],
+        &["collateral", "import"],
         &["simulate"],
         &["simulate", "platform"],
         &["simulate", "launch"],
@@ -102,7 +114,7 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["run"],
         &["unpack"],
@@ -116,6 +128,8 @@ fn help_of_every_command_of_the_shim() {
         &["doctor"],
         &["receipt", "verify"],
         &["receipt", "refresh"],
+        &["renewal", "request"],
+        &["renewal", "accept"],
         &["completions"],
     ];
     let text: Vec<String> = commands

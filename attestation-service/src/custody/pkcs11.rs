@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::pkcs11_uri::Pkcs11Uri;
 use super::settings::{CustodySettings, SecretSource};
-use super::{CustodyError, no_key, refused, unavailable, unreachable};
+use super::{Absent, CustodyError, no_key, refused, unavailable, unreachable};
 use crate::home::Home;
 
 /// An AES key of a token.
@@ -92,6 +92,19 @@ impl TokenKey {
             seat.session.decrypt(&Mechanism::AesGcm(parameters), seat.key, &body).map(Zeroizing::new)
         })
         .await
+    }
+
+    /// Has the token destroy the key.
+    pub(super) async fn destroy(&self) -> Result<(), CustodyError> {
+        let _turn = self.0.turns.acquire().await.map_err(|_| CustodyError::Library)?;
+        let inner = Arc::clone(&self.0);
+        let destroyed = move || {
+            // A session that may change the token; its user is logged in, in all sessions of the process.
+            let session = inner.module.open_rw_session(inner.slot()?).map_err(|error| inner.failure(error))?;
+            let key = inner.key(&session)?;
+            session.destroy_object(key).map_err(|error| inner.failure(error))
+        };
+        tokio::task::spawn_blocking(destroyed).await.map_err(|_| CustodyError::Library)?
     }
 
     /// Does something with a session, on a thread that may wait. Where it was the session that failed, with another one.
@@ -196,7 +209,7 @@ impl Inner {
         let unusable = |why: &str| Err(no_key(&self.uri)(why.to_owned()));
         let key = match session.find_objects(&wanted).map_err(|error| self.failure(error))?.as_slice() {
             [key] => *key,
-            [] => return unusable("its token has no such AES key"),
+            [] => return Err(no_key(&self.uri)(Absent("its token has no such AES key"))),
             _ => return unusable("its token has more than one such AES key: name it by `id=`, too"),
         };
         // What a token does not say of a key is not taken for granted.
@@ -226,6 +239,7 @@ impl Inner {
                 refused(&self.uri)("the PIN is not the token's user's")
             }
             RvError::PinLocked | RvError::PinExpired => refused(&self.uri)("the PIN is locked or has expired"),
+            RvError::ActionProhibited => refused(&self.uri)("the token does not let it be destroyed (CKA_DESTROYABLE)"),
             RvError::KeyFunctionNotPermitted | RvError::KeyTypeInconsistent | RvError::MechanismInvalid => {
                 no_key(&self.uri)("the token does not encrypt and decrypt by AES-GCM with it")
             }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::settings::{AccessError, CustodySettings, TransitAccess};
 use super::uri::TransitKey;
-use super::{CustodyError, no_key, refused, unavailable, unreachable};
+use super::{Absent, CustodyError, no_key, refused, unavailable, unreachable};
 use crate::home::Home;
 
 /// How long an answer may take: guests wait for it.
@@ -107,13 +107,40 @@ impl EngineKey {
         STANDARD.decode(plaintext.as_bytes()).map(Zeroizing::new).map_err(|_| CustodyError::Open)
     }
 
+    /// Has the engine destroy the key, all versions of it, and sees that it is gone.
+    pub(super) async fn destroy(&self) -> Result<(), CustodyError> {
+        let allowed = json!({"deletion_allowed": true});
+        self.send(Method::POST, "keys", Some("config"), Some(allowed)).await?;
+        self.send(Method::DELETE, "keys", None, None).await?;
+        match self.ask::<Description>(Method::GET, "keys", None).await {
+            Err(error) if error.is_absence() => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(unavailable(&self.name)("it was told to destroy the key, and has it still")),
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         verb: &str,
         body: Option<Value>,
     ) -> Result<T, CustodyError> {
-        let url = self.url(verb)?;
+        let bytes = self.send(method, verb, None, body).await?;
+        let answer: Result<Answer<T>, _> = serde_json::from_slice(&bytes);
+        answer
+            .map(|answer| answer.data)
+            .map_err(|_| unavailable(&self.name)("its answer is not of the documented form"))
+    }
+
+    /// The answer to a request about the key, or about this part of it.
+    async fn send(
+        &self,
+        method: Method,
+        verb: &str,
+        part: Option<&str>,
+        body: Option<Value>,
+    ) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+        let url = self.url(verb, part)?;
         let mut request = self.http.request(method, url).headers(self.headers()?);
         if let Some(body) = body {
             request = request.json(&body);
@@ -129,14 +156,13 @@ impl EngineKey {
             }
             bytes.extend_from_slice(&chunk);
         }
-        if status != StatusCode::OK {
+        if ![StatusCode::OK, StatusCode::NO_CONTENT].contains(&status) {
             return Err(self.failure(verb, status, &bytes));
         }
-        let answer: Result<Answer<T>, _> = serde_json::from_slice(&bytes);
-        answer.map(|answer| answer.data).map_err(|_| failed("its answer is not of the documented form"))
+        Ok(bytes)
     }
 
-    fn url(&self, verb: &str) -> Result<Url, CustodyError> {
+    fn url(&self, verb: &str, part: Option<&str>) -> Result<Url, CustodyError> {
         let TransitKey { mount, key, .. } = &self.name;
         let mut url = self.access.address.clone();
         url.path_segments_mut()
@@ -144,7 +170,8 @@ impl EngineKey {
             .pop_if_empty()
             .push("v1")
             .extend(mount.split('/'))
-            .extend([verb, key]);
+            .extend([verb, key])
+            .extend(part);
         Ok(url)
     }
 
@@ -166,11 +193,16 @@ impl EngineKey {
     fn failure(&self, verb: &str, status: StatusCode, bytes: &[u8]) -> CustodyError {
         let said = serde_json::from_slice::<Errors>(bytes).unwrap_or_default().errors.join("; ");
         let said: String = said.chars().filter(|char| !char.is_control()).take(SHOWN).collect();
+        let is_silent = said.is_empty();
         let said = format!("{status} to `{verb}`{}{said}", if said.is_empty() { "" } else { ": " });
         match status {
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => refused(&self.name)(said),
             // Of what is sealed, it is said so when it is of another key, version or context.
             StatusCode::BAD_REQUEST if verb == "decrypt" => CustodyError::Open,
+            // Of an engine that is not there, the server says more.
+            StatusCode::NOT_FOUND if verb == "keys" && is_silent => {
+                no_key(&self.name)(Absent("404 Not Found to `keys`"))
+            }
             StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => no_key(&self.name)(said),
             _ => unavailable(&self.name)(said),
         }

@@ -105,6 +105,13 @@ impl Default for MasterKeyUri {
     }
 }
 
+impl MasterKeyUri {
+    /// Whether it is a file below the home's folder: one of that name is in every home, and each is another key.
+    pub fn is_in_home(&self) -> bool {
+        matches!(self, Self::File(name) if name.is_homes())
+    }
+}
+
 fn variable(rest: &str) -> Result<String, MasterKeyUriError> {
     let name = rest.strip_prefix("//").unwrap_or_default();
     let is_name =

@@ -16,12 +16,14 @@ pub(crate) struct WorkingKey {
     made_at: Timestamp,
     challenger: Challenger,
     evidence: Sealer,
+    imports: Sealer,
 }
 
 impl WorkingKey {
     pub(crate) fn new(bytes: &[u8], made_at: Timestamp) -> Result<Self, CustodyError> {
         let key = HeldKey::from_bytes(bytes)?;
-        Ok(Self { made_at, challenger: Challenger::new(key.sealer("challenge")?), evidence: key.sealer("evidence")? })
+        let challenger = Challenger::new(key.sealer("challenge")?);
+        Ok(Self { made_at, challenger, evidence: key.sealer("evidence")?, imports: key.sealer("import keys")? })
     }
 }
 
@@ -75,6 +77,17 @@ impl WorkingKeys {
     /// Seals what a decision rested on.
     pub(crate) fn seal_evidence(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, CustodyError> {
         self.0.last().ok_or(CustodyError::Library)?.evidence.seal(plain, context)
+    }
+
+    /// Seals the private half of a key that others encrypt layers' keys to.
+    pub(crate) fn seal_import_key(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, CustodyError> {
+        self.0.last().ok_or(CustodyError::Library)?.imports.seal(plain, context)
+    }
+
+    /// Opens what [`Self::seal_import_key`] made, by whichever key.
+    pub(crate) fn open_import_key(&self, sealed: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
+        let opened = self.0.iter().rev().find_map(|key| key.imports.open(sealed, context).ok());
+        opened.ok_or(CustodyError::Open)
     }
 
     /// Opens what [`Self::seal_evidence`] made, by whichever key.

@@ -21,6 +21,8 @@ use crate::service::SharedService;
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) requests: Requests,
+    /// The name that it asked for in the handshake, where that chose the service.
+    pub(super) server_name: Option<Arc<str>>,
 }
 
 /// The limits of one server.

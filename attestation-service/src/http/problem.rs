@@ -85,6 +85,11 @@ impl Kind {
     pub(super) const UNKNOWN: Self = Self::new(StatusCode::NOT_FOUND, "unknown", "There is no such thing");
     pub(super) const METHOD_NOT_ALLOWED: Self =
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method Not Allowed");
+    pub(super) const MISDIRECTED: Self = Self::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "misdirected",
+        "The request is for another host than the connection",
+    );
     pub(super) const CONFLICT: Self =
         Self::new(StatusCode::CONFLICT, "conflict", "The change conflicts with what there is");
     pub(super) const SEATS_EXHAUSTED: Self = Self::new(StatusCode::CONFLICT, "seats-exhausted", "All seats are taken");
@@ -108,6 +113,21 @@ fn respond(status: StatusCode, problem: Problem, retry_after_seconds: u64) -> Re
         headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
     }
     response
+}
+
+/// The answer to a request for another host than the one that the connection was made to.
+pub(super) fn misdirected() -> Response {
+    let kind = Kind::MISDIRECTED;
+    let problem = Problem {
+        kind: format!("{}{}", Problem::URN, kind.code),
+        title: kind.title.to_owned(),
+        status: kind.status.as_u16(),
+        detail: "`Host` is another name than the one that TLS was told".to_owned(),
+        reasons: Vec::new(),
+        entry: None,
+        request_id: Some(uuid::Uuid::now_v7().to_string()),
+    };
+    respond(kind.status, problem, RETRY_AFTER_SECONDS)
 }
 
 /// Turns what the layers around the handlers answer (too large, too slow, wrong method, a panic) into problems, too.

@@ -1,7 +1,7 @@
 //! TLS and connections: accepts, shakes hands within a time limit, serves HTTP/1.1 and HTTP/2, ends gracefully.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower_http::add_extension::AddExtension;
 
 use super::guard::Peer;
@@ -48,6 +49,9 @@ pub enum ServeError {
     /// Certificate and key are refused.
     #[error("the server certificate cannot be used")]
     Tls(#[from] rustls::Error),
+    /// A service on a listener of several has no name of its own.
+    #[error("the service's address `{0}` has no host name, or one that is another service's already")]
+    Name(String),
     /// The address is taken or not ours.
     #[error("cannot listen on {address}")]
     Listen {
@@ -60,6 +64,11 @@ pub enum ServeError {
 }
 
 pub(super) fn acceptor(home: &Home) -> Result<TlsAcceptor, ServeError> {
+    Ok(TlsAcceptor::from(Arc::new(config(home)?)))
+}
+
+/// TLS with the home's certificate. Sessions are kept for it alone: none is resumed under another one's.
+pub(super) fn config(home: &Home) -> Result<ServerConfig, ServeError> {
     let path = home.certificate_path();
     let failed = |path: &PathBuf, source| ServeError::Certificate { path: path.clone(), source };
     let chain = CertificateDer::pem_file_iter(&path)
@@ -73,7 +82,7 @@ pub(super) fn acceptor(home: &Home) -> Result<TlsAcceptor, ServeError> {
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(config)
 }
 
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -88,52 +97,80 @@ pub(super) async fn accept_loop(
     mut stopped: watch::Receiver<bool>,
 ) {
     // More connections than these wait to be accepted.
-    let most = usize::try_from(connections.max(1)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let connections = Arc::new(Semaphore::new(most));
+    let connections = Arc::new(Semaphore::new(permits(connections)));
     let graceful = Arc::new(GracefulShutdown::new());
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { break };
         let (stream, peer) = tokio::select! {
             _ = stopped.changed() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => (stream, peer.ip()),
-                Err(error) => {
-                    // Out of file descriptors, most likely: give others time to close.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
+            accepted = accept(&listener) => accepted,
         };
         let (requests, quiet) = quiet::connection();
-        let router = AddExtension::new(router.clone(), Peer { address: peer, requests });
+        let router = AddExtension::new(router.clone(), Peer { address: peer, requests, server_name: None });
         let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
-            serve_connection(stream, acceptor, router, watcher, quiet).await;
+            if let Some(stream) = in_time(acceptor.accept(stream)).await {
+                serve_connection(stream, router, watcher, quiet).await;
+            }
             drop(permit);
         });
     }
     drop(listener);
-    if let Some(graceful) = Arc::into_inner(graceful)
-        && tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await.is_err()
-    {
+    if let Some(graceful) = Arc::into_inner(graceful) {
+        end(graceful).await;
+    }
+}
+
+/// So many connections at once.
+pub(super) fn permits(connections: u32) -> usize {
+    usize::try_from(connections.max(1)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+}
+
+/// The next connection, and whose it is.
+pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                return (stream, peer.ip());
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: give others time to close.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// What a step of the handshake gives, unless it fails or takes too long.
+pub(super) async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> Option<T> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, step).await {
+        Ok(Ok(done)) => Some(done),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("the TLS handshake took too long");
+            None
+        }
+    }
+}
+
+/// Lets open requests end, for a while.
+pub(super) async fn end(connections: GracefulShutdown) {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, connections.shutdown()).await.is_err() {
         tracing::warn!("requests were still open at the end of the grace period");
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
+pub(super) async fn serve_connection(
+    stream: TlsStream<TcpStream>,
     router: AddExtension<Router, Peer>,
     watcher: hyper_util::server::graceful::Watcher,
     quiet: Quiet,
 ) {
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "the TLS handshake failed"),
-        Err(_) => return tracing::debug!("the TLS handshake took too long"),
-    };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64).max_header_list_size(HEADERS_MAX);

@@ -52,8 +52,10 @@ impl CompiledPolicy {
         let allow: Option<serde_json::Value> = rule(package, "allow")?;
         let deny = rule(package, "deny")?.map(Finding::bounded).unwrap_or_default();
         let obligations: Option<Obligations> = rule(package, "obligations")?;
+        let mut obligations = obligations.unwrap_or_default();
+        obligations.keep_distinct_signers();
         let allow = allow == Some(serde_json::Value::Bool(true)) && deny.is_empty();
-        Ok(PolicyDecision { allow, deny, obligations: obligations.unwrap_or_default() })
+        Ok(PolicyDecision { allow, deny, obligations })
     }
 }
 

@@ -10,10 +10,10 @@ use std::sync::Once;
 
 use serde::{Deserialize, Serialize};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, ConnectOptions as _, Connection as _, Executor as _};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 use url::Url;
 
-use super::{StoreError, passfile};
+use super::{SchemaName, StoreError, passfile, schema};
 
 /// How many connections a service holds.
 const CONNECTIONS: u32 = 8;
@@ -93,8 +93,13 @@ fn is_local(url: &Url) -> bool {
 pub enum Database {
     /// A file of `SQLite`, one service's alone.
     Sqlite(PathBuf),
-    /// A PostgreSQL database, which several services may share.
-    Postgres(DatabaseUrl),
+    /// A PostgreSQL database, which several services may share; a schema of it, where one is named.
+    Postgres {
+        /// The database.
+        url: DatabaseUrl,
+        /// What keeps its tables apart from those of other services.
+        schema: Option<SchemaName>,
+    },
 }
 
 impl Database {
@@ -104,50 +109,82 @@ impl Database {
         match self {
             Self::Sqlite(_) => "BEGIN IMMEDIATE",
             // Of a number that is ours alone ("sealift"). A lock on a table would have to wait for its vacuuming.
-            Self::Postgres(_) => "BEGIN; SELECT pg_advisory_xact_lock(32481091426805364)",
+            Self::Postgres { schema: None, .. } => "BEGIN; SELECT pg_advisory_xact_lock(32481091426805364)",
+            // Locks are the database's: each schema has one of its own, or tenants would wait for each other.
+            Self::Postgres { schema: Some(_), .. } => {
+                "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended(current_schema(), 32481091426805364))"
+            }
         }
     }
 
     /// Whether others may write, too.
     pub(super) fn is_shared(&self) -> bool {
-        matches!(self, Self::Postgres(_))
+        matches!(self, Self::Postgres { .. })
     }
 
     /// Keeps other services away from a file, as long as what it gives lives.
-    pub(super) fn lock(&self) -> Result<Option<File>, StoreError> {
+    pub(crate) fn lock(&self) -> Result<Option<File>, StoreError> {
         match self {
             Self::Sqlite(path) => lock(path).map(Some),
-            Self::Postgres(_) => Ok(None),
+            Self::Postgres { .. } => Ok(None),
         }
     }
 
     /// Connects, makes the file where it is absent, and brings the schema up to date.
     pub(super) async fn open(&self) -> Result<AnyPool, StoreError> {
-        static DRIVERS: Once = Once::new();
-        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        install_drivers();
         let pool = AnyPoolOptions::new().max_connections(CONNECTIONS).before_acquire(|connection, _| {
             // `SQLite` ends a transaction by itself when the disk is full, which the driver does not learn of: such a
             // connection would begin no other one, for ever.
             Box::pin(async move { Ok(!connection.is_in_transaction()) })
         });
         match self {
-            Self::Sqlite(path) => {
+            Self::Sqlite(_) => {
                 let pool = pool
                     .after_connect(|connection, _| {
                         Box::pin(async move { connection.execute(SQLITE_SETTINGS).await.map(drop) })
                     })
-                    .connect_with(AnyConnectOptions::from_url(&sqlite_url(path)?)?)
+                    .connect_with(self.options()?)
                     .await?;
                 sqlx::migrate!("migrations/sqlite").run(&pool).await?;
                 Ok(pool)
             }
-            Self::Postgres(url) => {
-                let pool = pool.connect_with(AnyConnectOptions::from_url(&passfile::with_password(&url.0)?)?).await?;
+            Self::Postgres { schema, .. } => {
+                if let Some(schema) = schema {
+                    schema::make(&mut self.connect().await?, schema).await?;
+                }
+                let pool = pool.connect_with(self.options()?).await?;
                 sqlx::migrate!("migrations/postgres").run(&pool).await?;
                 Ok(pool)
             }
         }
     }
+
+    /// How its connections are made. Every one of a schema finds that schema's tables, and no others.
+    fn options(&self) -> Result<AnyConnectOptions, StoreError> {
+        let url = match self {
+            Self::Sqlite(path) => sqlite_url(path)?,
+            Self::Postgres { url, schema } => {
+                let mut url = passfile::with_password(&url.0)?;
+                if let Some(schema) = schema {
+                    url.query_pairs_mut().append_pair("options[search_path]", schema.as_str());
+                }
+                url
+            }
+        };
+        Ok(AnyConnectOptions::from_url(&url)?)
+    }
+
+    /// One connection, for a look at what is there or for its end; nothing is brought up to date.
+    pub(crate) async fn connect(&self) -> Result<AnyConnection, StoreError> {
+        install_drivers();
+        Ok(AnyConnection::connect_with(&self.options()?).await?)
+    }
+}
+
+fn install_drivers() {
+    static DRIVERS: Once = Once::new();
+    DRIVERS.call_once(sqlx::any::install_default_drivers);
 }
 
 /// Takes the lock of the database in this file. Guests that wait at one service would not hear of what another one wrote.

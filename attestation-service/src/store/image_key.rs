@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::audit::{AuditKind, append};
+use super::import_key;
 use super::master_key::{Sealed, check_newest};
 use super::write::Write;
 use super::{Store, StoreError, is_unique_violation, millis, timestamp};
@@ -47,6 +48,9 @@ pub(crate) struct Rewrapping {
     /// The thumbprints of the keys that open them without the service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) recipients: Vec<String>,
+    /// The thumbprint of the key that another service encrypted them to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) import_key: Option<String>,
 }
 
 impl Store {
@@ -93,6 +97,9 @@ impl Store {
                     error.into()
                 }
             })?;
+        }
+        if let Some(used) = rewrapped.and_then(|rewrapped| rewrapped.import_key.as_ref()) {
+            import_key::take(&mut transaction, product, used, now).await?;
         }
         add_manifests(&mut transaction, id, manifests).await?;
         let mut body = json!({"product": product, "key": id, "image": image, "manifests": manifests});

@@ -12,6 +12,7 @@ use super::batch::{Batch, LeaseRow};
 use super::grown::Grown;
 use super::license::{LicenseRecord, later};
 use super::log::place;
+use super::renewal;
 use super::seat::give_back;
 use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
@@ -38,10 +39,25 @@ pub(crate) struct LeaseRequest {
     pub(crate) renewal: bool,
     /// When the challenge that was answered had been issued.
     pub(crate) challenge_at: Timestamp,
+    /// How long the guest may do without the service, in seconds.
+    pub(crate) offline_seconds: Option<u64>,
+    /// Where no challenge was answered but a file was carried.
+    pub(crate) by_file: Option<ByFile>,
     /// What the audit entry says besides.
     pub(crate) audit: Value,
     /// What the decision rests on, sealed.
     pub(crate) basis: Vec<u8>,
+}
+
+/// A request that was carried by file (`renewal.rs`).
+#[derive(Clone, Debug)]
+pub(crate) struct ByFile {
+    /// Its digest: it is answered once.
+    pub(crate) digest: String,
+    /// The entry of the last grant or renewal that the guest knew of.
+    pub(crate) base: u64,
+    /// When it was made, by the guest's clock.
+    pub(crate) made_at: Timestamp,
 }
 
 /// What came of it.
@@ -137,7 +153,11 @@ pub(super) async fn decide(
         let reason = "the lease was granted for another licence, image or chip".to_owned();
         return deny(transaction, request, Stage::Lease, reason, now).await;
     }
-    if row.challenge_at >= millis(request.challenge_at) {
+    if let Some(by_file) = &request.by_file {
+        if let Some(reason) = renewal::refusal(transaction, by_file, &request.id, row.entry).await? {
+            return deny(transaction, request, Stage::Lease, reason, now).await;
+        }
+    } else if row.challenge_at >= millis(request.challenge_at) {
         // The same answer to a challenge once more: the same lease, unchanged.
         let lease = lease(license, &request.id, timestamp(row.expires_at)?, now);
         let entry = row.entry.map(u64::try_from).transpose();
@@ -156,7 +176,7 @@ async fn grant(
         return Ok(full);
     }
     let license = &request.license;
-    let (expires_at, seat_until) = ends(license, now)?;
+    let Ends { expires_at, seat_until, offline_until } = ends(request, now)?;
     let body = audit_body(request, json!({}));
     let entry = append_said(transaction, AuditKind::LeaseGranted, body, now).await?;
     if license.activated_at.is_none() {
@@ -178,6 +198,7 @@ async fn grant(
         started_at: millis(now),
         expires_at: millis(expires_at),
         seat_until: millis(seat_until),
+        offline_until: offline_until.map_or(0, millis),
         challenge_at: millis(request.challenge_at),
         has_ended: false,
         platform: request.platform.as_ref().map(serde_json::to_string).transpose()?,
@@ -201,11 +222,16 @@ async fn renew(
     if lapsed && let Some(full) = exhausted(batch, transaction, request, now).await? {
         return Ok(full);
     }
-    let (expires_at, seat_until) = ends(&request.license, now)?;
+    let Ends { expires_at, seat_until, offline_until } = ends(request, now)?;
     let body = audit_body(request, json!({"previous": row.last_entry}));
     let entry = append_said(transaction, AuditKind::LeaseRenewed, body, now).await?;
+    if let Some(by_file) = &request.by_file {
+        renewal::keep(transaction, by_file, &request.id, entry).await?;
+    }
     row.expires_at = millis(expires_at);
-    row.seat_until = millis(seat_until);
+    // What the guest was once given it may have kept, whatever it is given now: its seat stays taken as long.
+    row.offline_until = row.offline_until.max(offline_until.map_or(0, millis));
+    row.seat_until = millis(seat_until).max(row.offline_until);
     row.challenge_at = millis(request.challenge_at);
     row.platform = request.platform.as_ref().map(serde_json::to_string).transpose()?;
     (row.entry, row.last_entry) = (Some(place(entry)?), Some(place(entry)?));
@@ -259,6 +285,14 @@ fn audit_body(request: &LeaseRequest, more: Value) -> Value {
         "manifest_digest": request.manifest_digest, "chip_id": request.chip_id, "simulated": request.simulated,
         "revocable": request.revocable,
     });
+    let body = match request.offline_seconds {
+        Some(seconds) => with(body, json!({"offline_seconds": seconds})),
+        None => body,
+    };
+    let body = match &request.by_file {
+        Some(by_file) => with(body, json!({"request": by_file.digest})),
+        None => body,
+    };
     with(with(body, request.audit.clone()), more)
 }
 
@@ -270,7 +304,17 @@ pub(super) fn with(mut object: Value, more: Value) -> Value {
     object
 }
 
-fn ends(record: &LicenseRecord, now: Timestamp) -> Result<(Timestamp, Timestamp), StoreError> {
+/// When a lease that is granted or renewed now ends.
+struct Ends {
+    expires_at: Timestamp,
+    /// Until when its seat is taken.
+    seat_until: Timestamp,
+    /// Until when the guest may do without the service.
+    offline_until: Option<Timestamp>,
+}
+
+fn ends(request: &LeaseRequest, now: Timestamp) -> Result<Ends, StoreError> {
+    let record = &request.license;
     let mut expires_at = later(now, record.claims.lease_seconds)?;
     let mut grace_seconds = record.claims.grace_seconds;
     if let Some(until) = record.drain_until.filter(|_| record.is_draining(now)) {
@@ -279,7 +323,10 @@ fn ends(record: &LicenseRecord, now: Timestamp) -> Result<(Timestamp, Timestamp)
     }
     // As it is stored, so that a repeated answer equals the first.
     let expires_at = timestamp(millis(expires_at))?;
-    Ok((expires_at, later(expires_at, grace_seconds)?))
+    let seat_until = later(expires_at, grace_seconds)?;
+    let offline_until = request.offline_seconds.map(|seconds| later(now, seconds)).transpose()?;
+    let seat_until = offline_until.map_or(seat_until, |offline| offline.max(seat_until));
+    Ok(Ends { expires_at, seat_until, offline_until })
 }
 
 fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp, now: Timestamp) -> Lease {

@@ -78,6 +78,10 @@ fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
         .to_owned(),
         started_at: timestamp(row.try_get("started_at")?)?,
         expires_at: timestamp(row.try_get("expires_at")?)?,
+        offline_until: match row.try_get::<i64, _>("offline_until")? {
+            0 => None,
+            until => Some(timestamp(until)?),
+        },
         end_reason: row.try_get("end_reason")?,
     })
 }

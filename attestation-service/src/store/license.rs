@@ -53,7 +53,7 @@ impl LicenseRecord {
     }
 
     /// Whether it is revoked and what runs may go on for a while.
-    pub(super) fn is_draining(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_draining(&self, now: Timestamp) -> bool {
         self.revoked_at.is_some() && self.drain_until.is_some_and(|until| now < until)
     }
 
@@ -143,10 +143,13 @@ async fn insert(transaction: &mut Write<'_>, license: &License, now: Timestamp) 
     .bind(millis(now))
     .execute(transaction.sql())
     .await?;
-    let body = json!({
+    let mut body = json!({
         "license": license.id, "customer": license.customer, "products": license.products, "seats": license.seats,
         "valid_from": license.valid_from, "valid_until": license.valid_until,
     });
+    if let Some(seconds) = license.offline_seconds {
+        body["offline_seconds"] = seconds.into();
+    }
     append(transaction, AuditKind::LicenseIssued, &body, now).await?;
     Ok(())
 }
@@ -175,6 +178,7 @@ fn status(row: &AnyRow, now: Timestamp) -> Result<LicenseStatus, StoreError> {
         seats: record.claims.seats,
         lease_seconds: record.claims.lease_seconds,
         grace_seconds: record.claims.grace_seconds,
+        offline_seconds: record.claims.offline_seconds,
         platforms: record.claims.platforms,
         suspended_at: record.suspended_at,
         revoked_at: record.revoked_at,

@@ -165,6 +165,7 @@ impl News {
             AuditKind::LicenseIssued
             | AuditKind::Denied
             | AuditKind::KeyReleased
+            | AuditKind::KeysExported
             | AuditKind::LeaseEnded
             | AuditKind::LeaseGranted
             | AuditKind::LeaseRenewed

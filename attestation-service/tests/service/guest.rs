@@ -41,6 +41,8 @@ impl Guest {
             license: self.license.clone(),
             workload: self.workload.clone(),
             lease: None,
+            offline: false,
+            renewal: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod license;
 mod license_states;
 pub(crate) mod limits;
 mod log;
+mod offline;
 mod openapi;
 mod platform;
 mod policy;
@@ -24,6 +25,9 @@ mod role;
 mod seats;
 mod secret;
 mod stock_client;
+mod tenant_server;
+mod tenants;
+mod transfer;
 mod watch;
 mod witness;
 

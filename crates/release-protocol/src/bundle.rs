@@ -47,6 +47,22 @@ pub struct EvidenceBundle {
     pub signatures: Vec<BundledSignature>,
 }
 
+/// What [`JointEvidence::format`] says.
+pub const JOINT_EVIDENCE_FORMAT: &str = "sealift-joint-evidence/1";
+
+/// What one run of an image of several partners rests on: what each partner's service kept of its lease, and what the customer
+/// was given. Put together by whoever has all of it; judged by the partners' keys.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JointEvidence {
+    /// [`JOINT_EVIDENCE_FORMAT`].
+    pub format: String,
+    /// One of each partner.
+    pub parts: Vec<EvidenceBundle>,
+    /// The customer's receipts of grants and renewals of these leases.
+    pub receipts: Vec<Receipt>,
+}
+
 /// One signature over the image.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

@@ -6,6 +6,7 @@
 
 mod binding;
 mod bundle;
+mod confinement;
 pub mod guest;
 mod init_data;
 mod lease;
@@ -14,12 +15,14 @@ mod message;
 mod name;
 mod obligation;
 mod problem;
+mod renewal;
 
 pub use binding::{BindingError, device_nonce, host_data, report_data};
 pub use bundle::{
-    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle,
-    MAX_EVIDENCE_BUNDLE_BYTES,
+    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, JOINT_EVIDENCE_FORMAT,
+    JointEvidence, MAX_EVIDENCE_BUNDLE_BYTES,
 };
+pub use confinement::{CONFINED_ANNOTATION, Confinement, ParseConfinementError};
 pub use init_data::{INIT_DATA_MAX, LaunchStatement, StatedBy};
 pub use kbs_types::{Challenge, InitData, Request, Tee, TeePubKey};
 pub use lease::{Lease, LeaseId, LeaseNews, LeaseState};
@@ -28,6 +31,10 @@ pub use message::{AttestAnswer, Attestation, Evidence, LogPlace, RuntimeData, Ru
 pub use name::{ParseNameError, ProductName, ResourcePath, ResourcePathError};
 pub use obligation::Obligations;
 pub use problem::Problem;
+pub use renewal::{
+    FileRenewal, RENEWAL_ANSWER_FORMAT, RENEWAL_FILE_MAX, RENEWAL_REQUEST_FORMAT, RenewalAnswer, RenewalByFile,
+    RenewalRequest, request_digest,
+};
 
 /// The protocol version that we speak.
 pub const KBS_VERSION: &str = "0.4.0";

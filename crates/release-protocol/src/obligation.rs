@@ -1,5 +1,7 @@
 //! What the service obliges the measured shim to do. An obligation that a shim does not know ends the run.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// Duties of the shim, decided by the release policy.
@@ -24,11 +26,57 @@ pub struct Obligations {
     /// The whole command line of the workload, where the policy fixes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+    /// How long the guest may start and run without the service, in seconds from when it asked, under keys that it keeps
+    /// sealed. A policy may give less than the licence, or 0. Sent only to a shim that asked ([`RuntimeData::offline`]).
+    ///
+    /// [`RuntimeData::offline`]: crate::RuntimeData::offline
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_seconds: Option<u64>,
+}
+
+impl Obligations {
+    /// Leaves each signer in the list once: a threshold is over distinct keys.
+    pub fn keep_distinct_signers(&mut self) {
+        let mut seen = BTreeSet::new();
+        self.signers.retain(|signer| seen.insert(signer.clone()));
+    }
+
+    /// How many distinct ones of [`Self::signers`] are among those who signed, and how many have to be. One key counts
+    /// once, however often either list names it.
+    pub fn signed(&self, by: &[String]) -> (usize, usize) {
+        if self.signers.is_empty() && self.signer_threshold.is_none() {
+            return (0, 0);
+        }
+        let wanted: BTreeSet<&String> = self.signers.iter().collect();
+        let signed = wanted.iter().filter(|signer| by.contains(signer)).count();
+        (signed, self.signer_threshold.unwrap_or(1).max(1) as usize)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn obligations(signers: &[&str], threshold: Option<u32>) -> Obligations {
+        let signers = signers.iter().map(ToString::to_string).collect();
+        Obligations { signers, signer_threshold: threshold, ..Obligations::default() }
+    }
+
+    #[test]
+    fn one_key_counts_once_however_often_it_is_named() {
+        let by = |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+        let two_of_three = obligations(&["a", "a", "b", "c"], Some(2));
+        assert_eq!(two_of_three.signed(&by(&["a"])), (1, 2));
+        assert_eq!(two_of_three.signed(&by(&["a", "a"])), (1, 2));
+        assert_eq!(two_of_three.signed(&by(&["a", "c", "x"])), (2, 2));
+        assert_eq!(obligations(&["a"], None).signed(&by(&["b"])), (0, 1));
+        assert_eq!(obligations(&["a"], Some(0)).signed(&by(&["b"])), (0, 1), "a threshold is at least one");
+        assert_eq!(obligations(&[], None).signed(&by(&["b"])), (0, 0), "nobody is asked for");
+        assert_eq!(obligations(&[], Some(3)).signed(&by(&["b"])), (0, 3), "no three of nobody have signed");
+        let mut kept = two_of_three;
+        kept.keep_distinct_signers();
+        assert_eq!(kept.signers, ["a", "b", "c"]);
+    }
 
     #[test]
     fn an_unknown_obligation_is_refused() {

@@ -27,19 +27,35 @@ pub(crate) enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Check a receipt or an evidence bundle offline, and print what it proves.
+    /// Join what several partners' services kept of one run of their image, and the customer's receipts, in one new file.
+    ///
+    /// Each partner exports its own part (`export --lease`) and gives it to whoever joins them, such as the customer. Licences are
+    /// in it. `verify` judges it.
+    Bundle {
+        /// The file to write.
+        #[arg(value_name = "FILE")]
+        to: PathBuf,
+        /// A partner's part, once for each.
+        #[arg(long, value_name = "FILE", required = true)]
+        part: Vec<PathBuf>,
+        /// The directory where the customer's shim kept its receipts; those of other runs in it are left out.
+        #[arg(long, value_name = "DIR")]
+        receipts: PathBuf,
+    },
+    /// Check a receipt, an evidence bundle or a joint one offline, and print what it proves.
     Verify {
         /// The receipt, or the bundle.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// The log's verifier key; the home's `service/log.pub` by default.
+        /// The log's verifier key; the home's `service/log.pub` by default. Of a joint bundle: once for each partner.
         #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
+        key: Vec<PathBuf>,
         #[command(flatten)]
         witnesses: WitnessArgs,
-        /// Of a bundle: the key that licences are signed with (PEM); the home's `service/license.pub` by default.
+        /// Of a bundle: the key that licences are signed with (PEM); the home's `service/license.pub` by default. Of a joint
+        /// bundle: once for each partner, in the order of their `--key`.
         #[arg(long, value_name = "FILE")]
-        license_key: Option<PathBuf>,
+        license_key: Vec<PathBuf>,
         /// Of a bundle: believe these certificates (PEM or DER) instead of AMD's, for simulated platforms. The output says
         /// so.
         #[arg(long, value_name = "FILE")]
@@ -58,7 +74,8 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "DIR")]
     pub(crate) to: PathBuf,
     /// This lease's evidence only.
-    #[arg(long, value_name = "LEASE")]
+    // Thumbprints may begin with a hyphen.
+    #[arg(long, value_name = "LEASE", allow_hyphen_values = true)]
     pub(crate) lease: Option<String>,
     /// Where the sealed image that the lease's guest ran is, for its signatures; by default the registry that it was packed to.
     #[arg(long, value_name = "REF", requires = "lease")]

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use command_line::RegistryArgs;
 use image_store::ImageReference;
-use release_protocol::ProductName;
+use release_protocol::{Confinement, ProductName};
+
+use crate::tenants::TenantName;
 
 /// For whom an image is sealed, and in whose name.
 #[derive(Debug, Args)]
@@ -52,12 +54,23 @@ pub(crate) struct PackArgs {
     /// Add a small layer that says, to `sealift trace` alone, whose copy this is.
     #[arg(long, value_name = "CUSTOMER")]
     pub(crate) watermark: Option<String>,
+    /// Add these plain, uncompressed tars as layers on top, sealed, also where others have sealed layers of the image. Positions
+    /// of `--layers` count them; they are sealed whether it picks them or not.
+    #[arg(long, value_name = "TAR", value_delimiter = ',')]
+    pub(crate) append: Vec<PathBuf>,
+    /// Hold the appended layers to this directory of the image: wherever it runs, they put nothing elsewhere.
+    #[arg(long, value_name = "DIR", requires = "append")]
+    pub(crate) confine: Option<Confinement>,
+    /// This is one of several partners' parts: sign nothing, and keep the key pending, until `sealift cosign` has seen the whole
+    /// image.
+    #[arg(long, conflicts_with_all = ["finish", "sbom", "signer"])]
+    pub(crate) joint: bool,
     /// An image of ours, sealed earlier: layers with the same content are taken from it, not encrypted again.
     #[arg(long, value_name = "REF")]
     pub(crate) reuse: Option<ImageReference>,
     /// Bind and sign, in its place, an image that another tool encrypted through `sealift keyprovider`: docker:// with
     /// the digest that was pushed, or oci:DIR[:TAG].
-    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version", "scrub_config", "watermark", "reuse"])]
+    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version", "scrub_config", "watermark", "reuse", "append"])]
     pub(crate) finish: Option<ImageReference>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
@@ -74,6 +87,16 @@ pub(crate) struct RewrapArgs {
     /// The product that the image belongs to.
     #[arg(long, value_name = "PRODUCT")]
     pub(crate) product: ProductName,
+    /// The home whose service is to have the new key, where it is another than this one: it gets the layers' keys from this
+    /// one's service, encrypted to it, and its signing key signs. Needs an admin token here.
+    #[arg(long, value_name = "DIR", conflicts_with = "recipient")]
+    pub(crate) to: Option<PathBuf>,
+    /// The same, for a tenant of this home.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "recipient"])]
+    pub(crate) tenant: Option<TenantName>,
+    /// The file of a publisher's token there; its admin token by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to_token: Option<PathBuf>,
     /// Public keys (PEM) of which one must have signed the sealed image; the home's by default.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Vec<PathBuf>,

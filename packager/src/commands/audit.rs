@@ -9,7 +9,6 @@ use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jose::signing::VerifyingKey;
 use release_protocol::MAX_EVIDENCE_BUNDLE_BYTES;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use transparency_log::{
     Checkpoint, CompactRange, Hash, HashSource as _, NodeId, Receipt, ReceiptError, SignedCheckpoint, TileError,
@@ -17,9 +16,10 @@ use transparency_log::{
 };
 
 use super::bundle::{self, Keys};
-use super::table;
+use super::{joint, table};
 use crate::cli::AuditCommand;
 use crate::client::AdminClient;
+use crate::evidence::joint::PartnerKeys;
 use crate::home::{VendorHome, write_new};
 
 pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Console) -> Result<(), Failure> {
@@ -31,18 +31,26 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
             let witnesses = witnesses.witnesses()?;
             let name = format!("`{}`", file.display());
             let json = read(&file)?;
-            if !is_bundle(&json) {
-                return verify(&name, &json, &log_key(home, key)?, &witnesses, console);
-            }
             let roots = roots.iter().map(|path| crate::evidence::input::read(path)).collect::<Result<Vec<_>, _>>();
-            let keys = Keys {
-                log: log_key(home, key)?,
-                license: license_public_key(home, license_key)?,
-                witnesses: &witnesses,
-                roots: &roots.map_err(Failure::bad_input)?,
-            };
-            bundle::check(&name, &json, &keys, console)
+            let roots = roots.map_err(Failure::bad_input)?;
+            match format_of(&json).as_deref() {
+                None => verify(&name, &json, &log_key(home, only("--key", key)?)?, &witnesses, console),
+                Some(format) if format.starts_with(JOINT_FORMATS) => {
+                    let partners = partners(home, key, license_key)?;
+                    joint::check(&name, &json, &partners, &witnesses, &roots, console)
+                }
+                Some(_) => {
+                    let keys = Keys {
+                        log: log_key(home, only("--key", key)?)?,
+                        license: license_public_key(home, only("--license-key", license_key)?)?,
+                        witnesses: &witnesses,
+                        roots: &roots,
+                    };
+                    bundle::check(&name, &json, &keys, console)
+                }
+            }
         }
+        AuditCommand::Bundle { to, part, receipts } => joint::assemble(&to, &part, &receipts, console),
         AuditCommand::Export(args) => match &args.lease {
             Some(lease) => bundle::export(home, &args, lease, console).await,
             None => export(home, &args.to, console).await,
@@ -89,8 +97,38 @@ async fn prove(home: &VendorHome, entry: u64, file: Option<&Path>, console: &Con
     Ok(())
 }
 
+/// How the forms of joint bundles begin, of whatever version.
+const JOINT_FORMATS: &str = "sealift-joint-evidence/";
+
+/// The one key that a receipt or a bundle of one service is judged by.
+fn only(switch: &str, mut paths: Vec<PathBuf>) -> Result<Option<PathBuf>, Failure> {
+    let path = paths.pop();
+    if paths.is_empty() {
+        return Ok(path);
+    }
+    Err(Failure::usage(format!("one `{switch}` is wanted: the file is of one service")))
+}
+
+/// By what each partner's part of a joint bundle is judged.
+fn partners(home: &VendorHome, logs: Vec<PathBuf>, licenses: Vec<PathBuf>) -> Result<Vec<PartnerKeys>, Failure> {
+    if logs.len() != licenses.len() || logs.len() < 2 {
+        let (logs, licenses) = (logs.len(), licenses.len());
+        return Err(Failure::usage(format!(
+            "a joint bundle is judged by the keys of all partners, and these are {logs} and {licenses}"
+        ))
+        .hint("name `--key` and `--license-key` once for each partner, in the same order"));
+    }
+    logs.into_iter()
+        .zip(licenses)
+        .map(|(log, license)| {
+            let (log, license) = (log_key(home, Some(log))?, license_public_key(home, Some(license))?);
+            Ok(PartnerKeys { log, license })
+        })
+        .collect()
+}
+
 /// Reads what is to be verified, no more than a bundle may have.
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_EVIDENCE_BUNDLE_BYTES + 1).read_to_end(&mut bytes))
@@ -102,14 +140,14 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Whether it says so of itself; what is malformed is judged as a receipt.
-fn is_bundle(json: &[u8]) -> bool {
+/// Which bundle it says to be; what is malformed, and what says nothing, is judged as a receipt.
+fn format_of(json: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Form {
-        #[serde(rename = "format")]
-        _format: IgnoredAny,
+        format: Value,
     }
-    serde_json::from_slice::<Form>(json).is_ok()
+    let Form { format } = serde_json::from_slice(json).ok()?;
+    Some(format.as_str().unwrap_or_default().to_owned())
 }
 
 fn license_public_key(home: &VendorHome, path: Option<PathBuf>) -> Result<VerifyingKey, Failure> {

@@ -107,7 +107,7 @@ pub(crate) fn check(name: &str, json: &[u8], keys: &Keys<'_>, console: &Console)
     Ok(())
 }
 
-fn refused(name: &str, error: &BundleError) -> Failure {
+pub(super) fn refused(name: &str, error: &BundleError) -> Failure {
     let failure = Failure::verification(format!("{name} proves nothing")).caused_by(error);
     match error {
         BundleError::Key(_) => failure.hint("name the vendor's keys by `--key` and `--license-key`"),
@@ -117,7 +117,7 @@ fn refused(name: &str, error: &BundleError) -> Failure {
 }
 
 fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Console) {
-    let Proven { checkpoint, entries, decisions, simulated, signers } = proven;
+    let Proven { checkpoint, entries, decisions, simulated, signers, .. } = proven;
     let grant = entries.first().map(|entry| &entry.body);
     let of = |name: &str| grant.and_then(|body| body[name].as_str()).unwrap_or("?").to_owned();
     let document = json!({

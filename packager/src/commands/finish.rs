@@ -18,7 +18,7 @@ pub(crate) async fn run(
     reference: &ImageReference,
     console: &Console,
 ) -> Result<(), Failure> {
-    check_reference(reference)?;
+    check_reference(reference, "finish the image")?;
     let client = AdminClient::new(home)?;
     let signer_uri = args.sealing.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
@@ -70,7 +70,7 @@ pub(crate) async fn run(
 }
 
 /// What is signed is what is meant: a registry could give another image for a tag than the one that was pushed.
-fn check_reference(reference: &ImageReference) -> Result<(), Failure> {
+pub(super) fn check_reference(reference: &ImageReference, act: &str) -> Result<(), Failure> {
     match reference {
         ImageReference::Docker(registry) if registry.digest().is_none() => {
             Err(Failure::usage(format!("`{reference}` names a tag, whatever it stands for now would be signed"))
@@ -78,7 +78,7 @@ fn check_reference(reference: &ImageReference) -> Result<(), Failure> {
         }
         ImageReference::DockerArchive { .. } | ImageReference::OciArchive { .. } => {
             Err(Failure::usage(format!("signatures cannot be added to the archive `{reference}`"))
-                .hint("finish the image in a layout (`oci:`) or in a registry (`docker://`), then copy it"))
+                .hint(format!("{act} in a layout (`oci:`) or in a registry (`docker://`), then copy it")))
         }
         _ => Ok(()),
     }

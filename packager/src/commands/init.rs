@@ -46,6 +46,22 @@ pub(crate) async fn create(target: &Path, args: &InitArgs) -> Result<(), Failure
         return Err(Failure::bad_input(format!("`{}` exists and is not empty", target.display()))
             .hint("name another place, or remove it if you are sure: its keys open every image packed with it"));
     }
+    let settings = settings_of(args)?;
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = || format!("cannot make `{}`", target.display());
+    std::fs::create_dir_all(parent).or_fail(ExitCode::BadInput, failed)?;
+    // Dropped on any failure, and all that is in it with it.
+    let staging =
+        tempfile::Builder::new().prefix(".sealift-init-").tempdir_in(parent).or_fail(ExitCode::BadInput, failed)?;
+    fill(&VendorHome::at(Some(staging.path().to_owned())), args, settings).await?;
+    if target.exists() {
+        std::fs::remove_dir(target).or_fail(ExitCode::BadInput, failed)?;
+    }
+    std::fs::rename(staging.path(), target).or_fail(ExitCode::BadInput, failed)
+}
+
+/// What the arguments say of the service.
+pub(crate) fn settings_of(args: &InitArgs) -> Result<ServiceSettings, Failure> {
     let url = match &args.url {
         Some(url) => url.clone(),
         None => Url::parse(&format!("https://{}", args.listen))
@@ -54,34 +70,27 @@ pub(crate) async fn create(target: &Path, args: &InitArgs) -> Result<(), Failure
     if let Some(url) = [Some(&url), args.admin_url.as_ref()].into_iter().flatten().find(|url| url.scheme() != "https") {
         return Err(Failure::usage(format!("the service's URL `{url}` is not https")));
     }
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = || format!("cannot make `{}`", target.display());
-    std::fs::create_dir_all(parent).or_fail(ExitCode::BadInput, failed)?;
-    // Dropped on any failure, and all that is in it with it.
-    let staging =
-        tempfile::Builder::new().prefix(".sealift-init-").tempdir_in(parent).or_fail(ExitCode::BadInput, failed)?;
-    fill(&VendorHome::at(Some(staging.path().to_owned())), args, url).await?;
-    if target.exists() {
-        std::fs::remove_dir(target).or_fail(ExitCode::BadInput, failed)?;
-    }
-    std::fs::rename(staging.path(), target).or_fail(ExitCode::BadInput, failed)
+    Ok(ServiceSettings {
+        admin_url: args.admin_url.clone(),
+        database: database(args.database.as_deref())?,
+        database_schema: args.schema.clone(),
+        master_key: args.master_key.clone(),
+        ..ServiceSettings::new(args.listen, url)
+    })
 }
 
-async fn fill(staging: &VendorHome, args: &InitArgs, url: Url) -> Result<(), Failure> {
-    let mut names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let urls = [Some(&url), args.admin_url.as_ref()];
+async fn fill(staging: &VendorHome, args: &InitArgs, settings: ServiceSettings) -> Result<(), Failure> {
+    let mut names = Vec::new();
+    if !args.own_names_only {
+        names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    }
+    let urls = [Some(&settings.url), settings.admin_url.as_ref()];
     names
         .extend(urls.into_iter().flatten().filter_map(|url| Some(url.host_str()?.trim_matches(['[', ']']).to_owned())));
     names.extend(args.host_name.iter().cloned());
     names.sort();
     names.dedup();
     let service: Home = staging.service();
-    let settings = ServiceSettings {
-        admin_url: args.admin_url.clone(),
-        database: database(args.database.as_deref())?,
-        master_key: args.master_key.clone(),
-        ..ServiceSettings::new(args.listen, url)
-    };
     service
         .create_under(&names, &settings.master_key.clone().unwrap_or_default())
         .or_fail(ExitCode::Other, || "cannot make the service's keys".to_owned())?;

@@ -5,6 +5,7 @@ use image_signature::Signatures;
 use image_store::{Descriptor, Document, Manifest, Store};
 use ocicrypt::layer::SealedLayer;
 use ocicrypt::packet::Packet;
+use release_protocol::CONFINED_ANNOTATION;
 use serde::Serialize;
 
 use crate::cli::InspectArgs;
@@ -38,6 +39,9 @@ struct InspectedLayer {
     keys: Vec<String>,
     /// Other ways to open it, by annotation.
     other_wraps: Vec<String>,
+    /// The directory that it is confined to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confined_to: Option<String>,
     /// Why its annotations cannot be used.
     problem: Option<String>,
 }
@@ -97,6 +101,7 @@ fn layer(descriptor: &Descriptor) -> InspectedLayer {
         cipher: None,
         keys: Vec::new(),
         other_wraps: Vec::new(),
+        confined_to: descriptor.annotations.get(CONFINED_ANNOTATION).cloned(),
         problem: None,
     };
     if encrypted {
@@ -146,7 +151,9 @@ fn text(inspected: &Inspected) -> String {
                 ),
                 (None, false) => "PLAIN".to_owned(),
             };
-            lines.push(format!("  {}  {:>12} bytes  {state}", layer.digest, layer.size));
+            let confined = layer.confined_to.as_ref().map(|directory| format!(", confined to {directory}"));
+            let confined = confined.unwrap_or_default();
+            lines.push(format!("  {}  {:>12} bytes  {state}{confined}", layer.digest, layer.size));
         }
     }
     lines.join("\n")

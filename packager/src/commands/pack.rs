@@ -14,7 +14,8 @@ use crate::client::AdminClient;
 use crate::home::VendorHome;
 use crate::keys::{read_key_text, read_signing_key, verifying_keys};
 use crate::pack::{
-    Earlier, LayerSelection, Mark, MarkKey, PackPlan, Packed, Packer, Publication, Rewrapping, SbomDocument, Survey,
+    Appended, Earlier, LayerSelection, Mark, MarkKey, PackPlan, Packed, Packer, Publication, Rewrapping, SbomDocument,
+    Survey,
     docker_reference,
 };
 
@@ -37,7 +38,9 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let sbom = args.sealing.sbom.as_deref().map(SbomDocument::read).transpose()?;
     let source = args.registry.open(from).await?;
     // All that can be refused is refused before the destination exists.
-    let survey = Survey::of(&source, &LayerSelection::new(args.layers.clone()), &args.platform).await?;
+    let append = Appended::read(&args.append, args.confine.clone()).await?;
+    let appended = append.as_ref().map_or(0, Appended::len);
+    let survey = Survey::of(&source, &LayerSelection::new(args.layers.clone()), &args.platform, appended).await?;
     let docker_reference = docker_reference(to, &args.product);
     let mark = mark(home, &args, &docker_reference)?;
     let reuse = reuse(home, &args, &source, &survey).await?;
@@ -49,7 +52,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
         destination: &destination,
         product: args.product.clone(),
         version: args.sealing.image_version,
-        signer,
+        signer: (!args.joint).then_some(signer),
         docker_reference,
         sbom,
     };
@@ -59,6 +62,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
         recipients,
         key_authority: client.key_authority()?,
         scrub_config: args.scrub_config,
+        append,
         mark,
     };
     let started = Instant::now();
@@ -71,12 +75,15 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     if let Some(registration) = packer.registration(&packed) {
         client.submit(&format!("/products/{}/keys", args.product), &registration).await?;
     }
-    if let Some(rewrapping) = &rewrapping {
+    if let Some(rewrapping) = rewrapping.as_ref().filter(|_| !args.joint) {
         rewrapping.bind(&client, &packed.image.manifests).await?;
     }
     publication.publish(&packed.image).await?;
     progress.finish();
     report(&packer, &packed, to, started.elapsed().as_secs_f64(), console);
+    if args.joint {
+        console.say("nothing is signed, and the key opens nothing, until `sealift cosign` has seen the whole image");
+    }
     Ok(())
 }
 

@@ -10,11 +10,14 @@ use crate::client::AdminClient;
 use crate::home::VendorHome;
 use crate::keys::{read_signing_key, verifying_keys};
 use crate::pack::{Publication, Rewrapping, SbomDocument, Survey, docker_reference};
+use crate::tenants;
 
 pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) -> Result<(), Failure> {
     check_destination(&args.destination)?;
     let client = AdminClient::new(home)?;
-    let signer_uri = args.sealing.signer.clone().unwrap_or_else(|| home.signing_key_path().display().to_string());
+    let target = target(home, &args)?;
+    let owner = target.as_ref().map_or(home, |(home, _)| home);
+    let signer_uri = args.sealing.signer.clone().unwrap_or_else(|| owner.signing_key_path().display().to_string());
     let signer = read_signing_key(&signer_uri)?;
     let recipients =
         args.sealing.recipient.iter().map(|uri| recipient(uri).map(|(pem, _)| pem)).collect::<Result<_, _>>()?;
@@ -28,7 +31,11 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
     };
     let name = docker_reference(&args.destination, &args.product);
     let layers = survey.images.iter().flat_map(|image| &image.manifest.layers);
-    let rewrapping = Rewrapping::of(&client, &args.product, &name, layers, recipients).await?.ok_or_else(|| {
+    let rewrapping = match &target {
+        None => Rewrapping::of(&client, &args.product, &name, layers, recipients).await?,
+        Some((_, to)) => Rewrapping::across((&client, to), &args.product, &name, layers).await?,
+    };
+    let rewrapping = rewrapping.ok_or_else(|| {
         Failure::bad_input(format!("no layer of `{}` is sealed to a key of {}", args.source, args.product))
             .hint("`sealift inspect` shows what it is sealed to")
     })?;
@@ -39,7 +46,7 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
         destination: &destination,
         product: args.product.clone(),
         version: args.sealing.image_version,
-        signer,
+        signer: Some(signer),
         docker_reference: name,
         sbom,
     };
@@ -61,7 +68,7 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
         assembly.add(manifest, image.entry, image.platform).await?;
     }
     let image = assembly.finish()?;
-    rewrapping.bind(&client, &image.manifests).await?;
+    rewrapping.bind(target.as_ref().map_or(&client, |(_, to)| to), &image.manifests).await?;
     publication.publish(&image).await?;
     let reference = args.destination.with_digest(image.digest);
     console.say(format!(
@@ -76,4 +83,19 @@ pub(crate) async fn run(home: &VendorHome, args: RewrapArgs, console: &Console) 
     });
     console.result(&document, || reference.to_string());
     Ok(())
+}
+
+/// The other home whose service is to have the key, where one is named.
+fn target(home: &VendorHome, args: &RewrapArgs) -> Result<Option<(VendorHome, AdminClient)>, Failure> {
+    let target = match (&args.tenant, &args.to) {
+        (Some(tenant), _) => tenants::existing(home, tenant)?,
+        (None, Some(directory)) => VendorHome::at(Some(directory.clone())),
+        (None, None) if args.to_token.is_some() => {
+            return Err(Failure::usage("`--to-token` is for another home: name that by `--to` or `--tenant`"));
+        }
+        (None, None) => return Ok(None),
+    };
+    let token = args.to_token.clone().unwrap_or_else(|| target.admin_token_path());
+    let client = AdminClient::with_token(&target, &token)?;
+    Ok(Some((target, client)))
 }

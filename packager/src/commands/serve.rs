@@ -1,8 +1,9 @@
 //! `serve`: runs the attestation service until it is told to stop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, StoreError, serve};
+use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, ServiceSettings, StoreError, serve};
 use command_line::{Console, ExitCode, Failure, FailureContext as _, StopSignals};
 use jiff::Timestamp;
 use launch_evidence::simulated::SimulatedPlatform;
@@ -11,36 +12,64 @@ use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
 use crate::home::{self, VendorHome, database};
+use crate::tenants::is_being_deleted;
 
 pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
+    if args.tenants {
+        return super::serve_tenants::run(home, args, console).await;
+    }
+    refuse_deleted(home)?;
     let mut settings = home.settings()?.service;
     if let Some(database) = database(args.database.as_deref())? {
         settings.database = Some(database);
     }
-    if args.offline {
-        settings.evidence.endorsements.fetch = false;
-    }
-    let simulated_roots = simulated_roots(home, &args)?;
+    let platforms = simulated_platforms(home, &args);
+    let service = open(home, settings.clone(), &args, &platforms).await?;
     let files = home.service();
-    let options = ServiceOptions { settings: settings.clone(), simulated_roots, clock: Timestamp::now };
-    let service = Service::open(&files, options).await.map_err(|error| cannot_open(home, &error))?;
-    adopt_admin_token(home, &service).await?;
     let mut stop = StopSignals::listen()?;
     let listen = args.listen.unwrap_or(settings.listen);
-    let server = serve(&files, Arc::new(service), listen)
-        .await
-        .or_fail(ExitCode::Other, || format!("cannot serve on {listen}"))?;
-    if args.allow_simulated {
-        console.say(
-            "WARNING: evidence of SIMULATED platforms is accepted. It protects nothing; never serve customers so.",
-        );
-    }
+    let server =
+        serve(&files, service, listen).await.or_fail(ExitCode::Other, || format!("cannot serve on {listen}"))?;
+    warn_of_simulated(&args, console);
     console.say(format!("serving on https://{}, reached as {}", server.address(), settings.url));
     let ready = json!({"listening": server.address(), "url": settings.url, "simulated_platforms_allowed": args.allow_simulated});
     console.result(&ready, || format!("https://{}", server.address()));
     stop.asked().await;
     console.say("stopping");
     server.stop().await;
+    Ok(())
+}
+
+/// Opens the home's service, as the arguments want it.
+pub(super) async fn open(
+    home: &VendorHome,
+    mut settings: ServiceSettings,
+    args: &ServeArgs,
+    platforms: &[PathBuf],
+) -> Result<Arc<Service>, Failure> {
+    if args.offline {
+        settings.evidence.endorsements.fetch = false;
+    }
+    let simulated_roots = simulated_roots(platforms)?;
+    let options = ServiceOptions { settings, simulated_roots, clock: Timestamp::now };
+    let service = Service::open(&home.service(), options).await.map_err(|error| cannot_open(home, &error))?;
+    adopt_admin_token(home, &service).await?;
+    Ok(Arc::new(service))
+}
+
+pub(super) fn warn_of_simulated(args: &ServeArgs, console: &Console) {
+    if args.allow_simulated {
+        console.say(
+            "WARNING: evidence of SIMULATED platforms is accepted. It protects nothing; never serve customers so.",
+        );
+    }
+}
+
+/// A tenant whose keys are being destroyed is served by nobody.
+fn refuse_deleted(home: &VendorHome) -> Result<(), Failure> {
+    if is_being_deleted(home) {
+        return Err(Failure::bad_input(format!("the tenant of `{}` is being deleted", home.directory().display())));
+    }
     Ok(())
 }
 
@@ -73,14 +102,16 @@ async fn adopt_admin_token(home: &VendorHome, service: &Service) -> Result<(), F
         .or_fail(ExitCode::Other, || format!("cannot keep the admin token `{}`", path.display()))
 }
 
-fn simulated_roots(home: &VendorHome, args: &ServeArgs) -> Result<Vec<Vec<u8>>, Failure> {
-    if !args.allow_simulated {
-        return Ok(Vec::new());
+/// The simulated platforms that are accepted.
+pub(super) fn simulated_platforms(home: &VendorHome, args: &ServeArgs) -> Vec<PathBuf> {
+    match args.simulated_platform.as_slice() {
+        _ if !args.allow_simulated => Vec::new(),
+        [] => vec![home.service().simulated_platform_path()],
+        named => named.to_vec(),
     }
-    let mut directories = args.simulated_platform.clone();
-    if directories.is_empty() {
-        directories.push(home.service().simulated_platform_path());
-    }
+}
+
+fn simulated_roots(directories: &[PathBuf]) -> Result<Vec<Vec<u8>>, Failure> {
     directories
         .iter()
         .map(|directory| {

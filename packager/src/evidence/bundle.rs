@@ -76,6 +76,8 @@ pub(crate) struct Proven {
     pub(crate) simulated: bool,
     /// Thumbprints of those who signed the image, where the bundle has their signatures.
     pub(crate) signers: Vec<String>,
+    /// What tells the guests apart that showed evidence: one, unless the TEE tells none apart.
+    pub(crate) guests: BTreeSet<String>,
 }
 
 /// Judges everything in a bundle.
@@ -99,13 +101,15 @@ pub(crate) fn verify(bundle: &EvidenceBundle, believed: &Believed<'_>) -> Result
         }
     }
     let signers = signers(bundle)?;
-    let mut simulated = false;
+    let (mut simulated, mut guests) = (false, BTreeSet::new());
     for attestation in &bundle.attestations {
         let entry = decisions.iter().find(|entry| entry.sequence == attestation.entry);
         let entry = entry.ok_or(BundleError::Entry(attestation.entry))?;
-        simulated |= decision(bundle, attestation, entry, believed)?;
+        let evidence = decision(bundle, attestation, entry, believed)?;
+        simulated |= evidence.is_simulated() || entry.body["simulated"] == true;
+        guests.extend(evidence.guest_id().map(ToOwned::to_owned));
     }
-    Ok(Proven { checkpoint, entries, decisions: bundle.attestations.len(), simulated, signers })
+    Ok(Proven { checkpoint, entries, decisions: bundle.attestations.len(), simulated, signers, guests })
 }
 
 /// Who signed the image: everybody whom a guest named, or nobody where the bundle has no signatures.
@@ -171,13 +175,13 @@ fn entries(bundle: &EvidenceBundle, believed: &Believed<'_>) -> Result<(Checkpoi
     Ok((newest, entries))
 }
 
-/// One decision, judged again; gives whether its platform is simulated.
+/// One decision, judged again; gives what the guest had proven.
 fn decision(
     bundle: &EvidenceBundle,
     attestation: &BundledAttestation,
     entry: &AuditEntry,
     believed: &Believed<'_>,
-) -> Result<bool, BundleError> {
+) -> Result<VerifiedEvidence, BundleError> {
     let number = entry.sequence;
     let basis = &attestation.basis;
     let canonical = serde_json_canonicalizer::to_vec(basis).map_err(|_| BundleError::Altered(number))?;
@@ -187,7 +191,7 @@ fn decision(
     let evidence = evidence(basis, entry, believed)?;
     license(bundle, basis, entry, &evidence, believed)?;
     policy(bundle, basis, entry)?;
-    Ok(evidence.is_simulated() || entry.body["simulated"] == true)
+    Ok(evidence)
 }
 
 fn evidence(
@@ -253,8 +257,12 @@ fn license(
     if LeaseId::of(stated_by, key.key.thumbprint(), evidence.guest_id()) != bundle.lease {
         return Err(failed("the lease belongs to another guest or another guest's key"));
     }
-    if said.workload.is_none_or(|workload| entry.body["manifest_digest"] != workload.manifest_digest) {
+    let Some(workload) = said.workload.filter(|said| entry.body["manifest_digest"] == said.manifest_digest) else {
         return Err(failed("the lease was granted for another image"));
+    };
+    // Entries from before they named the signers name none.
+    if entry.body.get("signers").is_some_and(|named| *named != Value::from(workload.signers)) {
+        return Err(failed("the entry names others who signed the image than the guest did"));
     }
     let file: LicenseFile = said
         .license

@@ -11,8 +11,8 @@ use super::CONFIG_MAX;
 pub(crate) struct ConfigChange {
     /// Leave out how the image was made: history, labels, author, comments, and who built it with what.
     pub(crate) scrub: bool,
-    /// The `diff_id` of a layer that goes on top.
-    pub(crate) top: Option<Digest>,
+    /// The `diff_id`s of layers that go on top, the lowest first.
+    pub(crate) top: Vec<Digest>,
 }
 
 /// What tells of the vendor and of the build, and of nothing that runs (OCI image-spec, config; Docker's members beside it).
@@ -40,7 +40,7 @@ pub(super) async fn carry(
     if descriptor.media_type == media_type::DOCKER_CONFIG {
         media_type::OCI_CONFIG.clone_into(&mut descriptor.media_type);
     }
-    if !change.scrub && change.top.is_none() {
+    if !change.scrub && change.top.is_empty() {
         let copied = destination.copy_blob(source, &manifest.config).await;
         return copied.map(|_| descriptor).map_err(|error| store_failure("cannot copy the image's config", &error));
     }
@@ -48,7 +48,7 @@ pub(super) async fn carry(
     if change.scrub {
         scrub(&mut config);
     }
-    if let Some(diff_id) = &change.top {
+    for diff_id in &change.top {
         add_layer(&mut config, diff_id)?;
     }
     let bytes =
@@ -76,6 +76,28 @@ async fn read(store: &Store, manifest: &Manifest) -> Result<Map<String, Value>, 
         .await
         .map_err(|error| store_failure("cannot read the image's config", &error))?;
     serde_json::from_slice(&bytes).or_fail(ExitCode::BadInput, || "the image's config is no JSON object".to_owned())
+}
+
+/// Whether a config says what an earlier one said, of the same layers and perhaps of more on top of them.
+pub(super) async fn is_continued(earlier: (&Store, &Manifest), later: (&Store, &Manifest)) -> Result<bool, Failure> {
+    let (earlier, later) = (read(earlier.0, earlier.1).await?, read(later.0, later.1).await?);
+    Ok(continues(earlier, later))
+}
+
+fn continues(mut earlier: Map<String, Value>, mut later: Map<String, Value>) -> bool {
+    let is_start = |(start, whole): (Vec<Value>, Vec<Value>)| whole.starts_with(&start);
+    is_start((take_diff_ids(&mut earlier), take_diff_ids(&mut later)))
+        && is_start((take_history(&mut earlier), take_history(&mut later)))
+        && earlier == later
+}
+
+fn take_diff_ids(config: &mut Map<String, Value>) -> Vec<Value> {
+    let diff_ids = config.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids")).and_then(Value::as_array_mut);
+    diff_ids.map(std::mem::take).unwrap_or_default()
+}
+
+fn take_history(config: &mut Map<String, Value>) -> Vec<Value> {
+    config.get_mut("history").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default()
 }
 
 fn scrub(config: &mut Map<String, Value>) {
@@ -137,5 +159,26 @@ mod tests {
         assert!(!config.contains_key("history"));
         config.remove("rootfs");
         assert!(add_layer(&mut config, &digest).is_err());
+    }
+
+    #[test]
+    fn a_config_is_continued_by_layers_on_top_and_by_nothing_else() {
+        let mut earlier = config();
+        add_layer(&mut earlier, &Digest::of(b"code")).unwrap();
+        let mut later = earlier.clone();
+        add_layer(&mut later, &Digest::of(b"component")).unwrap();
+        assert!(continues(earlier.clone(), later.clone()) && continues(earlier.clone(), earlier.clone()));
+        assert!(!continues(later.clone(), earlier.clone()), "a layer is gone");
+        let changes: [fn(&mut Map<String, Value>); 4] = [
+            |config| config["config"]["Cmd"] = json!(["/bin/sh"]),
+            |config| config["config"]["Env"] = json!(["A=1", "LD_PRELOAD=/x"]),
+            |config| config["rootfs"]["diff_ids"][0] = json!("sha256:other"),
+            |config| config["history"][0] = json!({}),
+        ];
+        for change in changes {
+            let mut changed = later.clone();
+            change(&mut changed);
+            assert!(!continues(earlier.clone(), changed));
+        }
     }
 }

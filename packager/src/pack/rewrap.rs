@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use attestation_service::api::{KeyManifests, Rewrap, Rewrapped, SealedManifest};
+use attestation_service::api::{
+    ExportedKeys, ImportKey, KeyExport, KeyImport, KeyManifests, Rewrap, Rewrapped, SealedManifest,
+};
 use command_line::Failure;
 use image_store::{Descriptor, Digest};
 use ocicrypt::layer::{SealedLayer, replace_packets};
@@ -32,13 +34,7 @@ impl Rewrapping {
         recipients: Vec<String>,
     ) -> Result<Option<Self>, Failure> {
         let authority = client.key_authority()?;
-        let is_ours = |kid: &Kid| is_key_of(kid, product, &authority);
-        let mut found = BTreeMap::new();
-        for layer in layers {
-            if let Some(packet) = packet(layer, is_ours)? {
-                found.insert(layer.digest, (layer.clone(), packet));
-            }
-        }
+        let found = found(product, &authority, layers)?;
         if found.is_empty() {
             return Ok(None);
         }
@@ -46,13 +42,34 @@ impl Rewrapping {
         let packets = found.values().map(|(_, packet)| packet.clone()).collect();
         let request = Rewrap { id: key_id.clone(), image: image.to_owned(), packets, recipients };
         let rewrapped: Rewrapped = client.post(&format!("/products/{product}/keys/rewrap"), &request).await?;
-        if rewrapped.layers.len() != found.len() {
-            return Err(Failure::other("the service wrapped another number of layers than it was asked to"));
+        let layers = replaced(found, product, &authority, rewrapped)?;
+        Ok(Some(Self { product: product.clone(), key_id, image: image.to_owned(), layers }))
+    }
+
+    /// The same under a key of another service: it makes a key to import them by, this one's service encrypts them to that.
+    /// What passes through here opens by neither.
+    pub(crate) async fn across<'a>(
+        (from, to): (&AdminClient, &AdminClient),
+        product: &ProductName,
+        image: &str,
+        layers: impl IntoIterator<Item = &'a Descriptor>,
+    ) -> Result<Option<Self>, Failure> {
+        let authority = from.key_authority()?;
+        let found = found(product, &authority, layers)?;
+        if found.is_empty() {
+            return Ok(None);
         }
-        for ((layer, _), new) in found.values_mut().zip(rewrapped.layers) {
-            replace_packets(&mut layer.annotations, is_ours, &new.packet, new.message.as_deref());
-        }
-        let layers = found.into_iter().map(|(digest, (layer, _))| (digest, layer)).collect();
+        let keys = format!("/products/{product}/keys");
+        let import: ImportKey = to.post(&format!("{keys}/import-key"), &()).await?;
+        let export = KeyExport {
+            image: image.to_owned(),
+            packets: found.values().map(|(_, packet)| packet.clone()).collect(),
+            recipient: import.public_key,
+        };
+        let ExportedKeys { messages } = from.post(&format!("{keys}/export"), &export).await?;
+        let key_id = uuid::Uuid::now_v7().to_string();
+        let request = KeyImport { id: key_id.clone(), image: image.to_owned(), import_key: import.id, messages };
+        let layers = replaced(found, product, &authority, to.post(&format!("{keys}/import"), &request).await?)?;
         Ok(Some(Self { product: product.clone(), key_id, image: image.to_owned(), layers }))
     }
 
@@ -76,6 +93,41 @@ impl Rewrapping {
         let path = format!("/products/{}/keys/{}/manifests", self.product, self.key_id);
         client.submit(&path, &KeyManifests { image: self.image.clone(), manifests: manifests.to_vec() }).await
     }
+}
+
+/// By the digest of the sealed layer: the layer, and the packet of it that a key of the product opens.
+type Found = BTreeMap<Digest, (Descriptor, String)>;
+
+/// Those layers that are sealed to a key of the product at the service `authority`.
+fn found<'a>(
+    product: &ProductName,
+    authority: &str,
+    layers: impl IntoIterator<Item = &'a Descriptor>,
+) -> Result<Found, Failure> {
+    let mut found = BTreeMap::new();
+    for layer in layers {
+        if let Some(packet) = packet(layer, |kid| is_key_of(kid, product, authority))? {
+            found.insert(layer.digest, (layer.clone(), packet));
+        }
+    }
+    Ok(found)
+}
+
+/// The layers with their new packets.
+fn replaced(
+    mut found: Found,
+    product: &ProductName,
+    authority: &str,
+    rewrapped: Rewrapped,
+) -> Result<BTreeMap<Digest, Descriptor>, Failure> {
+    if rewrapped.layers.len() != found.len() {
+        return Err(Failure::other("the service wrapped another number of layers than it was asked to"));
+    }
+    for ((layer, _), new) in found.values_mut().zip(rewrapped.layers) {
+        let is_ours = |kid: &Kid| is_key_of(kid, product, authority);
+        replace_packets(&mut layer.annotations, is_ours, &new.packet, new.message.as_deref());
+    }
+    Ok(found.into_iter().map(|(digest, (layer, _))| (digest, layer)).collect())
 }
 
 /// Whether it is an image key of the product at the service `authority`.

@@ -1,6 +1,7 @@
 //! Bills of materials beside a sealed image: a manifest for each platform that refers to the platform's own and is signed like
 //! it (distribution-spec 1.1, referrers). They are not sealed: whoever runs the image may read what it is made of.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -77,7 +78,7 @@ impl SbomDocument {
     /// The signed one beside the first of these manifests that has one.
     pub(crate) async fn beside(
         store: &Store,
-        manifests: &[String],
+        manifests: &BTreeSet<String>,
         keys: &[VerifyingKey],
     ) -> Result<Option<Self>, Failure> {
         for manifest in manifests {

@@ -9,16 +9,29 @@ use image_store::Platform;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LayerSelection {
     positions: Vec<i64>,
+    /// Layers that will be on top of those that are counted.
+    more: usize,
 }
 
 impl LayerSelection {
     /// These positions; none means all.
     pub(crate) fn new(positions: Vec<i64>) -> Self {
-        Self { positions }
+        Self { positions, more: 0 }
+    }
+
+    /// The same, where so many layers are still to be added on top.
+    pub(crate) fn with_more(&self, more: usize) -> Self {
+        Self { positions: self.positions.clone(), more }
+    }
+
+    /// Whether nobody picked any.
+    pub(crate) fn is_all(&self) -> bool {
+        self.positions.is_empty()
     }
 
     /// The positions in an image of `count` layers.
     pub(crate) fn resolve(&self, count: usize) -> Result<BTreeSet<usize>, Failure> {
+        let count = count + self.more;
         if self.positions.is_empty() {
             return Ok((0..count).collect());
         }

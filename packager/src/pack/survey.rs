@@ -12,7 +12,7 @@ use super::{CONFIG_MAX, LayerSelection, parse, platform_name, require_signature}
 /// An image as its source holds it, reduced to what is to be packed.
 pub(crate) struct Survey {
     /// Of the manifest or index that the reference names.
-    digest: Digest,
+    pub(super) digest: Digest,
     /// The index that the platforms stood in, without its entries; none for a single manifest.
     pub(crate) index: Option<Index>,
     /// The wanted platforms, in the source's order; at least one.
@@ -22,7 +22,7 @@ pub(crate) struct Survey {
 /// One platform's image.
 pub(crate) struct SurveyedImage {
     /// Of the manifest as the source has it.
-    digest: Digest,
+    pub(super) digest: Digest,
     /// The platform as the index has it.
     pub(crate) entry: Option<Platform>,
     /// `os/architecture[/variant]`.
@@ -34,9 +34,19 @@ pub(crate) struct SurveyedImage {
 
 impl Survey {
     /// Reads the source's manifests. An empty list of platforms means all.
-    pub(crate) async fn of(source: &Store, layers: &LayerSelection, platforms: &[String]) -> Result<Self, Failure> {
-        let survey = Self::read(source, layers, platforms).await?;
-        if survey.images.iter().all(|image| image.to_seal().next().is_none()) {
+    /// `appended` layers are to be added on top, which are picked like the others and sealed in any case.
+    pub(crate) async fn of(
+        source: &Store,
+        layers: &LayerSelection,
+        platforms: &[String],
+        appended: usize,
+    ) -> Result<Self, Failure> {
+        let survey = Self::read(source, &layers.with_more(appended), platforms).await?;
+        if appended > 0 && survey.images.len() > 1 {
+            return Err(Failure::usage("a layer is appended to the image of one platform")
+                .hint("pick that platform by `--platform`"));
+        }
+        if appended == 0 && survey.images.iter().all(|image| image.to_seal().next().is_none()) {
             return Err(Failure::bad_input("there is no layer to encrypt: all that were picked are sealed already")
                 .hint("pack the plain image; a sealed one opens with the key that it was sealed to"));
         }
@@ -46,16 +56,15 @@ impl Survey {
     /// Reads the manifests of a sealed image, each of which one of `keys` must have signed.
     pub(crate) async fn of_sealed(source: &Store, keys: &[VerifyingKey]) -> Result<Self, Failure> {
         let survey = Self::read(source, &LayerSelection::default(), &[]).await?;
-        let digests = survey.images.iter().map(|image| image.digest).chain([survey.digest]);
-        for digest in digests.collect::<BTreeSet<_>>() {
-            require_signature(source, &digest.to_string(), keys).await?;
+        for digest in survey.digests() {
+            require_signature(source, &digest, keys).await?;
         }
         Ok(survey)
     }
 
-    /// The platforms' manifests as the source has them.
-    pub(crate) fn digests(&self) -> Vec<String> {
-        self.images.iter().map(|image| image.digest.to_string()).collect()
+    /// Reads what partners have sealed between them; who signed it is not asked.
+    pub(crate) async fn of_joint(source: &Store) -> Result<Self, Failure> {
+        Self::read(source, &LayerSelection::default(), &[]).await
     }
 
     async fn read(source: &Store, layers: &LayerSelection, platforms: &[String]) -> Result<Self, Failure> {
@@ -110,6 +119,16 @@ impl Survey {
             return Err(no_such_platform(platforms, &available));
         }
         Ok(Self { digest, index: Some(index), images })
+    }
+
+    /// What the reference names.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// All manifests of the image, and its index where it has one.
+    pub(crate) fn digests(&self) -> BTreeSet<String> {
+        self.images.iter().map(|image| image.digest).chain([self.digest]).map(|digest| digest.to_string()).collect()
     }
 
     /// The bytes of all layers, those that platforms share counted once.

@@ -50,7 +50,11 @@ pub(crate) struct KnownImage {
 
 impl KnownImage {
     /// What is worth knowing of an image.
+    ///
+    /// # Errors
+    /// Where several partners have sealed it: the agent holds a lease of one for each container.
     pub(crate) fn of(reference: String, image: &SignedImage) -> Result<Self, Failure> {
+        image.demand_one_service()?;
         let mut products: Vec<String> = image.key_paths()?.iter().map(|path| path.product.to_string()).collect();
         products.dedup();
         let sealed = image.layers.iter().filter(|layer| layer.sealed.is_some());

@@ -1,5 +1,6 @@
 //! One layer's tar stream applied to the root: entries, whiteouts, owners, modes, attributes, times, as `umoci` does it.
 
+mod confined;
 mod entry;
 mod header;
 mod remove;
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
+use release_protocol::Confinement;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
@@ -20,6 +22,7 @@ use super::error::UnpackError;
 use super::limits::{Entries, Limits};
 use super::root::{InnerPath, Root};
 use super::{Privilege, UnpackReport};
+use confined::Bounds;
 use header::Header;
 use remove::remove_all;
 
@@ -42,6 +45,8 @@ pub(super) struct LayerWriter<'a> {
     entries: &'a mut Entries,
     privilege: Privilege,
     report: &'a mut UnpackReport,
+    /// Where everything of the layer has to be.
+    confinement: Option<&'a Confinement>,
     directories: TouchedDirectories,
     /// What this layer made: (inode of the directory, name). Whiteouts do not touch it.
     made: HashSet<(u64, OsString)>,
@@ -64,6 +69,7 @@ impl<'a> LayerWriter<'a> {
         entries: &'a mut Entries,
         privilege: Privilege,
         report: &'a mut UnpackReport,
+        confinement: Option<&'a Confinement>,
     ) -> Self {
         Self {
             root,
@@ -71,6 +77,7 @@ impl<'a> LayerWriter<'a> {
             entries,
             privilege,
             report,
+            confinement,
             directories: TouchedDirectories::default(),
             made: HashSet::new(),
             open: HashMap::new(),
@@ -93,6 +100,9 @@ impl<'a> LayerWriter<'a> {
     }
 
     fn apply_entry(&mut self, header: &Header, data: &mut dyn Read) -> Result<(), UnpackError> {
+        if let Bounds::Above = self.bounds(header)? {
+            return self.parent(&header.path).map(drop);
+        }
         let Some((parent_path, name)) = header.path.split() else {
             return self.apply_root(header);
         };
@@ -120,7 +130,7 @@ impl<'a> LayerWriter<'a> {
         if !is_opaque && name.as_bytes().starts_with(AUFS) {
             return Ok(());
         }
-        let fd = match self.root.directory(parent_path) {
+        let fd = match self.directory(parent_path) {
             Ok(fd) => fd,
             // Nothing is there to be hidden.
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
@@ -143,10 +153,10 @@ impl<'a> LayerWriter<'a> {
         if let Some(parent) = self.open.get(path) {
             return Ok(parent.clone());
         }
-        let fd = match self.root.directory(path) {
+        let fd = match self.directory(path) {
             Err(Errno::NOENT) => {
                 self.make_missing(path)?;
-                self.root.directory(path)
+                self.directory(path)
             }
             other => other,
         };

@@ -8,6 +8,7 @@ use std::thread;
 
 use image_store::{BlobCheck, Digest, Pool};
 use ocicrypt::cipher::LayerDecryptor;
+use release_protocol::Confinement;
 
 use super::chunk::ChunkReader;
 use super::decompress::LayerCompression;
@@ -48,6 +49,8 @@ pub struct LayerInput {
     pub compression: LayerCompression,
     /// The digest of its plain tar, from the image's config.
     pub diff_id: Digest,
+    /// The directory that everything in it has to be in, where it is confined to one.
+    pub confinement: Option<Confinement>,
 }
 
 /// What all layers of an image share.
@@ -214,6 +217,7 @@ mod tests {
             sealing: Sealing::Plain,
             compression: LayerCompression::None,
             diff_id: digest,
+            confinement: None,
         }
     }
 

@@ -85,6 +85,15 @@ impl Root {
         self.walk(name)
     }
 
+    /// Opens a directory through directories only: a symbolic link on the way is none.
+    pub(super) fn directory_without_links(&self, path: &InnerPath) -> Result<OwnedFd, Errno> {
+        let mut fd = subdirectory(&self.fd, OsStr::new("."))?;
+        for part in path.0.components() {
+            fd = subdirectory(&fd, part.as_os_str())?;
+        }
+        Ok(fd)
+    }
+
     /// What `openat2` does, for kernels without it: component by component, links resolved here.
     fn walk(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;

@@ -1,6 +1,7 @@
 //! The unpacker against archives that are wrong in one thing each: the error's variant, and nothing left behind.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod confined;
 mod layers;
 
 use std::io::{Cursor, Write as _};
@@ -72,6 +73,7 @@ fn plain(tar: &[u8]) -> LayerInput {
         sealing: Sealing::Plain,
         compression: LayerCompression::None,
         diff_id: Digest::of(tar),
+        confinement: None,
     }
 }
 
@@ -97,6 +99,7 @@ fn sealed(layer: &[u8], promised: Digest, diff_id: Digest, spoil: impl FnOnce(&m
         sealing: Sealing::Sealed(Box::new(sealed.decryptor(sealed.open_with_kek(&kek).unwrap()).unwrap())),
         compression: LayerCompression::Gzip,
         diff_id,
+        confinement: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::agreement::PrivateKey;
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::signature::KeyPair as _;
 use zeroize::Zeroizing;
@@ -109,6 +109,18 @@ impl DecryptionKey {
         Err(KeyError::Malformed)
     }
 
+    /// A fresh P-256 key, and its private half in DER (SEC 1) for whoever keeps it sealed; [`Self::from_der`] reads it again.
+    ///
+    /// # Errors
+    /// [`KeyError::Internal`] when the cryptographic library fails.
+    pub fn generate() -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
+        let curve = Curve::P256;
+        let key = PrivateKey::generate(curve.agreement()).map_err(|_| KeyError::Internal)?;
+        let der: EcPrivateKeyRfc5915Der<'_> = key.as_der().map_err(|_| KeyError::Internal)?;
+        let der = Zeroizing::new(der.as_ref().to_vec());
+        Ok((Self::from_ec(curve, key)?, der))
+    }
+
     /// The public half.
     pub fn public_key(&self) -> &PublicKey {
         &self.public
@@ -145,6 +157,20 @@ impl EphemeralKey {
     pub fn generate() -> Result<Self, KeyError> {
         let curve = Curve::P256;
         let key = PrivateKey::generate(curve.agreement()).map_err(|_| KeyError::Internal)?;
+        DecryptionKey::from_ec(curve, key).map(Self)
+    }
+
+    /// The private key in DER (SEC 1), for whoever keeps it sealed over a restart.
+    pub fn to_der(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let Private::Ec { key, .. } = &self.0.private else { return Err(KeyError::Internal) };
+        let der: EcPrivateKeyRfc5915Der<'_> = key.as_der().map_err(|_| KeyError::Internal)?;
+        Ok(Zeroizing::new(der.as_ref().to_vec()))
+    }
+
+    /// Reads what [`Self::to_der`] gave.
+    pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+        let curve = Curve::P256;
+        let key = PrivateKey::from_private_key_der(curve.agreement(), der).map_err(|_| KeyError::Malformed)?;
         DecryptionKey::from_ec(curve, key).map(Self)
     }
 

@@ -137,7 +137,7 @@ impl LayerWriter<'_> {
         };
         let opened = match self.open.get(&directory) {
             Some(parent) => Ok(parent.clone()),
-            None => self.root.directory(&directory).map(|fd| Rc::new(Parent { fd, inode: 0 })),
+            None => self.directory(&directory).map(|fd| Rc::new(Parent { fd, inode: 0 })),
         };
         let target = opened.map_err(failed)?;
         let linked = rustix::fs::linkat(&target.fd, target_name, &parent.fd, name, AtFlags::empty());
