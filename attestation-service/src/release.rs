@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::decision::Asked;
 use crate::endorsement::EndorsementError;
 use crate::service::{Service, ServiceError, SharedService};
-use crate::store::{AuditKind, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError, TRIES};
+use crate::store::{AuditKind, EndedBy, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError, TRIES};
 use crate::token::Session;
 use crate::verification::Bound;
 
@@ -219,7 +219,7 @@ impl Service {
         let token = token.ok_or_else(|| Refusal::NotAttested("there is no attestation token".to_owned()))?;
         let session = self.tokens.check_for_return(token).map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let Some(lease) = session.lease else { return Err(Refusal::Unknown("the session has no lease".to_owned())) };
-        self.store.end_lease(&lease, "the workload stopped", now).await?;
+        self.store.end_lease(&lease, EndedBy::Guest, "the workload stopped", now).await?;
         Ok(())
     }
 

@@ -57,7 +57,7 @@ pub(crate) use grown::Grown;
 pub(crate) use image_key::{KeyRegistration, Rewrapping};
 pub(crate) use import_key::SealedImportKey;
 pub(crate) use key_release::{ReleaseOutcome, ReleaseRequest};
-pub(crate) use lease::{ByFile, LeaseOutcome, LeaseRequest};
+pub(crate) use lease::{ByFile, EndedBy, LeaseOutcome, LeaseRequest};
 pub(crate) use license::LicenseRecord;
 pub(crate) use master_key::{MasterKeyRecord, Resealed, Sealed, SealedName};
 pub(crate) use news::Listener;

@@ -21,7 +21,7 @@ use crate::api::{
 };
 use crate::release::Refusal;
 use crate::service::SharedService;
-use crate::store::{ACTOR, AuditEntry, AuditKind};
+use crate::store::{ACTOR, AuditEntry, AuditKind, EndedBy};
 
 pub(super) fn routes() -> OpenApiRouter<SharedService> {
     OpenApiRouter::new()
@@ -298,7 +298,7 @@ async fn leases(
     responses((status = 204))
 )]
 async fn end_lease(State(service): State<SharedService>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    service.store.end_lease(&LeaseId(id), "ended by the vendor", service.now()).await?;
+    service.store.end_lease(&LeaseId(id), EndedBy::Vendor, "ended by the vendor", service.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -217,7 +217,7 @@ impl LeaseRow {
             seat_until: row.try_get("seat_until")?,
             offline_until: row.try_get("offline_until")?,
             challenge_at: row.try_get("challenge_at")?,
-            has_ended: row.try_get::<Option<i64>, _>("ended_at")?.is_some(),
+            has_ended: row.try_get::<Option<&str>, _>("end_reason")?.is_some(),
             platform: row.try_get("platform")?,
             entry: row.try_get("entry")?,
             last_entry: row.try_get("last_entry")?,

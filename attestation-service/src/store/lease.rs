@@ -60,6 +60,15 @@ pub(crate) struct ByFile {
     pub(crate) made_at: Timestamp,
 }
 
+/// Who ends a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum EndedBy {
+    /// The attested guest itself: it has stopped, and keeps nothing.
+    Guest,
+    /// The vendor.
+    Vendor,
+}
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub(crate) enum LeaseOutcome {
@@ -83,21 +92,31 @@ impl Store {
         self.group.lease(request, now).await
     }
 
-    /// Ends a lease and frees its seat; ending it again changes nothing.
-    pub(crate) async fn end_lease(&self, id: &LeaseId, reason: &str, now: Timestamp) -> Result<(), StoreError> {
+    /// Ends a lease and frees its seat; ending it again changes nothing. Where the vendor ends one whose guest may do without
+    /// the service, it is known of no guest whether it has stopped: the seat is free when the allowance is over.
+    pub(crate) async fn end_lease(
+        &self,
+        id: &LeaseId,
+        by: EndedBy,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
+        // A reason without a time: ended, but for the seat.
         let ended = sqlx::query(
-            "UPDATE lease SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL \
-             RETURNING license_id, last_entry, chip_id, seat_until",
+            "UPDATE lease SET ended_at = CASE WHEN $4 = 1 AND offline_until > $2 THEN NULL ELSE $2 END, end_reason = $3 \
+             WHERE id = $1 AND ended_at IS NULL AND end_reason IS NULL \
+             RETURNING license_id, last_entry, chip_id, CASE WHEN ended_at IS NULL THEN 0 ELSE seat_until END",
         )
         .bind(&id.0)
         .bind(millis(now))
         .bind(reason)
+        .bind(i64::from(by == EndedBy::Vendor))
         .fetch_optional(transaction.sql())
         .await?;
         if let Some(row) = ended {
             let previous: Option<i64> = row.try_get(1)?;
-            // One that was seen to have lapsed has none.
+            // One that was seen to have lapsed has none, and one that is kept is not given back.
             if row.try_get::<i64, _>(3)? > 0 {
                 give_back(&mut transaction, row.try_get(0)?, row.try_get(2)?).await?;
             }

@@ -59,7 +59,7 @@ fn platform(row: &AnyRow) -> Result<Option<Platform>, StoreError> {
 }
 
 fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
-    let ended = row.try_get::<Option<i64>, _>("ended_at")?.is_some();
+    let ended = row.try_get::<Option<&str>, _>("end_reason")?.is_some();
     let lapsed = row.try_get::<i64, _>("seat_until")? <= millis(now);
     Ok(LeaseStatus {
         id: row.try_get("id")?,

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::guest::{Guest, attest, challenge, prove};
-use crate::rig::{Answer, GRACE_SECONDS, LEASE_SECONDS, Rig, advance, now};
+use crate::rig::{Answer, GRACE_SECONDS, KEY_PATH, LEASE_SECONDS, Rig, advance, now};
 
 const DAY: i64 = 24 * 3600;
 const OFFLINE: i64 = 3 * DAY;
@@ -142,6 +142,34 @@ async fn an_allowance_that_is_taken_away_keeps_its_seat_for_as_long_as_the_guest
     Guest::new(&rig, &license).attest(&rig).await.problem(409, "seats-exhausted");
     advance(1);
     Guest::new(&rig, &license).start(&rig).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_the_vendor_ends_keeps_its_seat_until_the_allowance_is_over_and_one_that_its_guest_gives_back_does_not()
+ {
+    let rig = Rig::start().await;
+    let (guest, _) = edge(&rig).await;
+    let license = guest.license.clone().unwrap();
+    let token = start(&rig, &guest).await.token;
+    let path = format!("/leases/{}/end", guest.lease_id());
+    for _ in 0..2 {
+        assert_eq!(rig.admin(Method::POST, &path, &()).await.status, 204);
+    }
+    assert_eq!(rig.audit_of("lease_ended").await.len(), 1);
+    advance(1);
+    assert_eq!(guest.renew(&rig).await.denied(), ["the lease has ended"]);
+    let entry = rig.audit_of("lease_ended").await[0]["previous"].as_u64().unwrap();
+    assert_eq!(bring(&rig, &rig.guest, &statement(&guest, entry)).await.denied(), ["the lease has ended"]);
+    assert_eq!(rig.resource(Some(&token), KEY_PATH).await.denied(), ["the lease has ended"]);
+    let leases: Vec<LeaseStatus> = rig.admin_get("/leases").await;
+    assert_eq!((leases[0].state.as_str(), leases[0].end_reason.as_deref()), ("ended", Some("ended by the vendor")));
+    Guest::new(&rig, &license).attest(&rig).await.problem(409, "seats-exhausted");
+    advance(OFFLINE - 1);
+    let (next, token) = (Guest::new(&rig, &license), start(&rig, &Guest::new(&rig, &license)).await.token);
+    rig.send(Method::POST, "/kbs/v0/lease/end", Some(&token), None, None).await;
+    next.start(&rig).await;
+    let licenses: Vec<Value> = rig.admin_get("/licenses").await;
+    assert_eq!(licenses[0]["seats_in_use"], 1);
 }
 
 #[tokio::test]
