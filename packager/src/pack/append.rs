@@ -16,15 +16,13 @@ pub(crate) struct Appended {
     pub(super) store: Store,
     /// From the lowest to the topmost.
     pub(super) layers: Vec<Descriptor>,
-    /// What the layers are held to.
-    pub(super) confinement: Option<Confinement>,
     _directory: TempDir,
 }
 
 impl Appended {
     /// Takes in plain tars, whose every entry has to be in the directory that they are confined to. `None` where there are
     /// no files.
-    pub(crate) async fn read(files: &[PathBuf], confinement: Option<Confinement>) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn read(files: &[PathBuf], confinement: Option<&Confinement>) -> Result<Option<Self>, Failure> {
         if files.is_empty() {
             return Ok(None);
         }
@@ -40,7 +38,7 @@ impl Appended {
         }
         let mut layers = Vec::with_capacity(files.len());
         for file in files {
-            let (path, confined) = (file.clone(), confinement.clone());
+            let (path, confined) = (file.clone(), confinement.cloned());
             let looked =
                 spawn_blocking(move || look(&path, confined.as_ref())).await.or_fail(ExitCode::Other, cannot)?;
             let (digest, size) = looked?;
@@ -56,7 +54,7 @@ impl Appended {
         let store = Store::open(&reference, &StoreOptions::default())
             .await
             .map_err(|error| store_failure("cannot read the layers to append", &error))?;
-        Ok(Some(Self { store, layers, confinement, _directory: directory }))
+        Ok(Some(Self { store, layers, _directory: directory }))
     }
 
     /// How many there are.
