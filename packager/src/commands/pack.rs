@@ -15,8 +15,7 @@ use crate::home::VendorHome;
 use crate::keys::{read_key_text, read_signing_key, verifying_keys};
 use crate::pack::{
     Appended, Earlier, LayerSelection, Mark, MarkKey, PackPlan, Packed, Packer, Publication, Rewrapping, SbomDocument,
-    Survey,
-    docker_reference,
+    Survey, docker_reference,
 };
 
 pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) -> Result<(), Failure> {
