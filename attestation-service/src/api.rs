@@ -300,6 +300,10 @@ pub struct LeaseStatus {
     /// When it ends unless renewed.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+    /// Until when the guest may start and run without the service under keys that it keeps sealed; absent where it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub offline_until: Option<Timestamp>,
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<String>,

@@ -20,7 +20,8 @@ use crate::policy::{PolicyDecision, PolicyError};
 use crate::release::{Refusal, chain};
 use crate::service::{Service, ServiceError};
 use crate::store::{
-    AuditKind, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing, StoreError, TRIES,
+    ACTOR, AuditKind, ByFile, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing,
+    StoreError, TRIES,
 };
 
 /// What a lease is for.
@@ -71,12 +72,19 @@ pub(crate) struct Asked<'a> {
     pub(crate) attestation: Attestation,
     /// When the challenge that it answered had been issued.
     pub(crate) challenge_at: Timestamp,
+    /// Where it was carried by file, and answers no challenge.
+    pub(crate) by_file: Option<ByFile>,
     pub(crate) now: Timestamp,
 }
 
 impl Asked<'_> {
     fn renews(&self) -> bool {
         self.runtime_data.lease.is_some()
+    }
+
+    /// A client that is not ours keeps nothing sealed, whatever it says.
+    fn asks_for_offline(&self) -> bool {
+        self.runtime_data.offline && self.stated_by == StatedBy::Guest
     }
 
     fn chip_id(&self) -> String {
@@ -157,6 +165,9 @@ impl Service {
             Ok(license) => license,
             Err(reason) => return self.deny(asked, None, Stage::License, vec![reason.into()]).await,
         };
+        if let Some(reason) = self.stale(asked) {
+            return self.deny(asked, Some(&presented), Stage::Lease, vec![reason.into()]).await;
+        }
         for _ in 0..TRIES {
             let standing = self.store.standing(&presented.id, &asked.chip_id(), &asked.lease, asked.now).await?;
             return match self.judge(asked, &presented, &standing).await {
@@ -183,11 +194,19 @@ impl Service {
         }
         let product = self.store.product_by(rules, &manifest.product).await?;
         let policy_input = policy_input_of(asked, license, &manifest, &product, standing.others_on_chip);
-        let decision = self.ask_policy(&manifest.product, &product, &policy_input).await?;
+        let mut decision = self.ask_policy(&manifest.product, &product, &policy_input).await?;
         for other in others {
             let product = self.store.product_by(rules, &other.product).await?;
             let policy_input = policy_input_of(asked, license, &other, &product, standing.others_on_chip);
             self.ask_policy(&other.product, &product, &policy_input).await?;
+        }
+        // A relay goes on without the service for its lease and grace only.
+        let of_policy = decision.obligations.offline_seconds;
+        let offline_seconds = asked.subject.workload().and_then(|_| offline_seconds(asked, &record, of_policy));
+        decision.obligations.offline_seconds = offline_seconds;
+        if asked.by_file.is_some() && offline_seconds.is_none() {
+            let reason = "neither licence nor policy let this guest do without the service".to_owned();
+            return Err(No::because(Stage::Policy, reason));
         }
         let policy = product.policy_digest.clone();
         let basis = Basis { attestation: &asked.attestation, policy_input: &policy_input };
@@ -201,6 +220,10 @@ impl Service {
         if let Some(relay) = asked.subject.relay() {
             audit["relay"] = json!(relay.url);
         }
+        // A guest asks for itself; somebody of the vendor's brings a file.
+        if let Ok(by) = ACTOR.try_with(|actor| serde_json::to_value(actor)) {
+            audit["by"] = by.map_err(StoreError::from)?;
+        }
         let request = LeaseRequest {
             id: asked.lease.clone(),
             license: Arc::clone(&record),
@@ -213,6 +236,8 @@ impl Service {
             revocable: asked.stated_by == StatedBy::Guest,
             renewal: asked.renews(),
             challenge_at: asked.challenge_at,
+            offline_seconds,
+            by_file: asked.by_file.clone(),
             audit,
             basis: self.seal_basis(&asked.lease, &basis).map_err(Refusal::from)?,
         };
@@ -411,8 +436,22 @@ fn policy_input_of(
         "image": manifest.image,
         "sbom": manifest.sbom,
         "renewal": asked.renews(),
+        "offline": asked.asks_for_offline(),
+        "by_file": asked.by_file.is_some(),
         "others_on_chip": others_on_chip,
     })
+}
+
+/// How long the guest may do without the service: as long as the licence says, or less where the policy says so, and never
+/// beyond the licence's own end.
+fn offline_seconds(asked: &Asked<'_>, record: &LicenseRecord, by_policy: Option<u64>) -> Option<u64> {
+    let licensed = record.claims.offline_seconds.filter(|_| asked.asks_for_offline())?;
+    let end = match record.drain_until.filter(|_| record.is_draining(asked.now)) {
+        Some(until) => until.as_second(),
+        None => record.claims.valid_until,
+    };
+    let left = u64::try_from(end - asked.now.as_second()).unwrap_or_default();
+    Some(licensed.min(by_policy.unwrap_or(u64::MAX)).min(left)).filter(|seconds| *seconds > 0)
 }
 
 /// The names of the checks and how each ended; what they found stands in the claims.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use jiff::SignedDuration;
 use jose::KeyError;
 use jose::signing::SigningKey;
 use rcgen::{
@@ -100,6 +101,19 @@ pub struct ServiceSettings {
     /// Who witnesses the audit log.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: LogSettings,
+    /// How far from now, in seconds, a request for renewal that comes by file may have been made.
+    #[serde(default = "renewal_window_seconds", skip_serializing_if = "is_renewal_window_seconds")]
+    pub renewal_window_seconds: u32,
+}
+
+/// Seven days.
+fn renewal_window_seconds() -> u32 {
+    7 * 24 * 3600
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_renewal_window_seconds(seconds: &u32) -> bool {
+    *seconds == renewal_window_seconds()
 }
 
 impl ServiceSettings {
@@ -116,7 +130,13 @@ impl ServiceSettings {
             evidence: EvidenceSettings::default(),
             limits: LimitSettings::default(),
             log: LogSettings::default(),
+            renewal_window_seconds: renewal_window_seconds(),
         }
+    }
+
+    /// How far from now a request for renewal by file may have been made.
+    pub(crate) fn renewal_window(&self) -> SignedDuration {
+        SignedDuration::from_secs(i64::from(self.renewal_window_seconds))
     }
 }
 

@@ -29,6 +29,7 @@ mod platform;
 mod policy;
 mod relay;
 mod release;
+mod renewal;
 mod rewrap;
 mod rotation;
 mod service;

@@ -11,6 +11,8 @@ use crate::store::AuditKind;
 
 /// The longest lease, in seconds: 31 days.
 const LEASE_MAX_SECONDS: u64 = 31 * 24 * 3600;
+/// The longest offline allowance, in seconds: 93 days.
+const OFFLINE_MAX_SECONDS: u64 = 93 * 24 * 3600;
 /// The most licences that are issued in one go.
 const ISSUED_MAX: usize = 10_000;
 
@@ -57,6 +59,7 @@ impl Service {
             seats: new.seats,
             lease_seconds: new.lease_seconds,
             grace_seconds: new.grace_seconds,
+            offline_seconds: new.offline_seconds,
             platforms: new.platforms,
             features: new.features,
             generation: 0,
@@ -178,6 +181,9 @@ fn check_license(new: &NewLicense, valid_from: Timestamp, valid_until: Timestamp
     check_platforms(&new.platforms)?;
     if new.lease_seconds == 0 || new.lease_seconds > LEASE_MAX_SECONDS || new.grace_seconds > LEASE_MAX_SECONDS {
         return refuse("a lease lives from one second to 31 days, and so does its grace (or none)");
+    }
+    if new.offline_seconds.is_some_and(|seconds| seconds == 0 || seconds > OFFLINE_MAX_SECONDS) {
+        return refuse("what a guest may do without the service lasts from one second to 93 days");
     }
     Ok(())
 }

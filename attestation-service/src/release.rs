@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::decision::{Asked, Subject};
 use crate::endorsement::EndorsementError;
 use crate::service::{Service, ServiceError, SharedService};
-use crate::store::{AuditKind, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError, TRIES};
+use crate::store::{AuditKind, EndedBy, KeyRules, ReleaseOutcome, ReleaseRequest, Rules, StoreError, TRIES};
 use crate::token::Session;
 use crate::verification::Bound;
 
@@ -101,7 +101,17 @@ impl Service {
             Some(subject) => {
                 let lease = LeaseId::of(stated_by, guest.key().thumbprint(), evidence.guest_id());
                 let (runtime_data, evidence) = (&runtime_data, &evidence);
-                let asked = Asked { runtime_data, subject, stated_by, lease, evidence, attestation, challenge_at, now };
+                let asked = Asked {
+                    runtime_data,
+                    subject,
+                    stated_by,
+                    lease,
+                    evidence,
+                    attestation,
+                    challenge_at,
+                    by_file: None,
+                    now,
+                };
                 Some(self.decide(&asked).await?)
             }
         };
@@ -218,7 +228,7 @@ impl Service {
         let token = token.ok_or_else(|| Refusal::NotAttested("there is no attestation token".to_owned()))?;
         let session = self.tokens.check_for_return(token).map_err(|error| Refusal::NotAttested(error.to_string()))?;
         let Some(lease) = session.lease else { return Err(Refusal::Unknown("the session has no lease".to_owned())) };
-        self.store.end_lease(&lease, "the workload stopped", now).await?;
+        self.store.end_lease(&lease, EndedBy::Guest, "the workload stopped", now).await?;
         Ok(())
     }
 
@@ -227,7 +237,7 @@ impl Service {
         self.tokens.check(token, now).map_err(|error| Refusal::NotAttested(error.to_string()))
     }
 
-    async fn verify_evidence(
+    pub(crate) async fn verify_evidence(
         self: SharedService,
         mut attestation: Attestation,
         now: Timestamp,
@@ -290,7 +300,7 @@ fn usable<'s>(
     Ok((&workload.manifest_digest, lease, LicenseId(license.clone())))
 }
 
-fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {
+pub(crate) fn guest(key: &TeePubKey) -> Result<Recipient, Refusal> {
     let malformed = |error: &dyn std::error::Error| Refusal::Malformed(format!("`tee-pubkey` cannot be used: {error}"));
     let jwk: Jwk = serde_json::to_value(key).and_then(serde_json::from_value).map_err(|error| malformed(&error))?;
     Recipient::from_jwk(&jwk).map_err(|error| malformed(&error))

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jose::KeyError;
 use jose::jws::JwsError;
 use jose::signing::SigningKey;
@@ -113,6 +113,8 @@ pub struct Service {
     pub(crate) metrics: Metrics,
     /// Whether it hands on what another service delegated to it.
     relays: AtomicBool,
+    /// How far from now a request for renewal by file may have been made.
+    pub(crate) renewal_window: SignedDuration,
     policies: Mutex<HashMap<String, ReleasePolicy>>,
     clock: fn() -> Timestamp,
 }
@@ -124,6 +126,7 @@ impl Service {
         let verification = Verification::new(home, &options.settings.evidence, &options.simulated_roots)?;
         let log_signer = home.log_signer(&options.settings.url)?;
         let metrics = Metrics::default();
+        let renewal_window = options.settings.renewal_window();
         let witnessing = Witnessing::new(home, &options.settings.log, &log_signer.verifier_key())?;
         metrics.cosigned(witnessing.newest().map_or(0, |newest| newest.unverified().size.get()));
         let store = Store::open(&home.database(&options.settings)).await?;
@@ -145,6 +148,7 @@ impl Service {
             verification,
             allows_simulated,
             stopping: Stopping::new(),
+            renewal_window,
             limits: options.settings.limits,
             metrics,
             relays: AtomicBool::new(false),

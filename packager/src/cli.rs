@@ -1,6 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
 mod audit;
+mod collateral;
 mod cosign;
 mod evidence;
 mod guest;
@@ -27,6 +28,7 @@ use release_protocol::ProductName;
 use url::Url;
 
 pub(crate) use audit::{AuditCommand, ExportArgs};
+pub(crate) use collateral::{CollateralBundleArgs, CollateralCommand, CollateralImportArgs};
 pub(crate) use cosign::{CosignArgs, CosignCommand, CosignStatusArgs};
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
 pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
@@ -124,6 +126,9 @@ pub(crate) enum Command {
     /// The audit log: what was released to whom.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// What a service without internet needs to judge evidence: certificates, revocation lists, policies, in one file.
+    #[command(subcommand)]
+    Collateral(CollateralCommand),
     /// Copy the service's database to a new file while the service runs; the copy's audit log is checked entry by entry.
     Backup {
         /// The file.
@@ -280,7 +285,20 @@ pub(crate) enum LeaseCommand {
     /// End a lease: its workload stops at its next renewal.
     End {
         /// Its id.
+        // Thumbprints may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         id: String,
+    },
+    /// Renew the lease of a guest that does not reach the service, by a request that was carried here as a file.
+    ///
+    /// The request is judged as an attestation is. The answer is for the guest that made it, and for that one request.
+    Renew {
+        /// The request, as `sealift-shim renewal request` made it.
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// Write the answer to this file; an existing one is not overwritten.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
 }
 

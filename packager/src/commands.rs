@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod bundle;
+pub(crate) mod collateral;
 pub(crate) mod cosign;
 pub(crate) mod demo;
 pub(crate) mod documentation;

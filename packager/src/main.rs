@@ -68,6 +68,7 @@ async fn dispatch(cli: Cli, console: &Console) -> Result<u8, Failure> {
         Command::Policy(command) => return commands::policy::run(&home, command, console).await,
         Command::License(command) => commands::license::run(&home, command, console).await,
         Command::Lease(command) => commands::lease::run(&home, command, console).await,
+        Command::Collateral(command) => commands::collateral::run(&home, command, console).await,
         Command::Backup { file } => commands::backup::run(&home, &file, console).await,
         Command::Restore { file } => commands::backup::put_back(&home, &file, console).await,
         Command::Tenant(command) => commands::tenant::run(&home, command, console).await,

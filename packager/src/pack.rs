@@ -28,7 +28,7 @@ use image_store::{Descriptor, Digest, Document, Manifest, RawManifest, Store};
 use jose::jwe::Recipient;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::packet::Kid;
-use release_protocol::{CONFINED_ANNOTATION, ProductName, ResourcePath};
+use release_protocol::{CONFINED_ANNOTATION, Confinement, ProductName, ResourcePath};
 use zeroize::Zeroizing;
 
 pub(crate) use append::Appended;
@@ -61,6 +61,8 @@ pub(crate) struct PackPlan<'a> {
     pub(crate) scrub_config: bool,
     /// Layers that go on top.
     pub(crate) append: Option<Appended>,
+    /// The directory that all layers which are sealed are held to.
+    pub(crate) confinement: Option<Confinement>,
     /// A layer that goes on top of every platform's, as a plain tar.
     pub(crate) mark: Option<Vec<u8>>,
 }
@@ -224,7 +226,15 @@ impl<'a> Packer<'a> {
             let wraps = std::mem::replace(&mut descriptor.annotations, plain.annotations.clone());
             descriptor.annotations.extend(wraps);
         }
+        self.confine(&mut descriptor);
         Ok(descriptor)
+    }
+
+    /// Notes which directory a layer is held to, where one was named.
+    fn confine(&self, layer: &mut Descriptor) {
+        if let Some(confinement) = &self.plan.confinement {
+            layer.annotations.insert(CONFINED_ANNOTATION.to_owned(), confinement.to_string());
+        }
     }
 
     /// Encrypts the layers that are added, from the lowest on; gives their `diff_id`s as well.
@@ -236,9 +246,7 @@ impl<'a> Packer<'a> {
             let media_type = ocicrypt::media_type::encrypted(&plain.media_type)
                 .or_fail(ExitCode::Other, || "a plain layer cannot be encrypted".to_owned())?;
             let mut descriptor = self.wrapped(media_type, &sealed.await?)?;
-            if let Some(confinement) = &append.confinement {
-                descriptor.annotations.insert(CONFINED_ANNOTATION.to_owned(), confinement.to_string());
-            }
+            self.confine(&mut descriptor);
             self.sealed_bytes += plain.size;
             layers.push((plain.digest, descriptor));
         }

@@ -1,6 +1,7 @@
 //! The command line as types: names, switches and help texts, no behaviour.
 
 mod install;
+mod renewal;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use key_provider::ListenArgs;
 use url::Url;
 
 pub(crate) use self::install::{Engine, InstallArgs};
+pub(crate) use self::renewal::{RenewalAcceptArgs, RenewalCommand, RenewalRequestArgs};
 use crate::agent::client::DEFAULT_SOCKET;
 use crate::agent::record::DEFAULT_STATE;
 
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     /// The service's receipts: proof of what was granted.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Renew a lease by files that somebody carries, where the service cannot be reached.
+    #[command(subcommand)]
+    Renewal(RenewalCommand),
     /// Print completions for a shell.
     Completions {
         /// For which shell.
@@ -178,6 +183,10 @@ pub(crate) struct RunArgs {
     /// Give the workload a secret of the image's product as a read-only file in memory: `TYPE/TAG=/path`.
     #[arg(long, value_name = "NAME=PATH")]
     pub(crate) secret: Vec<SecretArg>,
+    /// Keep what a start needs in this directory, sealed to this guest, so that the image can start and run without the service
+    /// for as long as licence and policy allow. The lease is kept over a restart, and not given back at the end.
+    #[arg(long, value_name = "DIR", env = "SEALIFT_OFFLINE_STATE", conflicts_with_all = ["kbs", "secret"])]
+    pub(crate) offline_state: Option<PathBuf>,
     /// How long the workload has between SIGTERM and SIGKILL when its lease is gone; five minutes at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=300))]
     pub(crate) stop_timeout: u64,

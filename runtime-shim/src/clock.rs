@@ -38,6 +38,16 @@ impl BootTime {
         self.0.saturating_sub(Self::now().0)
     }
 
+    /// How long ago it was; zero when it is to come.
+    pub(crate) fn since(self) -> Duration {
+        self.until_that(Self::now())
+    }
+
+    /// How long it was from then to `later`; zero when that came before.
+    pub(crate) fn until_that(self, later: Self) -> Duration {
+        later.0.saturating_sub(self.0)
+    }
+
     fn nanoseconds(self) -> i128 {
         i128::try_from(self.0.as_nanos()).unwrap_or(i128::MAX)
     }

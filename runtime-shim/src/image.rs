@@ -79,7 +79,8 @@ impl SignedImage {
         }
         let Some(first) = paths.values().next() else { return Err(no_sealed_layer()) };
         if paths.values().any(|path| path.product != first.product) {
-            return Err(self.several_partners());
+            let failure = Failure::denied("one licence does not open an image that several partners have sealed");
+            return Err(self.of_several(failure));
         }
         Ok(paths.into_values().collect())
     }
@@ -87,11 +88,11 @@ impl SignedImage {
     /// Refuses an image whose layers are sealed to several services: one partner's lease must not start what others have a
     /// say in.
     pub(crate) fn demand_one_service(&self) -> Result<(), Failure> {
-        if self.services().len() > 1 { Err(self.several_partners()) } else { Ok(()) }
-    }
-
-    fn several_partners(&self) -> Failure {
-        self.of_several(Failure::denied("one licence does not open an image that several partners have sealed"))
+        if self.services().len() < 2 {
+            return Ok(());
+        }
+        let message = "the agent opens images of one partner only, and several have sealed this one";
+        Err(self.of_several(Failure::denied(message)))
     }
 
     /// The services that its layers are sealed to, `HOST[:PORT]/PRODUCT`, each once.

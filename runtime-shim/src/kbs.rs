@@ -40,6 +40,8 @@ pub(crate) struct ServiceClient {
     authority: &'static str,
     init_data: Option<InitData>,
     key: EphemeralKey,
+    /// Whether evidence asks for what the guest may do without the service.
+    keeps_sealed: bool,
 }
 
 /// A challenge, and the session that its answer belongs to, where the service keeps sessions.
@@ -113,7 +115,7 @@ impl ServiceClient {
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
         let key = EphemeralKey::generate().or_fail(ExitCode::Other, || "cannot make the guest's key".to_owned())?;
-        Ok(Self { http, base, license: None, authority: authority_name, init_data: None, key })
+        Ok(Self { http, base, license: None, authority: authority_name, init_data: None, key, keeps_sealed: false })
     }
 
     /// The same, for a guest that was launched with these initialisation data.
@@ -128,6 +130,21 @@ impl ServiceClient {
         }
         let format = file.extension().and_then(|extension| extension.to_str()).unwrap_or("text").to_owned();
         Ok(Self { init_data: Some(InitData { format, body }), ..self })
+    }
+
+    /// The same, for a guest that goes on with a lease of this key.
+    pub(crate) fn with_key(self, key: EphemeralKey) -> Self {
+        Self { key, keeps_sealed: true, ..self }
+    }
+
+    /// The same, for a guest that keeps its keys sealed.
+    pub(crate) fn keeping_sealed(self) -> Self {
+        Self { keeps_sealed: true, ..self }
+    }
+
+    /// The guest's key.
+    pub(crate) fn key(&self) -> &EphemeralKey {
+        &self.key
     }
 
     /// Asks for a challenge, which evidence of this TEE is to answer.
@@ -159,9 +176,28 @@ impl ServiceClient {
             workload: workload.cloned(),
             lease: lease.cloned(),
             relay: None,
+            offline: self.keeps_sealed,
+            renewal: None,
+        };
+        let attestation = self.evidence(attester, &runtime_data).await?;
+        let asked = BootTime::now();
+        let mut request = self.http.post(self.url("attest")?).json(&attestation);
+        if let Some(session) = session {
+            request = request.header(COOKIE, session);
         }
-        .to_members()
-        .or_fail(ExitCode::Other, || "cannot write the runtime data".to_owned())?;
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = self.document(answer).await?;
+        Ok(Attested { answer, asked, answered: BootTime::now() })
+    }
+
+    /// Evidence over what the guest states.
+    pub(crate) async fn evidence(
+        &self,
+        attester: &Arc<dyn Attester>,
+        runtime_data: &RuntimeData,
+    ) -> Result<Attestation, Failure> {
+        let runtime_data =
+            runtime_data.to_members().or_fail(ExitCode::Other, || "cannot write the runtime data".to_owned())?;
         let bound =
             report_data(&runtime_data, "").or_fail(ExitCode::Other, || "cannot bind the runtime data".to_owned())?;
         let attester = Arc::clone(attester);
@@ -174,19 +210,11 @@ impl ServiceClient {
         // A service of ours reads the raw report, whose every byte the signature covers; others know the structure only.
         let primary_evidence =
             if self.license.is_some() { primary_evidence } else { launch_evidence::in_stock_form(primary_evidence) };
-        let attestation = Attestation {
+        Ok(Attestation {
             init_data: self.init_data.clone(),
             runtime_data,
             tee_evidence: Evidence { primary_evidence, additional_evidence: String::new() },
-        };
-        let asked = BootTime::now();
-        let mut request = self.http.post(self.url("attest")?).json(&attestation);
-        if let Some(session) = session {
-            request = request.header(COOKIE, session);
-        }
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let answer = self.document(answer).await?;
-        Ok(Attested { answer, asked, answered: BootTime::now() })
+        })
     }
 
     /// Fetches a secret under the attestation's token.
@@ -268,7 +296,8 @@ impl ServiceClient {
         Ok(health["simulated_platforms_allowed"].as_bool().unwrap_or(false))
     }
 
-    fn public_key(&self) -> Result<TeePubKey, Failure> {
+    /// The guest's key as evidence states it.
+    pub(crate) fn public_key(&self) -> Result<TeePubKey, Failure> {
         serde_json::to_value(self.key.jwk())
             .and_then(serde_json::from_value)
             .or_fail(ExitCode::Other, || "cannot write the guest's public key".to_owned())

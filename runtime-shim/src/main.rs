@@ -16,6 +16,7 @@ mod layer_key;
 mod license;
 mod materialize;
 mod oci_runtime;
+mod offline;
 mod receipt;
 mod run;
 mod secrets;
@@ -95,6 +96,7 @@ async fn dispatch(cli: Cli, payload: Option<Payload>, console: &Console) -> Resu
         }
         Command::Attest(args) => attest::run(args, console).await?,
         Command::Doctor(args) => doctor::run(args, console).await?,
+        Command::Renewal(command) => offline::run(command, console).await?,
         Command::Receipt(command) => receipt::run(command, console).await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sealift-shim", &mut std::io::stdout());

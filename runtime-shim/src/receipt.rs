@@ -36,6 +36,11 @@ impl ReceiptBook {
         Ok(book)
     }
 
+    /// The key of the log.
+    pub(crate) fn log_key(&self) -> &VerifierKey {
+        self.seen.key()
+    }
+
     /// Accepts the receipt of a grant or renewal of `lease`, and gives the time at which it was decided; or refuses the
     /// service.
     pub(crate) async fn accept(
@@ -127,7 +132,7 @@ struct DecisionBody {
 }
 
 /// When the service decided, by the entry that proves that it did.
-fn decision(entry: &[u8], lease: &LeaseId) -> Result<Timestamp, Failure> {
+pub(crate) fn decision(entry: &[u8], lease: &LeaseId) -> Result<Timestamp, Failure> {
     let entry: Decision = serde_json::from_slice(entry)
         .map_err(|error| refused("the service's receipt is of no lease").caused_by(&error))?;
     if entry.body.lease != *lease {
@@ -155,7 +160,7 @@ fn no_proof(error: Refused, history: impl FnOnce() -> Failure) -> Refused {
     }
 }
 
-fn history(error: &SeenError) -> Failure {
+pub(crate) fn history(error: &SeenError) -> Failure {
     Failure::verification(
         "the service's audit log is not what it was: its history was rewritten, or an old copy restored",
     )

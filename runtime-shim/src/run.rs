@@ -61,7 +61,8 @@ async fn verify(image: &ImageArgs, console: &Console) -> Result<(), Failure> {
 /// Runs an image; gives the workload's exit code.
 pub(crate) async fn run(args: RunArgs, console: &Console) -> Result<u8, Failure> {
     let asked_at = BootTime::now();
-    let mut session = session::open(&args.image, &args.args, console).await?;
+    let offline = args.offline_state.as_deref();
+    let mut session = session::open_keeping(&args.image, &args.args, offline, console).await?;
     let outcome = run_leased(&args, &mut session, asked_at, console).await;
     session.held.release().await;
     outcome
@@ -91,7 +92,15 @@ async fn run_leased(
         match (held, deadlines) {
             (Held::Lease(holder), Some(deadlines)) => {
                 say_how_long(holder, &deadlines, console);
-                keep_lease(holder, deadlines, |_, _| {}, console).await
+                let Some(offline) = holder.offline().cloned() else {
+                    return keep_lease(holder, deadlines, |_, _| {}, console).await;
+                };
+                let lost = tokio::select! {
+                    lost = keep_lease(holder, deadlines, |_, _| {}, console) => lost,
+                    never = Arc::clone(&offline).keep_counting() => match never {},
+                };
+                offline.lost(&lost);
+                lost
             }
             (Held::Joint(joint), _) => joint.keep(asked_at, console).await,
             // Nothing ends it but the workload itself, which has been said.

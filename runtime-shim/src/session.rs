@@ -1,7 +1,9 @@
 //! The road from a reference and a licence to the layers' keys: verify, attest, receive. `run`, `unpack` and the key provider
-//! go all of it at once; the agent goes its parts, each when it is asked for.
+//! go all of it at once; the agent goes its parts, each when it is asked for. Where the service does not answer, an image may
+//! start from what was kept of an earlier time (`session/opening.rs`).
 
 mod joint;
+mod opening;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,18 +15,20 @@ use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
 use ocicrypt::options::PrivateOptions;
-use release_protocol::{Lease, LeaseState, LicenseFile, Obligations, ProductName, ResourcePath, Workload};
+use release_protocol::{Lease, LeaseId, LeaseState, LicenseFile, Obligations, ProductName, ResourcePath, Workload};
+use transparency_log::Receipt;
 use zeroize::Zeroizing;
 
 use crate::cli::{ImageArgs, OpeningArgs};
 use crate::clock::{BootTime, ClockCheck, Diverged, Exchange};
 use crate::image::SignedImage;
 use crate::kbs::{Attested, Challenged, Refused, ServiceClient};
+use crate::offline::{Grant, Offline, OfflineState};
 use crate::receipt::ReceiptBook;
 use crate::trustee::{self, TrusteeToken};
 use crate::{attester, license};
-
 use joint::Joint;
+use opening::Opening;
 
 /// An image that may run, and what lets it.
 pub(crate) struct Session {
@@ -87,20 +91,53 @@ pub(crate) struct LeaseHolder {
     receipts: Option<ReceiptBook>,
     /// What its signed times say of this guest's clock.
     clock: ClockCheck,
+    /// What lets it do without the service for a while.
+    offline: Option<Arc<Offline>>,
 }
 
 impl LeaseHolder {
+    /// What lets it do without the service for a while.
+    pub(crate) fn offline(&self) -> Option<&Arc<Offline>> {
+        self.offline.as_ref()
+    }
+
+    /// Whether the service has not answered since the start.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.offline.as_ref().is_some_and(|offline| offline.is_cut_off())
+    }
+
     /// Attests afresh and renews the lease.
     pub(crate) async fn renew(&mut self) -> Result<(), Refused> {
         let challenge = self.client.challenge(&self.attester).await?;
         let mut attested =
             self.client.attest(&self.attester, challenge, Some(&self.workload), Some(&self.lease.id)).await?;
+        let receipt = attested.answer.receipt.clone();
         self.accept_receipt(&mut attested).await?;
         let answer = attested.answer;
         self.token = answer.token;
         self.since = answer.news_since;
         self.lease = answer.lease.ok_or_else(no_lease)?;
+        if let Some(offline) = &self.offline {
+            let obligations = answer.obligations.unwrap_or_default();
+            offline.renewed(&self.grant(&obligations, receipt.as_ref(), attested.asked));
+        }
         Ok(())
+    }
+
+    /// What is kept of the newest attestation.
+    fn grant<'a>(&'a self, obligations: &'a Obligations, receipt: Option<&'a Receipt>, asked: BootTime) -> Grant<'a> {
+        let log_key = self.receipts.as_ref().map(ReceiptBook::log_key);
+        Grant {
+            workload: &self.workload,
+            obligations,
+            lease: &self.lease,
+            token: &self.token,
+            since: self.since,
+            key: self.client.key(),
+            log_key,
+            receipt,
+            asked,
+        }
     }
 
     /// Believes a grant or renewal by its receipt: that it is in the log, and that it was decided now.
@@ -109,7 +146,13 @@ impl LeaseHolder {
         let receipt = attested.answer.receipt.take();
         let service = receipts.accept(&self.client, receipt, &self.lease.id).await?;
         let exchange = Exchange { service, asked: attested.asked, answered: attested.answered };
-        Ok(self.clock.accept(exchange).map_err(|diverged| clocks_parted(&diverged))?)
+        Ok(self.clock.accept(exchange).map_err(|diverged| {
+            // What such a clock counts is worth nothing.
+            if let Some(offline) = &self.offline {
+                offline.forget();
+            }
+            clocks_parted(&diverged)
+        })?)
     }
 
     /// The keys at these paths.
@@ -163,8 +206,11 @@ impl LeaseHolder {
         self.client.fetch_secret(&self.token, path).await
     }
 
-    /// Gives the lease back. A service that is out of reach lets it lapse.
+    /// Gives the lease back. A service that is out of reach lets it lapse. One that a later start may go on with stays.
     pub(crate) async fn release(&self) {
+        if let Some(offline) = &self.offline {
+            return offline.count();
+        }
         if let Err(refused) = self.client.end_lease(&self.token).await {
             tracing::warn!(
                 "the lease could not be given back and lapses by itself: {}",
@@ -181,10 +227,22 @@ const NEWS_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Verifies the image, attests, and receives its keys. No layer has been requested when this returns.
 pub(crate) async fn open(args: &ImageArgs, command_args: &[String], console: &Console) -> Result<Session, Failure> {
-    match args.license.as_slice() {
-        [] => trustee::open(args, command_args, console).await,
-        [license] => open_licensed(args, license, command_args, console).await,
-        several => joint::open(args, several, command_args, console).await,
+    open_keeping(args, command_args, None, console).await
+}
+
+/// The same, and keeps what a later start needs sealed in the directory `offline`, or starts from that.
+pub(crate) async fn open_keeping(
+    args: &ImageArgs,
+    command_args: &[String],
+    offline: Option<&Path>,
+    console: &Console,
+) -> Result<Session, Failure> {
+    match (args.license.as_slice(), offline) {
+        ([], _) => trustee::open(args, command_args, console).await,
+        ([license], _) => open_licensed(args, license, command_args, offline, console).await,
+        (several, None) => joint::open(args, several, command_args, console).await,
+        (_, Some(_)) => Err(Failure::usage("an image of several partners does not start without their services")
+            .hint("leave `--offline-state` away: each of them has to be able to stop it")),
     }
 }
 
@@ -192,6 +250,7 @@ async fn open_licensed(
     args: &ImageArgs,
     license: &Path,
     command_args: &[String],
+    offline: Option<&Path>,
     console: &Console,
 ) -> Result<Session, Failure> {
     let license = license::read(license)?;
@@ -200,7 +259,7 @@ async fn open_licensed(
     // Reads the system's certificates meanwhile.
     let store = tokio::spawn(async move { registry.open(&reference).await });
     let attester = attester::open(console);
-    let conversation = Conversation::open(license, &args.opening)?;
+    let conversation = Conversation::open(license.clone(), &args.opening)?;
     let asked = BootTime::now();
     // The service is greeted while the registry is asked; a failure of the image ends both.
     let greeting = async {
@@ -221,24 +280,36 @@ async fn open_licensed(
         Some(challenge) => challenge,
         None => conversation.client.challenge(&attester).await,
     };
-    let challenge = challenge.map_err(Refused::into_failure)?;
     let key_paths = image.key_paths()?;
     let product = key_paths.first().map(|path| path.product.clone()).ok_or_else(no_lease)?;
     let workload = image.workload(command.clone());
-    let (holder, obligations) = conversation.hold(challenge, workload, attester).await?;
-    let received = async {
-        check_obligations(&obligations, &holder.workload, &keys)?;
-        image.unwrap(&holder.fetch_keys(&key_paths).await?)
+    let offline = match offline {
+        Some(directory) => {
+            let id = &license.unverified().id.0;
+            Some(OfflineState::open(directory, &*attester, id, &workload.manifest_digest)?)
+        }
+        None => None,
     };
-    let layer_keys = match received.await {
-        Ok(layer_keys) => layer_keys,
-        Err(failure) => {
-            holder.release().await;
+    let opened = Opening { image: &image, keys: &keys, key_paths: &key_paths, workload, attester };
+    let online = opened.online(conversation, challenge, offline.as_ref()).await;
+    let (holder, obligations, layer_keys) = match (online, offline) {
+        (Ok(online), None) => online.into_held(),
+        (Ok(online), Some(offline)) => online.keep(offline, console).await?,
+        (Err(failure), Some(offline)) if failure.code == ExitCode::Unavailable => {
+            opened.resume(Conversation::open(license, &args.opening)?, offline, failure, console)?
+        }
+        (Err(failure), offline) => {
+            if let Some(offline) = offline {
+                offline.refused(&failure);
+            }
             return Err(image.of_several(failure));
         }
     };
     let simulated = if holder.attester.is_simulated() { " (SIMULATED platform)" } else { "" };
-    console.say(format!("attested{simulated}; holding lease {} of licence {}", holder.lease.id, holder.lease.license));
+    if !holder.is_cut_off() {
+        let (lease, license) = (&holder.lease.id, &holder.lease.license);
+        console.say(format!("attested{simulated}; holding lease {lease} of licence {license}"));
+    }
     let released = Released { store, image, layer_keys, command, product, obligations };
     Ok(Session { released, held: Held::Lease(Box::new(holder)) })
 }
@@ -255,7 +326,8 @@ pub(crate) async fn hold(
 ) -> Result<(LeaseHolder, Obligations), Failure> {
     let conversation = Conversation::open(license, opening)?;
     let challenge = conversation.client.challenge(&attester).await.map_err(Refused::into_failure)?;
-    conversation.hold(challenge, workload, attester).await
+    let (holder, attested) = conversation.hold(challenge, workload, attester, None).await?;
+    Ok((holder, attested.obligations))
 }
 
 /// A service that was not asked for a lease yet, and the book for its receipts.
@@ -272,15 +344,18 @@ impl Conversation {
         Ok(Self { client, receipts })
     }
 
+    /// Attests; `lease` goes on with one that is held already.
     async fn hold(
         self,
         challenge: Challenged,
         workload: Workload,
         attester: Arc<dyn Attester>,
-    ) -> Result<(LeaseHolder, Obligations), Failure> {
+        lease: Option<LeaseId>,
+    ) -> Result<(LeaseHolder, Accepted), Failure> {
         let Self { client, receipts } = self;
-        let attested = client.attest(&attester, challenge, Some(&workload), None).await;
+        let attested = client.attest(&attester, challenge, Some(&workload), lease.as_ref()).await;
         let mut attested = attested.map_err(Refused::into_failure)?;
+        let receipt = attested.answer.receipt.clone();
         let answer = &mut attested.answer;
         let mut holder = LeaseHolder {
             lease: answer.lease.take().ok_or_else(no_lease)?,
@@ -291,14 +366,25 @@ impl Conversation {
             since: answer.news_since,
             receipts,
             clock: ClockCheck::default(),
+            offline: None,
         };
         if let Err(refused) = holder.accept_receipt(&mut attested).await {
-            // A seat must not stay taken by an instance that never starts.
-            holder.release().await;
+            // A seat must not stay taken by an instance that never starts; one that was taken before is kept for the next.
+            if lease.is_none() {
+                holder.release().await;
+            }
             return Err(refused.into_failure());
         }
-        Ok((holder, attested.answer.obligations.take().unwrap_or_default()))
+        let obligations = attested.answer.obligations.take().unwrap_or_default();
+        Ok((holder, Accepted { obligations, receipt, asked: attested.asked }))
     }
+}
+
+/// What came with a lease, nothing of it judged yet.
+struct Accepted {
+    obligations: Obligations,
+    receipt: Option<Receipt>,
+    asked: BootTime,
 }
 
 fn clocks_parted(diverged: &Diverged) -> Failure {

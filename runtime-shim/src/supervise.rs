@@ -15,6 +15,9 @@ use crate::session::LeaseHolder;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadlines {
     renew_at: BootTime,
+    /// When lease and grace end.
+    lease_end: BootTime,
+    /// When the workload stops: then, or when the allowance to do without the service is over.
     stop_at: BootTime,
 }
 
@@ -32,9 +35,21 @@ impl Deadlines {
     /// Counted from when the renewal was ASKED for: the answer's way back must not lengthen the lease.
     pub(crate) fn of(holder: &LeaseHolder, asked_at: BootTime) -> Self {
         let lease = &holder.lease;
-        Self {
-            renew_at: asked_at.plus(jittered(Duration::from_secs(lease.renew_after_seconds()))),
-            stop_at: asked_at.plus(Duration::from_secs(lease.ttl_seconds.saturating_add(lease.grace_seconds))),
+        let lease_end = asked_at.plus(Duration::from_secs(lease.ttl_seconds.saturating_add(lease.grace_seconds)));
+        let renew_at = asked_at.plus(jittered(Duration::from_secs(lease.renew_after_seconds())));
+        let mut deadlines = Self { renew_at, lease_end, stop_at: lease_end };
+        if holder.is_cut_off() {
+            // Its lease was renewed nobody knows when.
+            (deadlines.renew_at, deadlines.lease_end) = (BootTime::now(), BootTime::now());
+        }
+        deadlines.refresh(holder);
+        deadlines
+    }
+
+    /// Takes up what has become of the allowance to do without the service: it can be renewed by file.
+    fn refresh(&mut self, holder: &LeaseHolder) {
+        if let Some(offline) = holder.offline() {
+            self.stop_at = offline.ends_at().max(self.lease_end);
         }
     }
 }
@@ -49,6 +64,7 @@ pub(crate) async fn keep_lease(
     let mut warned = false;
     let mut asked_at = BootTime::now();
     loop {
+        deadlines.refresh(holder);
         tokio::select! {
             () = wait_until(deadlines.renew_at) => {}
             news = holder.news() => {
@@ -76,6 +92,7 @@ pub(crate) async fn keep_lease(
             }
             Err(Refused::Final(failure)) => return failure,
             Err(Refused::Unavailable(failure)) => {
+                deadlines.refresh(holder);
                 let left = deadlines.left();
                 if left.is_zero() {
                     return failure;

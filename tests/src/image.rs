@@ -132,6 +132,24 @@ pub async fn manifest(store: &Store) -> Manifest {
     }
 }
 
+/// An image's config.
+///
+/// # Panics
+/// When there is none.
+pub async fn config_of(store: &Store, image: &Manifest) -> Value {
+    serde_json::from_slice(&store.small_blob(&image.config, 1 << 20).await.expect("image")).expect("image")
+}
+
+/// Puts an image with this config in its place.
+///
+/// # Panics
+/// When it cannot be written.
+pub async fn put_image(store: &Store, mut image: Manifest, config: &Value) {
+    image.config = store.put_blob(media_type::OCI_CONFIG, config.to_string().into_bytes().into()).await.expect("image");
+    store.put_image(image.to_bytes().expect("image"), media_type::OCI_MANIFEST).await.expect("image");
+    store.commit().await.expect("image");
+}
+
 /// A layer's gzip stream, unpacked.
 ///
 /// # Panics

@@ -16,6 +16,9 @@ pub const PRODUCT: &str = "joint";
 /// Their names.
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
 
+/// What the workload says where all three components are there, in their order.
+pub const JOINED: &str = "the secret of a\nthe secret of b\nthe secret of c\n";
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Partners {
@@ -118,12 +121,14 @@ impl Partners {
     pub fn append(&self, number: usize, from: &str, to: &str, more: &[&str]) -> Said {
         let directory = format!("/partners/{}", NAMES[number]);
         let tar = self.component(number);
-        let mut pack = self.vendors[number].command(["pack", from, to, "--product", PRODUCT, "--layers", "-1"]);
-        pack.args(["--append", &tar]);
-        if more.is_empty() {
-            pack.args(["--joint", "--confine", &directory]);
-        }
-        run(pack.args(more))
+        let usual: &[&str] = &["--joint", "--confine", &directory];
+        let more = if more.is_empty() { usual } else { more };
+        self.pack(number, from, to, &[&["--layers", "-1", "--append", &tar], more].concat())
+    }
+
+    /// Has a partner pack an image.
+    pub fn pack(&self, number: usize, from: &str, to: &str, more: &[&str]) -> Said {
+        run(self.vendors[number].command(["pack", from, to, "--product", PRODUCT]).args(more))
     }
 
     /// A partner's component as a plain tar.

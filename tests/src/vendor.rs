@@ -170,11 +170,7 @@ impl Vendor {
     /// # Panics
     /// When the home lacks a file.
     pub fn client(&self) -> reqwest::Client {
-        // Another test of this process may have been first.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let authority = std::fs::read(self.home.join("service/ca.pem")).expect("authority");
-        let authority = reqwest::Certificate::from_pem(&authority).expect("authority");
-        reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build().expect("client")
+        trusting(&self.home).build().expect("client")
     }
 
     /// The token of the home's administrator.
@@ -387,4 +383,13 @@ impl Vendor {
         let directory = self.state_directory().display().to_string();
         assert!(!mounts.contains(&directory), "still mounted: {mounts}");
     }
+}
+
+/// A client that knows the certificate authority of a home alone.
+fn trusting(home: &Path) -> reqwest::ClientBuilder {
+    // Another test of this process may have been first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let authority = std::fs::read(home.join("service/ca.pem")).expect("authority");
+    let authority = reqwest::Certificate::from_pem(&authority).expect("authority");
+    reqwest::Client::builder().tls_certs_only([authority]).no_proxy()
 }

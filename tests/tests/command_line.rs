@@ -13,6 +13,7 @@ fn help(name: &str, command: &[&str]) -> String {
         .arg("--help")
         .envs(FIXED)
         .env_remove("SEALIFT_STATE_DIR")
+        .env_remove("SEALIFT_OFFLINE_STATE")
         .env_remove("SEALIFT_LICENSE")
         .env_remove("SEALIFT_IMAGE")
         .env_remove("SEALIFT_AGENT")
@@ -23,7 +24,7 @@ fn help(name: &str, command: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command_of_sealift() {
-    let commands: [&[&str]; 76] = [
+    let commands: [&[&str]; 79] = [
         &[],
         &["init"],
         &["demo"],
@@ -77,6 +78,7 @@ fn help_of_every_command_of_sealift() {
         &["lease"],
         &["lease", "list"],
         &["lease", "end"],
+        &["lease", "renew"],
         &["tenant"],
         &["tenant", "create"],
         &["tenant", "list"],
@@ -95,6 +97,8 @@ fn help_of_every_command_of_sealift() {
         &["audit", "bundle"],
         &["audit", "verify"],
         &["audit", "export"],
+        &["collateral", "bundle"],
+        &["collateral", "import"],
         &["simulate"],
         &["simulate", "platform"],
         &["simulate", "launch"],
@@ -110,7 +114,7 @@ fn help_of_every_command_of_sealift() {
 
 #[test]
 fn help_of_every_command_of_the_shim() {
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["run"],
         &["unpack"],
@@ -124,6 +128,8 @@ fn help_of_every_command_of_the_shim() {
         &["doctor"],
         &["receipt", "verify"],
         &["receipt", "refresh"],
+        &["renewal", "request"],
+        &["renewal", "accept"],
         &["completions"],
     ];
     let text: Vec<String> = commands

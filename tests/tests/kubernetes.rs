@@ -247,6 +247,27 @@ fn secrets_come_by_files_of_secrets_alone() {
     }
 }
 
+/// What is sealed by a key that stays elsewhere needs the way to it, and no file of the home.
+#[test]
+fn a_master_key_elsewhere_is_reached_by_a_file_of_its_own() {
+    let helm = helm();
+    let values = json!({"service": {
+        "masterKey": "openbao://sealift", "custodySecret": "own-custody",
+        "settings": "[service.custody.openbao]\naddress = \"https://bao.example:8200\"\ntoken = \"/etc/sealift/custody/token\"",
+    }});
+    let documents = helm.render(&values);
+    let settings = documents.get("ConfigMap")["data"]["sealift.toml"].as_str().unwrap();
+    let read: toml::Table = settings.parse().unwrap();
+    assert_eq!(read["service"]["master_key"].as_str(), Some("openbao://sealift"));
+    assert_eq!(read["service"]["custody"]["openbao"]["token"].as_str(), Some("/etc/sealift/custody/token"));
+    let pod = &documents.get("Deployment")["spec"]["template"]["spec"];
+    let mounts = container(pod, "service")["volumeMounts"].as_array().unwrap();
+    let at = |path: &str| mounts.iter().any(|mount| mount["mountPath"] == path);
+    assert!(at("/etc/sealift/custody") && !at("/var/lib/sealift/service/master.key"));
+    helm.try_render(&folder().join("chart"), &json!({"service": {"masterKey": "file:master.key"}}))
+        .failed(1, "masterKey");
+}
+
 #[test]
 fn the_runtime_class_is_what_install_tells_the_engines() {
     let helm = helm();

@@ -5,20 +5,19 @@ use std::fs;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use end_to_end::image::{create, flip, manifest, open};
-use end_to_end::partners::{NAMES, PRODUCT, Partners, policy};
+use end_to_end::agent::Agent;
+use end_to_end::image::{config_of, create, flip, manifest, open, put_image};
+use end_to_end::partners::{JOINED, NAMES, PRODUCT, Partners, policy};
 use end_to_end::peer::{Said, run};
-use end_to_end::registry::Registry;
 use end_to_end::waiting::{finish, start_waiting_under};
-use image_store::{Descriptor, Manifest, Store, media_type};
+use image_store::{Descriptor, Manifest, media_type};
 use serde_json::Value;
 
-/// What the workload says where all three components are there, in their order.
-const JOINED: &str = "the secret of a\nthe secret of b\nthe secret of c\n";
+const PACKET: &str = "org.opencontainers.image.enc.keys.provider.attestation-agent";
 
 fn nobody_holds(partners: &Partners) {
-    for number in 0..NAMES.len() {
-        assert_eq!(partners.held(number), 0, "a lease of {} was not given back", NAMES[number]);
+    for (number, name) in NAMES.iter().enumerate() {
+        assert_eq!(partners.held(number), 0, "a lease of {name} was not given back");
     }
 }
 
@@ -210,6 +209,24 @@ async fn one_partner_revokes_while_it_runs_and_is_named() {
     nobody_holds(&partners);
 }
 
+/// Whatever licences it has: one partner's lease must not start what others have a say in.
+#[tokio::test]
+async fn the_agent_of_a_node_opens_images_of_one_partner_only_and_says_so() {
+    let partners = Partners::meet();
+    partners.cosign_all();
+    let (socket, state) = (partners.scratch.path().join("run/agent.sock"), partners.path("state"));
+    let more = ["--socket", &socket.display().to_string(), "--state-dir", &state];
+    let mut command = partners.guest(&["agent"], &partners.files(), &more);
+    let agent = Agent::start(&mut command, &socket, &partners.scratch.path().join("agent.log"));
+    for layer in &manifest(&open(&partners.image).await).await.layers[1..] {
+        let packet = String::from_utf8(STANDARD.decode(&layer.annotations[PACKET]).unwrap()).unwrap();
+        let refused = agent.unwrap(&packet, Some(&partners.image)).unwrap_err();
+        assert!(refused["message"].as_str().unwrap().contains("opens images of one partner only"), "{refused}");
+        assert!(refused["hint"].as_str().unwrap().contains("a licence of each partner"), "{refused}");
+    }
+    nobody_holds(&partners);
+}
+
 #[tokio::test]
 async fn every_lease_is_renewed_and_a_service_that_stays_away_ends_all() {
     let mut partners = Partners::meet();
@@ -217,11 +234,11 @@ async fn every_lease_is_renewed_and_a_service_that_stays_away_ends_all() {
     partners.licenses =
         (0..NAMES.len()).map(|number| partners.license(number, &["--lease", "3s", "--grace", "2s"])).collect();
     let (mut child, stdout) = start_waiting_under(&partners.vendors[0], &partners.image, &partners.files(), "embedded");
-    for number in 0..NAMES.len() {
+    for (number, name) in NAMES.iter().enumerate() {
         let renewed = || partners.json(number, &["audit", "list"]).to_string().contains("lease_renewed");
         let started = std::time::Instant::now();
         while !renewed() {
-            assert!(started.elapsed().as_secs() < 20, "the lease of {} is not renewed", NAMES[number]);
+            assert!(started.elapsed().as_secs() < 20, "the lease of {name} is not renewed");
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
     }
@@ -232,59 +249,6 @@ async fn every_lease_is_renewed_and_a_service_that_stays_away_ends_all() {
     let cause = stderr.lines().find(|line| line.contains("caused by: the partner at")).unwrap();
     assert!(cause.contains(&partners.vendors[2].service_url()) && cause.contains(&partners.licenses[2].0), "{stderr}");
     assert_eq!([0, 1].map(|number| partners.held(number)), [0, 0]);
-}
-
-#[test]
-fn partners_sign_beside_each_other_in_a_registry() {
-    let partners = Partners::meet();
-    let registry = Registry::start(&partners.scratch.path().join("registry"));
-    let tag = registry.reference("join:v1");
-    let whole = partners.append(2, &partners.handed_on(1, "v1"), &tag, &[]).succeeded().stdout.trim().to_owned();
-    partners.cosign(0, &tag, &[]).failed(2, "names a tag");
-    for number in 0..NAMES.len() {
-        let mine = partners.handed_on(number, "v1");
-        let extends: &[&str] = if number < 2 { &["--extends", &mine] } else { &[] };
-        assert_eq!(partners.cosign(number, &whole, extends).succeeded().stdout.trim(), whole);
-    }
-    let keys = partners.keys();
-    let mut status = partners.vendors[0].command(["cosign", "status", &tag]);
-    let said = run(status.args(keys.iter().flat_map(|key| ["--key", key.as_str()]))).succeeded();
-    assert_eq!(said.stdout.matches("signed ").count(), 4, "{}", said.stdout);
-    assert_eq!(partners.run(&whole, &partners.files(), &[]).succeeded().stdout, JOINED);
-}
-
-#[test]
-fn one_key_counts_once_however_often_it_signs_or_is_named() {
-    let partners = Partners::meet();
-    let keys = partners.keys();
-    let status = |named: &[&str], more: &[&str]| {
-        let mut command = partners.vendors[0].command(["cosign", "status", &partners.image]);
-        run(command.args(named.iter().flat_map(|key| ["--key", *key])).args(more))
-    };
-    let all: Vec<&str> = keys.iter().map(String::as_str).collect();
-    status(&all, &[]).failed(4, "0 of the required 3");
-    partners.cosign(0, &partners.image, &[]).succeeded();
-    // Under another name the signature is another one, by the same key.
-    let digest = partners.json(0, &["inspect", &partners.image])["digest"].as_str().unwrap().to_owned();
-    let by_digest = partners.image.replace(":v1", &format!("@{digest}"));
-    for _ in 0..2 {
-        partners.cosign(0, &by_digest, &[]).succeeded();
-    }
-    let said = status(&all, &[]).failed(4, "1 of the required 3");
-    assert_eq!(said.stdout.matches("missing").count(), 2, "{}", said.stdout);
-    let copy = partners.path("copy.pub");
-    fs::copy(all[0], &copy).unwrap();
-    status(&[all[0], &copy, all[0]], &[]).succeeded();
-    status(&[all[0], &copy], &["--threshold", "2"]).failed(2, "2 signatures cannot come of 1 keys");
-    partners.cosign(1, &partners.image, &[]).succeeded();
-    let said = status(&[all[0], all[0], all[1], all[2]], &[]).failed(4, "the signature of");
-    assert!(said.stderr.contains(all[2]) && !said.stderr.contains(all[1]), "{}", said.stderr);
-    status(&all, &["--threshold", "2"]).succeeded();
-    let refused = partners.run(&partners.image, &partners.files(), &[]).failed(125, "2 partners have signed");
-    assert!(refused.stderr.contains("also the partner at"), "all three of them say so: {}", refused.stderr);
-    partners.cosign(2, &partners.image, &[]).succeeded();
-    assert!(status(&all, &[]).succeeded().stdout.contains("3 of 3"));
-    assert_eq!(partners.run(&partners.image, &partners.files(), &[]).succeeded().stdout, JOINED);
 }
 
 #[test]
@@ -303,33 +267,6 @@ fn obligations_that_name_a_key_twice_are_not_kept_by_one_signature() {
     let said = partners.run(&partners.image, &partners.files(), &[]).failed(124, "1 of the required 2 signers");
     names(&said, &partners, 1);
     nobody_holds(&partners);
-}
-
-#[tokio::test]
-async fn nobody_signs_what_could_harm_others_or_is_not_what_was_handed_on() {
-    let partners = Partners::meet();
-    let last = partners.handed_on(1, "v1");
-    // Free to change everybody's files, and nobody else can see how.
-    let open_ended = format!("oci:{}:v1", partners.path("unconfined"));
-    partners.append(2, &last, &open_ended, &["--joint"]).succeeded();
-    partners.cosign(0, &open_ended, &[]).failed(4, "confined to no directory");
-    let mine = format!("oci:{}:v1", partners.path("mine"));
-    partners.append(2, &last, &mine, &["--joint", "--confine", "/partners/a"]).failed(3, "is not in /partners/a");
-    let layers = |number: usize, layers: &str| partners.cosign(number, &partners.image, &["--layers", layers]);
-    layers(0, "0").failed(3, "is plain");
-    layers(0, "1,2").failed(4, "is sealed to no key of");
-    layers(0, "7").failed(2, "there is no layer 7");
-    layers(0, "1").succeeded();
-    // Nothing of b's is in what a handed on.
-    let first = partners.handed_on(0, "v1");
-    partners.cosign(1, &first, &[]).failed(4, "no layer of");
-    // A part that was sealed for itself opens that, and is not signed as a part of something else.
-    let alone = format!("oci:{}:v1", partners.path("alone"));
-    partners.append(2, &last, &alone, &["--confine", "/partners/c"]).succeeded();
-    let changed = changed_command(&alone).await;
-    partners.cosign(2, &changed, &[]).failed(3, "sealift pack --joint");
-    partners.cosign(2, &changed, &["--extends", &alone]).failed(4, "its config says something else");
-    partners.cosign(2, &alone, &["--extends", &last]).succeeded();
 }
 
 async fn manifest_digest(partners: &Partners) -> String {
@@ -364,31 +301,10 @@ async fn with_layer_of_c(partners: &Partners, tag: &str, change: impl FnOnce(&mu
 
 /// Has a layer say that it is sealed to another key.
 fn call_by(layer: &mut Descriptor, kid: &str) {
-    let packet = layer.annotations.get_mut("org.opencontainers.image.enc.keys.provider.attestation-agent").unwrap();
+    let packet = layer.annotations.get_mut(PACKET).unwrap();
     let mut json: Value = serde_json::from_slice(&STANDARD.decode(&packet).unwrap()).unwrap();
     json["kid"] = kid.into();
     *packet = STANDARD.encode(json.to_string());
-}
-
-/// The same image with another command, beside it.
-async fn changed_command(reference: &str) -> String {
-    let changed = reference.replace(":v1", ":changed");
-    let (from, to) = (open(reference).await, create(&changed).await);
-    let image = manifest(&from).await;
-    let mut config = config_of(&from, &image).await;
-    config["config"]["Entrypoint"] = serde_json::json!(["/bin/sh"]);
-    put_image(&to, image, &config).await;
-    changed
-}
-
-async fn config_of(store: &Store, image: &Manifest) -> Value {
-    serde_json::from_slice(&store.small_blob(&image.config, 1 << 20).await.unwrap()).unwrap()
-}
-
-async fn put_image(store: &Store, mut image: Manifest, config: &Value) {
-    image.config = store.put_blob(media_type::OCI_CONFIG, config.to_string().into_bytes().into()).await.unwrap();
-    store.put_image(image.to_bytes().unwrap(), media_type::OCI_MANIFEST).await.unwrap();
-    store.commit().await.unwrap();
 }
 
 /// Puts a changed manifest beside the image of all; gives its reference.

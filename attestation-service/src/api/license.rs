@@ -29,6 +29,9 @@ pub struct NewLicense {
     pub lease_seconds: u64,
     /// How long a workload may go on when the service is out of reach, in seconds.
     pub grace_seconds: u64,
+    /// How long a guest that keeps its keys sealed may start and run without the service, in seconds; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_seconds: Option<u64>,
     /// Chip ids it is bound to; empty: any.
     #[serde(default)]
     pub platforms: Vec<String>,
@@ -68,6 +71,9 @@ pub struct LicenseStatus {
     pub lease_seconds: u64,
     /// The grace, in seconds.
     pub grace_seconds: u64,
+    /// How long guests that keep their keys sealed may start and run without the service, in seconds; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_seconds: Option<u64>,
     /// From when it holds.
     #[schema(value_type = String, format = DateTime)]
     pub valid_from: Timestamp,
@@ -154,6 +160,9 @@ pub struct Revoked {
     /// How many of them nothing stops, because their clients are not ours.
     #[serde(default)]
     pub not_revocable: u32,
+    /// How many of them keep their keys sealed and may go on, and start again, without the service until their allowance ends.
+    #[serde(default)]
+    pub offline: u32,
     /// By when the last of the others has stopped, at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]

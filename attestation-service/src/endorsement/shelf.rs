@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use launch_evidence::snp::Product;
 
 /// The largest file that is read, in bytes: a certificate has under 2 KiB, a list may grow.
 const FILE_MAX: u64 = 256 * 1024;
+/// The folder of collateral for TDX.
+const TDX: &str = "tdx";
 
 /// A directory of endorsements.
 #[derive(Clone, Debug)]
@@ -36,6 +39,55 @@ impl Shelf {
         names.retain(|name| name.extension().is_some_and(|found| found == extension));
         names.sort();
         names.iter().filter_map(|name| Some((name.display().to_string(), self.read(name)?))).collect()
+    }
+
+    /// The files that have the form of endorsements, each with its name, whatever else lies there.
+    pub fn endorsements(&self) -> Vec<(String, Vec<u8>)> {
+        let mut found = self.files(TDX, "json");
+        for product in Product::ALL {
+            found.extend(self.files(product.as_str(), "der"));
+            let chips = fs::read_dir(self.0.join(product.as_str())).into_iter().flatten().flatten();
+            let chips = chips.filter_map(|chip| Some(format!("{product}/{}", chip.file_name().to_str()?)));
+            for chip in chips {
+                found.extend(self.files(&chip, "der"));
+            }
+        }
+        found.retain(|(name, _)| Self::is_endorsement(name));
+        found.sort();
+        found
+    }
+
+    /// Whether a file of this name is a certificate (`<product>/<chip id>/<tcb>.der`), a revocation list
+    /// (`<product>/crl.der`) or collateral for TDX (`tdx/*.json`).
+    pub fn is_endorsement(name: &str) -> bool {
+        let is_hex = |text: &str, digits: usize| {
+            text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        };
+        let is_plain = |text: &str| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        let is_product = |name: &str| Product::ALL.iter().any(|product| product.as_str() == name);
+        match *name.split('/').collect::<Vec<_>>() {
+            [TDX, file] => file.strip_suffix(".json").is_some_and(is_plain),
+            [product, "crl.der"] => is_product(product),
+            [product, chip, file] => {
+                let tcb = file.strip_suffix(".der");
+                is_product(product) && is_hex(chip, 128) && tcb.is_some_and(|tcb| is_hex(tcb, 16))
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts a file there, whole or not at all.
+    ///
+    /// # Errors
+    /// When it is too long to be read again, or cannot be written.
+    pub fn put(&self, relative: &str, bytes: &[u8]) -> std::io::Result<()> {
+        if bytes.is_empty() || bytes.len() as u64 > FILE_MAX {
+            let why = format!("an endorsement has 1 to {FILE_MAX} bytes, this has {}", bytes.len());
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why));
+        }
+        self.try_write(Path::new(relative), bytes)
     }
 
     /// How long ago it was written.
@@ -82,6 +134,43 @@ mod tests {
         assert_eq!(shelf.read(path).as_deref(), Some(&b"certificate"[..]));
         let left = fs::read_dir(directory.path().join("store/Milan/00")).unwrap().count();
         assert_eq!(left, 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn only_names_of_endorsements_are_taken() {
+        let chip = "ab".repeat(64);
+        for name in [
+            format!("Milan/{chip}/00000000000000ff.der"),
+            "Genoa/crl.der".to_owned(),
+            "tdx/00806F050000.json".to_owned(),
+        ] {
+            assert!(Shelf::is_endorsement(&name), "{name}");
+        }
+        for name in [
+            "",
+            "/etc/passwd",
+            "../crl.der",
+            "Milan/../crl.der",
+            "Milan/crl.pem",
+            "Rome/crl.der",
+            "tdx/../a.json",
+            "tdx/.json",
+            "Milan//crl.der",
+            "Milan/ab/00000000000000ff.der",
+            "tdx/ab/cd.json",
+            "tdx/a b.json",
+        ] {
+            assert!(!Shelf::is_endorsement(name), "{name}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(directory.path().to_owned());
+        let certificate = format!("Turin/{chip}/0011223344556677.der");
+        shelf.put(&certificate, b"certificate").unwrap();
+        shelf.put("Milan/crl.der", b"list").unwrap();
+        shelf.put("Milan/readme.der", b"something else").unwrap();
+        let names: Vec<_> = shelf.endorsements().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["Milan/crl.der", certificate.as_str()]);
+        assert!(shelf.put("Milan/crl.der", &[]).is_err());
     }
 
     #[test]

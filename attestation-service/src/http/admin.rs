@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::Response;
-use release_protocol::{LeaseId, ProductName};
+use release_protocol::{LeaseId, ProductName, RenewalAnswer, RenewalRequest};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -21,7 +21,7 @@ use crate::api::{
 };
 use crate::release::Refusal;
 use crate::service::SharedService;
-use crate::store::{ACTOR, AuditEntry, AuditKind};
+use crate::store::{ACTOR, AuditEntry, AuditKind, EndedBy};
 
 pub(super) fn routes() -> OpenApiRouter<SharedService> {
     OpenApiRouter::new()
@@ -36,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<SharedService> {
         .routes(routes!(rewrap_keys))
         .routes(routes!(leases))
         .routes(routes!(end_lease))
+        .routes(routes!(renew_lease))
         .routes(routes!(audit))
         .merge(super::custody::routes())
         .merge(super::license::routes())
@@ -301,8 +302,19 @@ async fn leases(
     responses((status = 204))
 )]
 async fn end_lease(State(service): State<SharedService>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    service.store.end_lease(&LeaseId(id), "ended by the vendor", service.now()).await?;
+    service.store.end_lease(&LeaseId(id), EndedBy::Vendor, "ended by the vendor", service.now()).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Renews a lease whose guest does not reach the service: judges a request that was carried by file.
+#[utoipa::path(
+    post, path = "/leases/renew", tag = "leases", operation_id = "renewLease",
+    request_body = RenewalRequest,
+    responses((status = 200, body = RenewalAnswer))
+)]
+async fn renew_lease(State(service): State<SharedService>, bytes: Bytes) -> Result<Json<RenewalAnswer>, ApiError> {
+    let request: RenewalRequest = body(&bytes)?;
+    Ok(Json(service.renew_by_file(request).await?))
 }
 
 /// Lists entries of the audit log, the newest first.

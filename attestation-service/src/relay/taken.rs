@@ -156,6 +156,8 @@ impl Service {
                 valid_until: at(wanted.valid_until)?.into(),
                 lease_seconds: wanted.lease_seconds,
                 grace_seconds: wanted.grace_seconds,
+                // A guest of the relay hears of its end within its lease.
+                offline_seconds: None,
                 platforms: Vec::new(),
                 features: wanted.features.clone(),
                 relay: false,

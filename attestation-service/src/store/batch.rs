@@ -37,6 +37,8 @@ pub(super) struct LeaseRow {
     pub(super) started_at: i64,
     pub(super) expires_at: i64,
     pub(super) seat_until: i64,
+    /// Until when the guest may do without the service; 0 where it may not.
+    pub(super) offline_until: i64,
     pub(super) challenge_at: i64,
     pub(super) has_ended: bool,
     /// In JSON.
@@ -72,10 +74,11 @@ static LEASES: Table = Table {
         ("entry", Kind::Number),
         ("last_entry", Kind::Number),
         ("revocable", Kind::Number),
+        ("offline_until", Kind::Number),
     ],
     on_conflict: "ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, seat_until = excluded.seat_until, \
                   challenge_at = excluded.challenge_at, platform = excluded.platform, entry = excluded.entry, \
-                  last_entry = excluded.last_entry",
+                  last_entry = excluded.last_entry, offline_until = excluded.offline_until",
 };
 
 impl Batch {
@@ -197,6 +200,7 @@ impl LeaseRow {
             self.entry.into(),
             self.last_entry.into(),
             i64::from(self.revocable).into(),
+            self.offline_until.into(),
         ]
     }
 
@@ -211,8 +215,9 @@ impl LeaseRow {
             started_at: row.try_get("started_at")?,
             expires_at: row.try_get("expires_at")?,
             seat_until: row.try_get("seat_until")?,
+            offline_until: row.try_get("offline_until")?,
             challenge_at: row.try_get("challenge_at")?,
-            has_ended: row.try_get::<Option<i64>, _>("ended_at")?.is_some(),
+            has_ended: row.try_get::<Option<&str>, _>("end_reason")?.is_some(),
             platform: row.try_get("platform")?,
             entry: row.try_get("entry")?,
             last_entry: row.try_get("last_entry")?,

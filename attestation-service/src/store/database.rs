@@ -159,9 +159,7 @@ impl Database {
             }
         }
     }
-}
 
-impl Database {
     /// How its connections are made. Every one of a schema finds that schema's tables, and no others.
     fn options(&self) -> Result<AnyConnectOptions, StoreError> {
         let url = match self {

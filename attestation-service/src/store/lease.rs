@@ -12,6 +12,7 @@ use super::batch::{Batch, LeaseRow};
 use super::grown::Grown;
 use super::license::{LicenseRecord, later};
 use super::log::place;
+use super::renewal;
 use super::seat::give_back;
 use super::write::Write;
 use super::{Store, StoreError, millis, timestamp};
@@ -38,10 +39,34 @@ pub(crate) struct LeaseRequest {
     pub(crate) renewal: bool,
     /// When the challenge that was answered had been issued.
     pub(crate) challenge_at: Timestamp,
+    /// How long the guest may do without the service, in seconds.
+    pub(crate) offline_seconds: Option<u64>,
+    /// Where no challenge was answered but a file was carried.
+    pub(crate) by_file: Option<ByFile>,
     /// What the audit entry says besides.
     pub(crate) audit: Value,
     /// What the decision rests on, sealed.
     pub(crate) basis: Vec<u8>,
+}
+
+/// A request that was carried by file (`renewal.rs`).
+#[derive(Clone, Debug)]
+pub(crate) struct ByFile {
+    /// Its digest: it is answered once.
+    pub(crate) digest: String,
+    /// The entry of the last grant or renewal that the guest knew of.
+    pub(crate) base: u64,
+    /// When it was made, by the guest's clock.
+    pub(crate) made_at: Timestamp,
+}
+
+/// Who ends a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum EndedBy {
+    /// The attested guest itself: it has stopped, and keeps nothing.
+    Guest,
+    /// The vendor.
+    Vendor,
 }
 
 /// What came of it.
@@ -67,21 +92,31 @@ impl Store {
         self.group.lease(request, now).await
     }
 
-    /// Ends a lease and frees its seat; ending it again changes nothing.
-    pub(crate) async fn end_lease(&self, id: &LeaseId, reason: &str, now: Timestamp) -> Result<(), StoreError> {
+    /// Ends a lease and frees its seat; ending it again changes nothing. Where the vendor ends one whose guest may do without
+    /// the service, it is known of no guest whether it has stopped: the seat is free when the allowance is over.
+    pub(crate) async fn end_lease(
+        &self,
+        id: &LeaseId,
+        by: EndedBy,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
+        // A reason without a time: ended, but for the seat.
         let ended = sqlx::query(
-            "UPDATE lease SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL \
-             RETURNING license_id, last_entry, chip_id, seat_until",
+            "UPDATE lease SET ended_at = CASE WHEN $4 = 1 AND offline_until > $2 THEN NULL ELSE $2 END, end_reason = $3 \
+             WHERE id = $1 AND ended_at IS NULL AND end_reason IS NULL \
+             RETURNING license_id, last_entry, chip_id, CASE WHEN ended_at IS NULL THEN 0 ELSE seat_until END",
         )
         .bind(&id.0)
         .bind(millis(now))
         .bind(reason)
+        .bind(i64::from(by == EndedBy::Vendor))
         .fetch_optional(transaction.sql())
         .await?;
         if let Some(row) = ended {
             let previous: Option<i64> = row.try_get(1)?;
-            // One that was seen to have lapsed has none.
+            // One that was seen to have lapsed has none, and one that is kept is not given back.
             if row.try_get::<i64, _>(3)? > 0 {
                 give_back(&mut transaction, row.try_get(0)?, row.try_get(2)?).await?;
             }
@@ -137,7 +172,11 @@ pub(super) async fn decide(
         let reason = "the lease was granted for another licence, image or chip".to_owned();
         return deny(transaction, request, Stage::Lease, reason, now).await;
     }
-    if row.challenge_at >= millis(request.challenge_at) {
+    if let Some(by_file) = &request.by_file {
+        if let Some(reason) = renewal::refusal(transaction, by_file, &request.id, row.entry).await? {
+            return deny(transaction, request, Stage::Lease, reason, now).await;
+        }
+    } else if row.challenge_at >= millis(request.challenge_at) {
         // The same answer to a challenge once more: the same lease, unchanged.
         let lease = lease(license, &request.id, timestamp(row.expires_at)?, now);
         let entry = row.entry.map(u64::try_from).transpose();
@@ -156,7 +195,7 @@ async fn grant(
         return Ok(full);
     }
     let license = &request.license;
-    let (expires_at, seat_until) = ends(license, now)?;
+    let Ends { expires_at, seat_until, offline_until } = ends(request, now)?;
     let body = audit_body(request, json!({}));
     let entry = append_said(transaction, AuditKind::LeaseGranted, body, now).await?;
     if license.activated_at.is_none() {
@@ -178,6 +217,7 @@ async fn grant(
         started_at: millis(now),
         expires_at: millis(expires_at),
         seat_until: millis(seat_until),
+        offline_until: offline_until.map_or(0, millis),
         challenge_at: millis(request.challenge_at),
         has_ended: false,
         platform: request.platform.as_ref().map(serde_json::to_string).transpose()?,
@@ -201,11 +241,16 @@ async fn renew(
     if lapsed && let Some(full) = exhausted(batch, transaction, request, now).await? {
         return Ok(full);
     }
-    let (expires_at, seat_until) = ends(&request.license, now)?;
+    let Ends { expires_at, seat_until, offline_until } = ends(request, now)?;
     let body = audit_body(request, json!({"previous": row.last_entry}));
     let entry = append_said(transaction, AuditKind::LeaseRenewed, body, now).await?;
+    if let Some(by_file) = &request.by_file {
+        renewal::keep(transaction, by_file, &request.id, entry).await?;
+    }
     row.expires_at = millis(expires_at);
-    row.seat_until = millis(seat_until);
+    // What the guest was once given it may have kept, whatever it is given now: its seat stays taken as long.
+    row.offline_until = row.offline_until.max(offline_until.map_or(0, millis));
+    row.seat_until = millis(seat_until).max(row.offline_until);
     row.challenge_at = millis(request.challenge_at);
     row.platform = request.platform.as_ref().map(serde_json::to_string).transpose()?;
     (row.entry, row.last_entry) = (Some(place(entry)?), Some(place(entry)?));
@@ -268,6 +313,14 @@ fn audit_body(request: &LeaseRequest, more: Value) -> Value {
         "manifest_digest": request.manifest_digest, "chip_id": request.chip_id, "simulated": request.simulated,
         "revocable": request.revocable,
     });
+    let body = match request.offline_seconds {
+        Some(seconds) => with(body, json!({"offline_seconds": seconds})),
+        None => body,
+    };
+    let body = match &request.by_file {
+        Some(by_file) => with(body, json!({"request": by_file.digest})),
+        None => body,
+    };
     with(with(body, request.audit.clone()), more)
 }
 
@@ -279,7 +332,17 @@ pub(super) fn with(mut object: Value, more: Value) -> Value {
     object
 }
 
-fn ends(record: &LicenseRecord, now: Timestamp) -> Result<(Timestamp, Timestamp), StoreError> {
+/// When a lease that is granted or renewed now ends.
+struct Ends {
+    expires_at: Timestamp,
+    /// Until when its seat is taken.
+    seat_until: Timestamp,
+    /// Until when the guest may do without the service.
+    offline_until: Option<Timestamp>,
+}
+
+fn ends(request: &LeaseRequest, now: Timestamp) -> Result<Ends, StoreError> {
+    let record = &request.license;
     let mut expires_at = later(now, record.claims.lease_seconds)?;
     let mut grace_seconds = record.claims.grace_seconds;
     if let Some(until) = record.drain_until.filter(|_| record.is_draining(now)) {
@@ -288,7 +351,10 @@ fn ends(record: &LicenseRecord, now: Timestamp) -> Result<(Timestamp, Timestamp)
     }
     // As it is stored, so that a repeated answer equals the first.
     let expires_at = timestamp(millis(expires_at))?;
-    Ok((expires_at, later(expires_at, grace_seconds)?))
+    let seat_until = later(expires_at, grace_seconds)?;
+    let offline_until = request.offline_seconds.map(|seconds| later(now, seconds)).transpose()?;
+    let seat_until = offline_until.map_or(seat_until, |offline| offline.max(seat_until));
+    Ok(Ends { expires_at, seat_until, offline_until })
 }
 
 fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp, now: Timestamp) -> Lease {

@@ -59,7 +59,7 @@ fn platform(row: &AnyRow) -> Result<Option<Platform>, StoreError> {
 }
 
 fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
-    let ended = row.try_get::<Option<i64>, _>("ended_at")?.is_some();
+    let ended = row.try_get::<Option<&str>, _>("end_reason")?.is_some();
     let lapsed = row.try_get::<i64, _>("seat_until")? <= millis(now);
     Ok(LeaseStatus {
         id: row.try_get("id")?,
@@ -78,6 +78,10 @@ fn status(row: &AnyRow, now: Timestamp) -> Result<LeaseStatus, StoreError> {
         .to_owned(),
         started_at: timestamp(row.try_get("started_at")?)?,
         expires_at: timestamp(row.try_get("expires_at")?)?,
+        offline_until: match row.try_get::<i64, _>("offline_until")? {
+            0 => None,
+            until => Some(timestamp(until)?),
+        },
         end_reason: row.try_get("end_reason")?,
     })
 }

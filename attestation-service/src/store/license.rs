@@ -53,7 +53,7 @@ impl LicenseRecord {
     }
 
     /// Whether it is revoked and what runs may go on for a while.
-    pub(super) fn is_draining(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_draining(&self, now: Timestamp) -> bool {
         self.revoked_at.is_some() && self.drain_until.is_some_and(|until| now < until)
     }
 
@@ -150,6 +150,9 @@ async fn insert(transaction: &mut Write<'_>, license: &License, now: Timestamp) 
     if license.relay {
         body["relay"] = json!(true);
     }
+    if let Some(seconds) = license.offline_seconds {
+        body["offline_seconds"] = seconds.into();
+    }
     append(transaction, AuditKind::LicenseIssued, &body, now).await?;
     Ok(())
 }
@@ -178,6 +181,7 @@ fn status(row: &AnyRow, now: Timestamp) -> Result<LicenseStatus, StoreError> {
         seats: record.claims.seats,
         lease_seconds: record.claims.lease_seconds,
         grace_seconds: record.claims.grace_seconds,
+        offline_seconds: record.claims.offline_seconds,
         platforms: record.claims.platforms,
         relay: record.claims.relay,
         suspended_at: record.suspended_at,

@@ -105,16 +105,19 @@ impl Store {
         .bind(drain_until.map(millis))
         .execute(transaction.sql())
         .await?;
-        let Running { instances: running, not_revocable, until } = running(&mut transaction, id, now).await?;
+        let Running { instances: running, not_revocable, offline, until } = running(&mut transaction, id, now).await?;
         // One that is cut off goes on to the end of the lease that it has; one that drains renews until then.
         let stopped_by = until.max(drain_until.filter(|_| running > 0));
-        let body = json!({
+        let mut body = json!({
             "license": id, "reason": reason, "running": running, "not_revocable": not_revocable,
             "drain_until": drain_until,
         });
+        if offline > 0 {
+            body["offline"] = offline.into();
+        }
         append(&mut transaction, AuditKind::LicenseRevoked, &body, now).await?;
         transaction.commit().await?;
-        Ok(Revoked { id: id.0.clone(), running, not_revocable, stopped_by })
+        Ok(Revoked { id: id.0.clone(), running, not_revocable, offline, stopped_by })
     }
 }
 
@@ -133,13 +136,16 @@ struct Running {
     instances: u32,
     /// How many of them nothing stops.
     not_revocable: u32,
+    /// How many of them may go on, and start again, without the service.
+    offline: u32,
     /// Until when the last of them can go on without being renewed.
     until: Option<Timestamp>,
 }
 
 async fn running(transaction: &mut Write<'_>, id: &LicenseId, now: Timestamp) -> Result<Running, StoreError> {
     let row = sqlx::query(
-        "SELECT count(*), max(seat_until), count(CASE WHEN revocable = 0 THEN 1 END) FROM lease \
+        "SELECT count(*), max(seat_until), count(CASE WHEN revocable = 0 THEN 1 END), \
+         count(CASE WHEN offline_until > $2 THEN 1 END) FROM lease \
          WHERE license_id = $1 AND ended_at IS NULL AND seat_until > 0 AND seat_until > $2",
     )
     .bind(&id.0)
@@ -147,7 +153,7 @@ async fn running(transaction: &mut Write<'_>, id: &LicenseId, now: Timestamp) ->
     .fetch_one(transaction.sql())
     .await?;
     let until = row.try_get::<Option<i64>, _>(1)?.map(timestamp).transpose()?;
-    Ok(Running { instances: count(&row, 0)?, not_revocable: count(&row, 2)?, until })
+    Ok(Running { instances: count(&row, 0)?, not_revocable: count(&row, 2)?, offline: count(&row, 3)?, until })
 }
 
 /// What people agree on in a licence.

@@ -42,6 +42,8 @@ impl Guest {
             workload: self.workload.clone(),
             lease: None,
             relay: None,
+            offline: false,
+            renewal: None,
         }
     }
 

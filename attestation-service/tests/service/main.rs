@@ -14,6 +14,7 @@ mod license;
 mod license_states;
 pub(crate) mod limits;
 mod log;
+mod offline;
 mod openapi;
 mod platform;
 mod policy;

@@ -350,6 +350,7 @@ pub(crate) fn new_license(change: impl FnOnce(&mut NewLicense)) -> NewLicense {
         valid_until: clock().checked_add(SignedDuration::from_hours(24)).unwrap().into(),
         lease_seconds: LEASE_SECONDS.unsigned_abs(),
         grace_seconds: GRACE_SECONDS.unsigned_abs(),
+        offline_seconds: None,
         platforms: Vec::new(),
         features: std::collections::BTreeMap::default(),
         relay: false,

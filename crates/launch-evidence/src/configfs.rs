@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use crate::attester::{Attester, AttesterError};
+use crate::attester::{Attester, AttesterError, DerivedKey};
+use crate::sev_guest::SevGuestAttester;
 use crate::snp::{self, REPORT_LEN, TEE, table};
 
 /// Where the interface is.
@@ -90,6 +91,14 @@ impl Attester for ConfigfsAttester {
             }
         }
         Err(AttesterError::Contended { attempts: ATTEMPTS })
+    }
+    /// The interface has reports only: the key comes from the guest driver's device.
+    fn derived_key(&self, context: &'static str) -> Result<DerivedKey, AttesterError> {
+        let provider = Entry::make(self)?.text("provider")?;
+        if provider != PROVIDER {
+            return Err(AttesterError::Provider { expected: PROVIDER, found: provider });
+        }
+        SevGuestAttester::new()?.derived_key(context)
     }
 }
 

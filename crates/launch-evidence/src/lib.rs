@@ -23,7 +23,7 @@ pub mod snp;
 pub mod tdx;
 pub mod verifier;
 
-pub use attester::{Attester, AttesterError};
+pub use attester::{Attester, AttesterError, DerivedKey};
 pub use az_snp_vtpm::AzSnpVtpmVerifier;
 pub use check::{Check, CheckName, Verdict};
 pub use claims::Claims;

@@ -10,9 +10,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sev::firmware::guest::Firmware;
+use sev::firmware::guest::{Firmware, GuestFieldSelect};
+use zeroize::Zeroizing;
 
-use crate::attester::{Attester, AttesterError};
+use crate::attester::{Attester, AttesterError, DerivedKey};
 use crate::snp::{self, REPORT_LEN, TEE, table};
 
 /// The device.
@@ -54,14 +55,37 @@ impl Attester for SevGuestAttester {
         let chain = chain(&table.unwrap_or_default())?;
         Ok(snp::evidence_json(&report, &chain))
     }
+
+    fn derived_key(&self, context: &'static str) -> Result<DerivedKey, AttesterError> {
+        derived_key(context)
+    }
+}
+
+/// A key that the secure processor derives (SEV-SNP ABI, `MSG_KEY_REQ`): mixed into it are the chip's own secret, the launch
+/// measurement, the guest's policy, and what its ID block says of family and image. Not mixed in are the levels of the
+/// firmware: an update would lock out what was sealed before, where nobody can ask for it again.
+pub(crate) fn derived_key(context: &str) -> Result<DerivedKey, AttesterError> {
+    let mut fields = GuestFieldSelect::default();
+    fields.set_guest_policy(true);
+    fields.set_image_id(true);
+    fields.set_family_id(true);
+    fields.set_measurement(true);
+    let request = sev::firmware::guest::DerivedKey::new(false, fields, VMPL, 0, 0, None);
+    let mut firmware = open()?;
+    // Version 1: version 2 has nothing more but the vector of mitigations, which is not mixed in.
+    let key = firmware
+        .get_derived_key(Some(1), request)
+        .map(Zeroizing::new)
+        .map_err(|error| AttesterError::Malformed(format!("the secure processor gives no derived key: {error}")))?;
+    DerivedKey::expand(&key, context)
+}
+
+fn open() -> Result<Firmware, AttesterError> {
+    Firmware::open().map_err(|source| AttesterError::Io { path: PathBuf::from(DEVICE), operation: "opened", source })
 }
 
 fn report(report_data: &[u8; 64]) -> Result<Vec<u8>, AttesterError> {
-    let mut firmware = Firmware::open().map_err(|source| AttesterError::Io {
-        path: PathBuf::from(DEVICE),
-        operation: "opened",
-        source,
-    })?;
+    let mut firmware = open()?;
     let report = firmware
         .get_report(None, Some(*report_data), Some(VMPL))
         .map_err(|error| AttesterError::Malformed(format!("the secure processor gives no report: {error}")))?;

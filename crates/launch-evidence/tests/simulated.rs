@@ -17,8 +17,8 @@ use launch_evidence::simulated::{
 };
 use launch_evidence::snp::wanted::WantedEndorsement;
 use launch_evidence::{
-    Attester as _, AttesterError, CheckName, Expected, HostData, Product, Requirements, SnpVerifier, TrustRoots,
-    Verifier as _,
+    Attester as _, AttesterError, CheckName, Expected, HostData, Product, Requirements, SampleAttester, SnpVerifier,
+    TrustRoots, Verifier as _,
 };
 use serde_json::{Value, json};
 use sev::certs::snp::{Certificate, Verifiable as _};
@@ -222,6 +222,8 @@ fn the_socket_answers_lines_and_refuses_others() {
         ("{}".to_owned(), "error"),
         ("not JSON".to_owned(), "error"),
         ("{\"report_data\":\"5a\"}".to_owned(), "error"),
+        ("{\"derive\":\"key\"}".to_owned(), "derived_key"),
+        ("{\"derive\":\"another\"}".to_owned(), "error"),
         (format!("{{\"report_data\":\"{report_data}\",\"more\":1}}"), "error"),
         (format!("{{\"report_data\":\"{report_data}\"}}"), "evidence"),
         ("x".repeat(300), "error"),
@@ -237,6 +239,27 @@ fn the_socket_answers_lines_and_refuses_others() {
     drop(server);
     assert!(!path.exists(), "the socket is removed");
     assert!(matches!(SimulatedAttester::connect(&path), Err(AttesterError::Missing { .. })));
+}
+
+#[test]
+fn a_launch_has_a_key_of_its_own_that_the_same_launch_gets_again_and_no_other() {
+    let (platform, folder) = (platform(), tempfile::tempdir().expect("a folder"));
+    let key = |platform: &SimulatedPlatform, initrd: &[u8], options, context| {
+        let path = folder.path().join("guest.sock");
+        let guest = platform.launch(&input(folder.path(), initrd), options).expect("a guest");
+        let _server = SimulatedServer::start(&path, guest).expect("a server");
+        *SimulatedAttester::connect(&path).expect("a guest").derived_key(context).expect("a key").expose()
+    };
+    let usual = key(&platform, b"the shim", LaunchOptions::default(), "one");
+    assert_eq!(usual, key(&platform, b"the shim", LaunchOptions::default(), "one"));
+    assert_ne!(usual, key(&platform, b"another shim", LaunchOptions::default(), "one"), "another measurement");
+    let debug = LaunchOptions { policy: LaunchOptions::default().policy | 1 << 19, ..LaunchOptions::default() };
+    assert_ne!(usual, key(&platform, b"the shim", debug, "one"), "another policy");
+    assert_ne!(usual, key(&platform, b"the shim", LaunchOptions::default(), "two"), "another purpose");
+    let other = tempfile::tempdir().expect("a folder");
+    let other = SimulatedPlatform::create(&other.path().join("platform")).expect("a platform");
+    assert_ne!(usual, key(&other, b"the shim", LaunchOptions::default(), "one"), "another chip");
+    assert!(matches!(SampleAttester.derived_key("one"), Err(AttesterError::NoDerivedKey { tee: "sample" })));
 }
 
 #[test]

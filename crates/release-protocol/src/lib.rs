@@ -15,6 +15,7 @@ mod message;
 mod name;
 mod obligation;
 mod problem;
+mod renewal;
 
 pub use binding::{BindingError, device_nonce, host_data, report_data};
 pub use bundle::{
@@ -32,6 +33,10 @@ pub use message::{
 pub use name::{ParseNameError, ProductName, ResourcePath, ResourcePathError};
 pub use obligation::Obligations;
 pub use problem::Problem;
+pub use renewal::{
+    FileRenewal, RENEWAL_ANSWER_FORMAT, RENEWAL_FILE_MAX, RENEWAL_REQUEST_FORMAT, RenewalAnswer, RenewalByFile,
+    RenewalRequest, request_digest,
+};
 
 /// The protocol version that we speak.
 pub const KBS_VERSION: &str = "0.4.0";

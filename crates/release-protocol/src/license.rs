@@ -87,6 +87,9 @@ pub struct License {
     pub lease_seconds: u64,
     /// How long a workload may go on past its lease's end while the service is out of reach, in seconds.
     pub grace_seconds: u64,
+    /// How long a guest that keeps its keys sealed may start and run without the service, in seconds; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_seconds: Option<u64>,
     /// Chip ids (hexadecimal) that it is bound to; empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<String>,

@@ -8,6 +8,7 @@ use url::Url;
 
 use crate::lease::{Lease, LeaseId};
 use crate::obligation::Obligations;
+use crate::renewal::FileRenewal;
 
 /// What the guest wants to run. Bound to the report through the runtime data.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -63,6 +64,12 @@ pub struct RuntimeData {
     /// Of a relay, in the place of a workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayStatement>,
+    /// Whether the guest keeps its keys sealed and asks for what it may do without the service.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offline: bool,
+    /// What a request that is carried by file says in the place of a challenge's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<FileRenewal>,
 }
 
 impl RuntimeData {

@@ -26,6 +26,12 @@ pub struct Obligations {
     /// The whole command line of the workload, where the policy fixes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+    /// How long the guest may start and run without the service, in seconds from when it asked, under keys that it keeps
+    /// sealed. A policy may give less than the licence, or 0. Sent only to a shim that asked ([`RuntimeData::offline`]).
+    ///
+    /// [`RuntimeData::offline`]: crate::RuntimeData::offline
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_seconds: Option<u64>,
 }
 
 impl Obligations {

@@ -74,7 +74,8 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "DIR")]
     pub(crate) to: PathBuf,
     /// This lease's evidence only.
-    #[arg(long, value_name = "LEASE")]
+    // Thumbprints may begin with a hyphen.
+    #[arg(long, value_name = "LEASE", allow_hyphen_values = true)]
     pub(crate) lease: Option<String>,
     /// Where the sealed image that the lease's guest ran is, for its signatures; by default the registry that it was packed to.
     #[arg(long, value_name = "REF", requires = "lease")]

@@ -106,6 +106,10 @@ pub(crate) struct LicenseIssueArgs {
     /// How long a workload may go on without the service in all, its lease included; says the grace time by that.
     #[arg(long, value_name = "DURATION", conflicts_with = "grace", value_parser = humantime::parse_duration)]
     pub(crate) max_offline: Option<Duration>,
+    /// How long a guest that keeps its keys sealed (`run --offline-state`) may start and run without the service; its seat stays
+    /// taken, and a revocation reaches it, only after that. Not at all by default.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) offline: Option<Duration>,
     /// A chip id that the licence is bound to; any by default.
     #[arg(long, value_name = "CHIP")]
     pub(crate) platform: Vec<String>,

@@ -58,8 +58,8 @@ pub(crate) struct PackArgs {
     /// of `--layers` count them; they are sealed whether it picks them or not.
     #[arg(long, value_name = "TAR", value_delimiter = ',')]
     pub(crate) append: Vec<PathBuf>,
-    /// Hold the appended layers to this directory of the image: wherever it runs, they put nothing elsewhere.
-    #[arg(long, value_name = "DIR", requires = "append")]
+    /// Hold the layers that are sealed to this directory of the image: wherever it runs, they put nothing elsewhere.
+    #[arg(long, value_name = "DIR", requires = "layers", conflicts_with_all = ["watermark", "reuse"])]
     pub(crate) confine: Option<Confinement>,
     /// This is one of several partners' parts: sign nothing, and keep the key pending, until `sealift cosign` has seen the whole
     /// image.
@@ -70,7 +70,7 @@ pub(crate) struct PackArgs {
     pub(crate) reuse: Option<ImageReference>,
     /// Bind and sign, in its place, an image that another tool encrypted through `sealift keyprovider`: docker:// with
     /// the digest that was pushed, or oci:DIR[:TAG].
-    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version", "scrub_config", "watermark", "reuse", "append"])]
+    #[arg(long, value_name = "REF", conflicts_with_all = ["source", "destination", "platform", "recipient", "image_version", "scrub_config", "watermark", "reuse", "append", "confine"])]
     pub(crate) finish: Option<ImageReference>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,

@@ -1,13 +1,18 @@
 //! `lease`: what runs now.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
 use attestation_service::api::LeaseStatus;
-use command_line::{Console, Failure};
+use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use release_protocol::{RENEWAL_FILE_MAX, RenewalAnswer, RenewalRequest};
 use serde_json::json;
 
 use super::table;
 use crate::cli::LeaseCommand;
 use crate::client::AdminClient;
-use crate::home::VendorHome;
+use crate::home::{VendorHome, write_new};
 
 pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Console) -> Result<(), Failure> {
     let client = AdminClient::new(home)?;
@@ -20,7 +25,7 @@ pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Cons
             }
             console.result(&leases, || {
                 table::render(
-                    &["LEASE", "LICENSE", "PRODUCT", "STATE", "PLATFORM", "EXPIRES", "REVOCABLE"],
+                    &["LEASE", "LICENSE", "PRODUCT", "STATE", "PLATFORM", "EXPIRES", "OFFLINE UNTIL", "REVOCABLE"],
                     leases.iter().map(row).collect(),
                 )
             });
@@ -29,6 +34,39 @@ pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Cons
             client.submit(&format!("/leases/{id}/end"), &json!({})).await?;
             console.result(&json!({"ended": id}), || format!("ended {id}"));
         }
+        LeaseCommand::Renew { request, out } => renew(&client, &request, &out, console).await?,
+    }
+    Ok(())
+}
+
+/// Has a request that was carried by file judged, and writes the answer.
+async fn renew(client: &AdminClient, request: &Path, out: &Path, console: &Console) -> Result<(), Failure> {
+    refuse_existing(out)?;
+    let cannot = || format!("cannot read the request `{}`", request.display());
+    let mut text = Vec::new();
+    let file = File::open(request).or_fail(ExitCode::BadInput, cannot)?;
+    file.take(RENEWAL_FILE_MAX + 1).read_to_end(&mut text).or_fail(ExitCode::BadInput, cannot)?;
+    if text.len() as u64 > RENEWAL_FILE_MAX {
+        return Err(Failure::bad_input(format!("`{}` has more than {RENEWAL_FILE_MAX} bytes", request.display())));
+    }
+    let request: RenewalRequest = serde_json::from_slice(&text)
+        .or_fail(ExitCode::BadInput, || format!("`{}` is no request for a renewal", request.display()))
+        .map_err(|failure| failure.hint("the guest makes one by `sealift-shim renewal request`"))?;
+    let answer: RenewalAnswer = client.post("/leases/renew", &request).await?;
+    let json = serde_json::to_vec(&answer).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
+    write_new(out, &json, 0o644)?;
+    let entry = answer.receipt.index.get().saturating_add(1);
+    let document = json!({"file": out, "entry": entry, "bytes": json.len()});
+    console.result(&document, || {
+        format!("renewed: `{}` ({} bytes) for the guest, audit entry {entry}", out.display(), json.len())
+    });
+    Ok(())
+}
+
+fn refuse_existing(file: &Path) -> Result<(), Failure> {
+    if file.exists() {
+        let failure = Failure::bad_input(format!("`{}` exists already", file.display()));
+        return Err(failure.hint("name another file; an answer is not overwritten"));
     }
     Ok(())
 }
@@ -66,6 +104,7 @@ fn row(lease: &LeaseStatus) -> Vec<String> {
         lease.state.clone(),
         platform.to_owned(),
         lease.expires_at.to_string(),
+        lease.offline_until.map_or_else(|| "-".to_owned(), |until| until.to_string()),
         if lease.revocable { "yes" } else { "not while running" }.to_owned(),
     ]
 }

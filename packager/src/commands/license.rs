@@ -94,7 +94,13 @@ async fn revoke(client: &AdminClient, args: LicenseRevokeArgs, console: &Console
 
 fn revocation_told(id: &str, revoked: &Revoked) -> String {
     let Some(by) = revoked.stopped_by else { return format!("revoked {id}: nothing is running under it") };
-    let told = format!("revoked {id}: {} running, stopped by {by} at the latest", revoked.running);
+    let offline = match revoked.offline {
+        0 => String::new(),
+        some => format!(
+            " ({some} of them keep their keys sealed: without the service they go on, and start again, until their allowance ends)"
+        ),
+    };
+    let told = format!("revoked {id}: {} running, stopped by {by} at the latest{offline}", revoked.running);
     match revoked.not_revocable {
         0 => told,
         some => format!("{told}, but for {some} that nothing stops: they get no key any more and run until they end"),
@@ -142,6 +148,7 @@ async fn issue(client: &AdminClient, args: LicenseIssueArgs, console: &Console) 
         valid_until: end_of(&args.until, from)?,
         lease_seconds: args.lease.as_secs(),
         grace_seconds: grace.as_secs(),
+        offline_seconds: args.offline.map(|offline| offline.as_secs()),
         platforms: args.platform,
         features: args.feature.into_iter().collect(),
         relay: args.relay,
@@ -222,6 +229,11 @@ fn show(license: &LicenseStatus) -> String {
     ];
     if license.relay {
         lines.push("relay     starts no workload; one relay hands its seats on".to_owned());
+    }
+    if let Some(offline) = license.offline_seconds {
+        lines.push(format!(
+            "offline   {offline} s: guests that keep their keys sealed start and run without the service"
+        ));
     }
     if !license.platforms.is_empty() {
         lines.push(format!("chips     {}", license.platforms.join(", ")));

@@ -37,7 +37,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
     let sbom = args.sealing.sbom.as_deref().map(SbomDocument::read).transpose()?;
     let source = args.registry.open(from).await?;
     // All that can be refused is refused before the destination exists.
-    let append = Appended::read(&args.append, args.confine.clone()).await?;
+    let append = Appended::read(&args.append, args.confine.as_ref()).await?;
     let appended = append.as_ref().map_or(0, Appended::len);
     let survey = Survey::of(&source, &LayerSelection::new(args.layers.clone()), &args.platform, appended).await?;
     let docker_reference = docker_reference(to, &args.product);
@@ -62,6 +62,7 @@ pub(crate) async fn run(home: &VendorHome, args: PackArgs, console: &Console) ->
         key_authority: client.key_authority()?,
         scrub_config: args.scrub_config,
         append,
+        confinement: args.confine.clone(),
         mark,
     };
     let started = Instant::now();

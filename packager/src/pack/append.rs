@@ -1,12 +1,12 @@
 //! Layers that are added on top of an image: plain tars, sealed as they are added, whatever seals the layers below.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io::{Read as _, Seek as _};
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
 use command_line::{ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::{Descriptor, Digest, Hasher, ImageReference, Store, StoreOptions, media_type};
+use image_store::{Descriptor, Digest, Hasher, ImageReference, Selector, Store, StoreOptions, media_type};
 use release_protocol::Confinement;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
@@ -16,15 +16,13 @@ pub(crate) struct Appended {
     pub(super) store: Store,
     /// From the lowest to the topmost.
     pub(super) layers: Vec<Descriptor>,
-    /// What the layers are held to.
-    pub(super) confinement: Option<Confinement>,
     _directory: TempDir,
 }
 
 impl Appended {
     /// Takes in plain tars, whose every entry has to be in the directory that they are confined to. `None` where there are
     /// no files.
-    pub(crate) async fn read(files: &[PathBuf], confinement: Option<Confinement>) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn read(files: &[PathBuf], confinement: Option<&Confinement>) -> Result<Option<Self>, Failure> {
         if files.is_empty() {
             return Ok(None);
         }
@@ -40,7 +38,7 @@ impl Appended {
         }
         let mut layers = Vec::with_capacity(files.len());
         for file in files {
-            let (path, confined) = (file.clone(), confinement.clone());
+            let (path, confined) = (file.clone(), confinement.cloned());
             let looked =
                 spawn_blocking(move || look(&path, confined.as_ref())).await.or_fail(ExitCode::Other, cannot)?;
             let (digest, size) = looked?;
@@ -52,12 +50,11 @@ impl Appended {
             }
             layers.push(Descriptor::new(media_type::OCI_LAYER, digest, size));
         }
-        let reference: ImageReference =
-            format!("oci:{}", directory.path().display()).parse().or_fail(ExitCode::Other, cannot)?;
+        let reference = ImageReference::Oci { directory: directory.path().to_owned(), image: Selector::Only };
         let store = Store::open(&reference, &StoreOptions::default())
             .await
             .map_err(|error| store_failure("cannot read the layers to append", &error))?;
-        Ok(Some(Self { store, layers, confinement, _directory: directory }))
+        Ok(Some(Self { store, layers, _directory: directory }))
     }
 
     /// How many there are.
@@ -69,15 +66,15 @@ impl Appended {
 /// Reads a tar twice: its entries' names, then its digest.
 fn look(path: &Path, confinement: Option<&Confinement>) -> Result<(Digest, u64), Failure> {
     let name = path.display();
-    let no_tar = || format!("`{name}` is no plain tar");
+    // Without the reader's own words, which quote what it has read.
+    let no_tar =
+        |_| Failure::bad_input(format!("`{name}` is no plain tar")).hint("append the layer as an uncompressed tar");
     let mut file = File::open(path).or_fail(ExitCode::BadInput, || format!("cannot read `{name}`"))?;
     let mut archive = tar::Archive::new(&file);
     let mut entries = 0;
-    for entry in archive.entries_with_seek().or_fail(ExitCode::BadInput, no_tar)? {
-        let entry = entry
-            .or_fail(ExitCode::BadInput, no_tar)
-            .map_err(|failure| failure.hint("append the layer as an uncompressed tar"))?;
-        let inside = entry.path().or_fail(ExitCode::BadInput, no_tar)?;
+    for entry in archive.entries_with_seek().map_err(no_tar)? {
+        let entry = entry.map_err(no_tar)?;
+        let inside = entry.path().map_err(no_tar)?;
         if let Some(confinement) = confinement.filter(|confinement| !is_held_to(&inside, confinement)) {
             return Err(Failure::bad_input(format!("`{}` in `{name}` is not in {confinement}", inside.display()))
                 .hint("put the component below the directory that `--confine` names, where no other partner puts anything"));
@@ -91,12 +88,11 @@ fn look(path: &Path, confinement: Option<&Confinement>) -> Result<(Digest, u64),
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(bytes) => hasher.update(buffer.get(..bytes).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            error => drop(error.or_fail(ExitCode::BadInput, || format!("cannot read `{name}`"))?),
+        let bytes = file.read(&mut buffer).or_fail(ExitCode::BadInput, || format!("cannot read `{name}`"))?;
+        if bytes == 0 {
+            break;
         }
+        hasher.update(buffer.get(..bytes).unwrap_or_default());
     }
     let size = hasher.bytes();
     Ok((hasher.finish(), size))

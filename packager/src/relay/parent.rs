@@ -67,6 +67,8 @@ impl Parent {
             workload: None,
             lease: renews.then(|| release_protocol::LeaseId(self.key.thumbprint())),
             relay: Some(RelayStatement { url: self.own_url.clone() }),
+            offline: false,
+            renewal: None,
         };
         let runtime_data =
             runtime_data.to_members().or_fail(ExitCode::Other, || "cannot write the runtime data".to_owned())?;

@@ -80,7 +80,7 @@ pub(super) async fn open(
     for Member { partner, holder } in &joint.0 {
         console.say(format!("attested{simulated} to {}; holding lease {}", partner.name, holder.lease.id));
     }
-    let released = Released { store, image, layer_keys, command, product, obligations: merged(obligations) };
+    let released = Released { store, image, layer_keys, command, product, obligations: merged(&obligations) };
     Ok(Session { released, held: Held::Joint(joint) })
 }
 
@@ -237,7 +237,7 @@ async fn attest(
 }
 
 /// What binds the workload: whatever any of them demands.
-fn merged(obligations: Vec<Obligations>) -> Obligations {
+fn merged(obligations: &[Obligations]) -> Obligations {
     let read_only_root = obligations.iter().any(|duties| duties.read_only_root);
     // Digest, signers and command were each compared with what runs.
     Obligations { read_only_root, ..Obligations::default() }
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn what_any_partner_demands_of_the_root_file_system_binds_all() {
         let duties = |read_only_root| Obligations { read_only_root, ..Obligations::default() };
-        assert!(merged(vec![duties(false), duties(true), duties(false)]).read_only_root);
-        assert!(!merged(vec![duties(false), duties(false)]).read_only_root);
+        assert!(merged(&[duties(false), duties(true), duties(false)]).read_only_root);
+        assert!(!merged(&[duties(false), duties(false)]).read_only_root);
     }
 }

@@ -1,13 +1,14 @@
 //! A vendor's tenants: made, served together, and worked on by commands of their own.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Vendor;
+use super::{Vendor, trusting};
 use crate::peer::{Said, program, run};
 use crate::registry::free_port;
 use crate::running::Running;
@@ -92,6 +93,14 @@ impl Vendor {
     /// Runs `sealift ARGS` on the tenant's home.
     pub fn tenant<S: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = S>) -> Said {
         run(&mut self.tenant_command(name, args))
+    }
+
+    /// A client that knows the tenant's certificate authority alone, and finds its name at `address`; it bears no token.
+    ///
+    /// # Panics
+    /// When the home lacks a file.
+    pub fn tenant_client(&self, name: &str, address: SocketAddr) -> reqwest::Client {
+        trusting(&self.tenant_home(name)).resolve(&format!("{name}.localhost"), address).build().expect("client")
     }
 
     /// Makes a product of a tenant whose images this build's shim may open, and an image of its own from the vendor's.

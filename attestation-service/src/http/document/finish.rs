@@ -114,7 +114,7 @@ pub(super) fn needs_role(path: &str) -> bool {
 }
 
 fn needs_session(step: &str) -> bool {
-    step.starts_with("/resource/") || step.starts_with("/lease/")
+    step.starts_with("/resource/") || step.starts_with("/lease/") || step == "/delegation"
 }
 
 /// One requirement for each role that may: any of them will do.

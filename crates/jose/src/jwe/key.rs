@@ -160,6 +160,20 @@ impl EphemeralKey {
         DecryptionKey::from_ec(curve, key).map(Self)
     }
 
+    /// The private key in DER (SEC 1), for whoever keeps it sealed over a restart.
+    pub fn to_der(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let Private::Ec { key, .. } = &self.0.private else { return Err(KeyError::Internal) };
+        let der: EcPrivateKeyRfc5915Der<'_> = key.as_der().map_err(|_| KeyError::Internal)?;
+        Ok(Zeroizing::new(der.as_ref().to_vec()))
+    }
+
+    /// Reads what [`Self::to_der`] gave.
+    pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+        let curve = Curve::P256;
+        let key = PrivateKey::from_private_key_der(curve.agreement(), der).map_err(|_| KeyError::Malformed)?;
+        DecryptionKey::from_ec(curve, key).map(Self)
+    }
+
     /// The public half as `tee-pubkey` carries it, with `alg` ECDH-ES+A256KW.
     pub fn jwk(&self) -> Jwk {
         Jwk { algorithm: Some(Algorithm::EcdhEsA256Kw.name().to_owned()), ..self.0.public.to_jwk() }

@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
-use super::server::{ANSWER, Answer, Request, SILENCE};
-use crate::attester::{Attester, AttesterError};
+use super::server::{ANSWER, Answer, Derived, Request, SILENCE};
+use crate::attester::{Attester, AttesterError, DerivedKey};
 use crate::snp::TEE;
 
 /// How often a request is made whose connection is lost.
@@ -75,12 +76,34 @@ impl Attester for SimulatedAttester {
     }
 
     fn evidence(&self, report_data: &[u8; 64]) -> Result<Value, AttesterError> {
-        let request = Request { report_data: hex::encode(report_data) };
-        let mut line = serde_json::to_vec(&request).map_err(|error| AttesterError::Malformed(error.to_string()))?;
+        match self.converse(&Request::ReportData(hex::encode(report_data)))? {
+            Answer::Evidence(evidence) => Ok(evidence),
+            Answer::Error(reason) => Err(AttesterError::Refused(reason)),
+            Answer::DerivedKey(_) => Err(AttesterError::Malformed("a key in the place of evidence".to_owned())),
+        }
+    }
+
+    fn derived_key(&self, context: &'static str) -> Result<DerivedKey, AttesterError> {
+        let digits = match self.converse(&Request::Derive(Derived::Key))? {
+            Answer::DerivedKey(digits) => digits,
+            Answer::Error(reason) => return Err(AttesterError::Refused(reason)),
+            Answer::Evidence(_) => return Err(AttesterError::Malformed("evidence in the place of a key".to_owned())),
+        };
+        let mut key = Zeroizing::new([0; DerivedKey::LEN]);
+        hex::decode_to_slice(digits.as_bytes(), &mut key[..])
+            .map_err(|_| AttesterError::Malformed("the derived key has not 64 hexadecimal digits".to_owned()))?;
+        DerivedKey::expand(&key, context)
+    }
+}
+
+impl SimulatedAttester {
+    /// One request and its answer.
+    fn converse(&self, request: &Request) -> Result<Answer, AttesterError> {
+        let mut line = serde_json::to_vec(request).map_err(|error| AttesterError::Malformed(error.to_string()))?;
         line.push(b'\n');
         let mut tries = 1;
         let line = loop {
-            match self.ask(&line) {
+            match self.ask(&line).map(Zeroizing::new) {
                 // The server closes what stays silent; behind a serial port that shows only when it is used.
                 Err(AttesterError::Io { source, .. })
                     if source.kind() == io::ErrorKind::ConnectionReset && tries < TRIES =>
@@ -93,11 +116,7 @@ impl Attester for SimulatedAttester {
         if line.last() != Some(&b'\n') {
             return Err(AttesterError::Malformed("the answer is cut short".to_owned()));
         }
-        match serde_json::from_slice(&line) {
-            Ok(Answer::Evidence(evidence)) => Ok(evidence),
-            Ok(Answer::Error(reason)) => Err(AttesterError::Refused(reason)),
-            Err(error) => Err(AttesterError::Malformed(error.to_string())),
-        }
+        serde_json::from_slice(&line).map_err(|error| AttesterError::Malformed(error.to_string()))
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sev::firmware::guest::{AttestationReport, GuestPolicy, KeyInfo, PlatformInfo, Version};
 use sev::parser::ByteParser as _;
+use zeroize::Zeroizing;
 
 use super::SimulatedError;
 use super::platform::Chip;
@@ -143,6 +145,22 @@ impl SimulatedGuest {
         let report = STANDARD.encode(self.report(report_data)?);
         let chain: Vec<String> = self.chip.chain.iter().map(|der| STANDARD.encode(der)).collect();
         Ok(json!({"report": report, "cert_chain": chain, "simulated": true}))
+    }
+
+    /// The key of this launch, as the firmware of a real chip derives it: of the chip's secret, and of the measurement, policy,
+    /// family and image of the guest. SIMULATED: who has the platform's files can derive it, too.
+    pub fn derived_key(&self) -> Zeroizing<[u8; 32]> {
+        let AttestationReport { policy, family_id, image_id, measurement, .. } = &self.template;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.chip.secret.0[..]);
+        let mut context = hmac::Context::with_key(&key);
+        context.update(b"SIMULATED derived key");
+        context.update(&policy.0.to_le_bytes());
+        for field in [&family_id[..], &image_id[..], &measurement[..]] {
+            context.update(field);
+        }
+        let mut derived = Zeroizing::new([0; 32]);
+        derived.copy_from_slice(context.sign().as_ref());
+        derived
     }
 
     /// Puts the endorsement key's signature into a report whose body is whole.

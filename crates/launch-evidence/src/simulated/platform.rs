@@ -6,6 +6,7 @@
 //! | `ark.key`, `ask.key`, `vcek.key` | the private keys, PKCS#8 DER, mode 0600 |
 //! | `platform.json` | product, chip id, TCB; written last |
 
+use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -20,6 +21,7 @@ use jiff::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use sev::firmware::host::TcbVersion;
 use sev::parser::ByteParser as _;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::SimulatedError;
@@ -61,6 +63,25 @@ pub(crate) struct Chip {
     /// Endorsement key and intermediate, in DER.
     pub(crate) chain: Vec<Vec<u8>>,
     pub(crate) key: EcdsaKeyPair,
+    /// What keys of guests are derived from, in the place of the secret that a real chip has.
+    pub(crate) secret: ChipSecret,
+}
+
+/// Wiped on drop, never printed.
+pub(crate) struct ChipSecret(pub(crate) Zeroizing<[u8; 32]>);
+
+impl ChipSecret {
+    /// Of the endorsement key's PKCS#8: the one secret that a simulated chip has.
+    pub(crate) fn of(pkcs8: &[u8]) -> Self {
+        let digest = Sha256::new_with_prefix(b"SIMULATED chip secret").chain_update(pkcs8).finalize();
+        Self(Zeroizing::new(digest.into()))
+    }
+}
+
+impl fmt::Debug for ChipSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChipSecret([redacted])")
+    }
 }
 
 /// What may be chosen about a platform.
@@ -175,7 +196,8 @@ impl SimulatedPlatform {
         write(&dir.join(PLATFORM), &json, 0o644)?;
 
         let Description { product, chip_id, tcb, .. } = description;
-        Ok(Self { chip: Arc::new(Chip { product, id: chip_id, tcb, chain: vec![vcek, ask], key }), ark })
+        let secret = ChipSecret::of(pkcs8.as_ref());
+        Ok(Self { chip: Arc::new(Chip { product, id: chip_id, tcb, chain: vec![vcek, ask], key, secret }), ark })
     }
 
     /// Opens the platform in `dir`.
@@ -194,7 +216,9 @@ impl SimulatedPlatform {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &pkcs8)
             .map_err(|error| malformed(&path, error))?;
         let chain = vec![read(&dir.join(VCEK))?.to_vec(), read(&dir.join(ASK))?.to_vec()];
-        Ok(Self { chip: Arc::new(Chip { product, id: chip_id, tcb, chain, key }), ark: read(&dir.join(ARK))?.to_vec() })
+        let secret = ChipSecret::of(&pkcs8);
+        let chip = Chip { product, id: chip_id, tcb, chain, key, secret };
+        Ok(Self { chip: Arc::new(chip), ark: read(&dir.join(ARK))?.to_vec() })
     }
 
     /// The root certificate in DER, for [`TrustRoots::with_simulated`](crate::TrustRoots::with_simulated).

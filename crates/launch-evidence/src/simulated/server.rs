@@ -5,7 +5,9 @@
 //! ```text
 //! → {"report_data": "<128 lower-case hexadecimal digits>"}
 //! ← {"evidence": {"report": …, "cert_chain": […], "simulated": true}}
-//! ← {"error": "<why not>"}        in place of evidence
+//! → {"derive": "key"}
+//! ← {"derived_key": "<64 lower-case hexadecimal digits>"}
+//! ← {"error": "<why not>"}        in place of either
 //! ```
 //!
 //! A request has at most 256 bytes, an answer 64 KiB; a connection that stays silent for ten seconds is closed.
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::platform::io as file_error;
 use super::{SimulatedError, SimulatedGuest};
@@ -35,17 +38,26 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// The most connections at once; further ones are closed at once.
 const CONNECTIONS: usize = 32;
 
-/// A request for a report.
+/// A request for a report, or for the launch's derived key.
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Request {
-    pub(crate) report_data: String,
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    Derive(Derived),
+    ReportData(String),
+}
+
+/// What can be derived.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Derived {
+    Key,
 }
 
 /// The answer to it.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
+    DerivedKey(Zeroizing<String>),
     Evidence(Value),
     Error(String),
 }
@@ -150,7 +162,7 @@ fn converse(connection: &UnixStream, guest: &SimulatedGuest) -> io::Result<()> {
         let whole = line.last() == Some(&b'\n');
         let answer =
             if whole { answer(&line, guest) } else { Err("a request is one line of at most 256 bytes".to_owned()) };
-        let mut text = serde_json::to_vec(&answer.map_or_else(Answer::Error, Answer::Evidence))?;
+        let mut text = Zeroizing::new(serde_json::to_vec(&answer.unwrap_or_else(Answer::Error))?);
         text.push(b'\n');
         writer.write_all(&text)?;
         if !whole {
@@ -159,10 +171,15 @@ fn converse(connection: &UnixStream, guest: &SimulatedGuest) -> io::Result<()> {
     }
 }
 
-fn answer(line: &[u8], guest: &SimulatedGuest) -> Result<Value, String> {
-    let request: Request = serde_json::from_slice(line).map_err(|error| format!("no request: {error}"))?;
+fn answer(line: &[u8], guest: &SimulatedGuest) -> Result<Answer, String> {
+    let asked = match serde_json::from_slice(line).map_err(|error| format!("no request: {error}"))? {
+        Request::Derive(Derived::Key) => {
+            return Ok(Answer::DerivedKey(Zeroizing::new(hex::encode(&guest.derived_key()[..]))));
+        }
+        Request::ReportData(text) => text,
+    };
     let mut report_data = [0; 64];
-    hex::decode_to_slice(&request.report_data, &mut report_data)
+    hex::decode_to_slice(&asked, &mut report_data)
         .map_err(|_| "`report_data` has to be 128 hexadecimal digits".to_owned())?;
-    guest.evidence(&report_data).map_err(|error| error.to_string())
+    guest.evidence(&report_data).map(Answer::Evidence).map_err(|error| error.to_string())
 }

@@ -10,7 +10,8 @@ app.kubernetes.io/component: {{ .component }}
 
 {{- /* The files of a home that the service cannot do without. It reads no others, and ca.key is not among them. */}}
 {{- define "sealift.homeFiles" -}}
-master.key license.key license.pub token.key token.pub log.key log.pub ca.pem tls.pem tls.key
+{{- if not .masterKey }}master.key {{ end -}}
+license.key license.pub token.key token.pub log.key log.pub ca.pem tls.pem tls.key
 {{- end }}
 
 {{- define "sealift.settings" -}}
@@ -23,6 +24,9 @@ master.key license.key license.pub token.key token.pub log.key log.pub ca.pem tl
 listen = "0.0.0.0:{{ .port }}"
 url = {{ .url | toJson }}
 database = {{ $database | toJson }}
+{{- with .masterKey }}
+master_key = {{ . | toJson }}
+{{- end }}
 {{- with .settings }}
 
 {{ . | trim }}

@@ -7,7 +7,7 @@ use crate::contest::{Bar, Contest, Side};
 use crate::images;
 use crate::stage::{Stage, oci};
 
-/// About 700 MB of programs, libraries and documents.
+/// About 700 MB of programs, libraries and documents, 25,000 entries.
 pub(crate) async fn application<'a>(stage: &'a Stage, directory: &'a Path) -> Contest<'a> {
     let plain = directory.join("plain");
     let bytes = images::application(&plain, stage.debian13.root()).await;

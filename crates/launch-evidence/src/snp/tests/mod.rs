@@ -29,7 +29,7 @@ use crate::identity::{ChipId, Measurement};
 use crate::simulated::authority::{
     CertificateSpec, Issuer, amd, authority_extensions, p384_public_key, pss, rsa_public_key, vcek_extensions,
 };
-use crate::simulated::platform::Chip;
+use crate::simulated::platform::{Chip, ChipSecret};
 use crate::simulated::{LaunchOptions, SimulatedGuest, TcbLevels};
 use crate::verifier::{Expected, HostData, Requirements, VerifiedEvidence, Verifier as _};
 
@@ -160,7 +160,8 @@ impl Case {
         let leaf =
             part(marked(kind.common_name(), true), leaf_key, extensions, intermediate_name, Key::Intermediate, 0);
 
-        let chip = Arc::new(Chip { product, id: chip_id, tcb, chain: Vec::new(), key: vek });
+        let chip =
+            Arc::new(Chip { product, id: chip_id, tcb, chain: Vec::new(), key: vek, secret: ChipSecret::of(b"vek") });
         let options = LaunchOptions { report_version, ..LaunchOptions::default() };
         let guest = SimulatedGuest::launch(Arc::clone(&chip), Measurement([0xA1; 48]), options).unwrap();
         let mut report = guest.report(&[0x5A; 64]).unwrap();
