@@ -132,19 +132,16 @@ impl Authority {
     /// Gives the authority back where nothing runs by it. Else it stays taken until it lapses: another relay would give the
     /// same seats out once more.
     pub(crate) async fn give_back(&self, service: &Service, console: &Console) {
-        match service.children().await {
-            Ok(0) => {
-                if let Err(failure) = self.parent.end_lease(&self.held.token).await {
-                    console.say(format!("the relay's authority could not be given back: {}", failure.message));
-                }
+        if matches!(service.children().await, Ok(0)) {
+            if let Err(failure) = self.parent.end_lease(&self.held.token).await {
+                console.say(format!("the relay's authority could not be given back: {}", failure.message));
             }
-            _ => {
-                let left = self.held.ends().saturating_sub(boot_time()).as_secs();
-                console.say(format!(
-                    "guests of this relay run on: no relay gets this licence again before {left} s are over, or the vendor ends its lease"
-                ));
-            }
+            return;
         }
+        let left = self.held.ends().saturating_sub(boot_time()).as_secs();
+        console.say(format!(
+            "guests of this relay run on: no relay gets this licence again before {left} s are over, or the vendor ends its lease"
+        ));
     }
 
     async fn renew(&mut self, home: &VendorHome, service: &Service) -> Result<(), Failure> {
@@ -194,6 +191,6 @@ fn over(away: Option<Failure>) -> Failure {
     let lost = Failure::unavailable("the vendor's service did not renew the relay's authority in time");
     match away {
         None => lost,
-        Some(why) => why.causes.iter().fold(lost.cause(why.message), |lost, cause| lost.cause(cause)),
+        Some(why) => why.causes.iter().fold(lost.cause(why.message), Failure::cause),
     }
 }
