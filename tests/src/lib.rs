@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod books;
 pub mod chart;
+pub mod clock;
 pub mod cri;
 pub mod cut;
 pub mod debian13;

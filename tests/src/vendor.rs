@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::clock::by_clock;
 use crate::front::Front;
 use crate::peer::{Said, peer, program, run};
 use crate::registry::free_port;
@@ -222,9 +223,7 @@ impl Vendor {
     /// `time` as libfaketime has it.
     fn serve_by_clock(&mut self, time: &str) {
         let service = self.command(["serve", "--offline", "--allow-simulated"]);
-        let mut command = peer("faketime");
-        command.args(["--exclude-monotonic", "-f", time]).arg(service.get_program()).args(service.get_args());
-        self.serve_by(command);
+        self.serve_by(by_clock(&service, time, &[]));
     }
 
     /// Starts the service (again) by `command`, which says on stdout when it serves.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use end_to_end::peer::{Said, peer, run};
+use end_to_end::clock::by_clock;
+use end_to_end::peer::{Said, run};
 use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::waiting::{finish, wait_for_words};
 use serde_json::Value;
@@ -47,11 +48,7 @@ impl Edge {
     fn guest(&self, shim: &Path, place: Place, args: &[&str]) -> Command {
         let guest = self.scene.vendor.guest_command(shim, args);
         let Place::CutOff(hours) = place else { return guest };
-        let mut command = peer("unshare");
-        command.args(["--net", "faketime", "--exclude-monotonic", "-f", &format!("+{hours}h")]);
-        command.arg(guest.get_program()).args(guest.get_args()).stdin(Stdio::null());
-        command.envs(guest.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command
+        by_clock(&guest, &format!("+{hours}h"), &["--net"])
     }
 
     fn start(&self, place: Place) -> Said {
