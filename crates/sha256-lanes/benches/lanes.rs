@@ -24,5 +24,23 @@ fn lanes(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, lanes);
+/// What sealing does: a chunk, and its ciphertext twice.
+fn twins(criterion: &mut Criterion) {
+    let chunks: Vec<Vec<u8>> = (0..2_u8).map(|fill| vec![fill; CHUNK]).collect();
+    for lanes in [&[0, 0][..], &[1, 0, 0]] {
+        let mut group = criterion.benchmark_group("SHA-256");
+        group.throughput(Throughput::Bytes((lanes.len() * CHUNK) as u64));
+        let mut streams = vec![Sha256::new(); lanes.len()];
+        group.bench_function(format!("{} together, two of the same bytes", lanes.len()), |bencher| {
+            bencher.iter(|| {
+                let mut lanes: Vec<_> =
+                    streams.iter_mut().zip(lanes).map(|(stream, chunk)| stream.lane(&chunks[*chunk])).collect();
+                update_together(&mut lanes);
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, lanes, twins);
 criterion_main!(benches);

@@ -7,13 +7,14 @@ use crate::{Block, State};
 /// States and the blocks that each takes in.
 pub(crate) type Lanes<'a, const N: usize> = [(&'a mut State, &'a [Block]); N];
 
-/// Takes as many blocks into each state; all lanes have the same number.
-pub(crate) fn compress<const N: usize>(lanes: Lanes<'_, N>) {
+/// Takes as many blocks into each state; all lanes have the same number, and the first `SAME` of them (one at least) the same
+/// blocks.
+pub(crate) fn compress<const N: usize, const SAME: usize>(lanes: Lanes<'_, N>) {
     #[cfg(target_arch = "x86_64")]
     let lanes = if N == 1 {
         lanes
     } else {
-        match crate::sha_ni::compress(lanes) {
+        match crate::sha_ni::compress::<N, SAME>(lanes) {
             Ok(()) => return,
             Err(lanes) => lanes,
         }

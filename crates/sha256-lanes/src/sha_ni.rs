@@ -18,10 +18,12 @@ use crate::Block;
 use crate::compress::Lanes;
 
 /// Runs the lanes, or gives them back where the processor lacks the instructions.
-pub(crate) fn compress<const N: usize>(lanes: Lanes<'_, N>) -> Result<(), Lanes<'_, N>> {
+///
+/// Where the first `SAME` lanes, one at least, take in the same blocks, their words are made once.
+pub(crate) fn compress<const N: usize, const SAME: usize>(lanes: Lanes<'_, N>) -> Result<(), Lanes<'_, N>> {
     if is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("ssse3") {
         // SAFETY: the processor has just been asked for all that the function is compiled for.
-        unsafe { run(lanes) };
+        unsafe { run::<N, SAME>(lanes) };
         Ok(())
     } else {
         Err(lanes)
@@ -29,7 +31,7 @@ pub(crate) fn compress<const N: usize>(lanes: Lanes<'_, N>) -> Result<(), Lanes<
 }
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
-fn run<const N: usize>(lanes: Lanes<'_, N>) {
+fn run<const N: usize, const SAME: usize>(lanes: Lanes<'_, N>) {
     let blocks = lanes.iter().map(|(_, blocks)| blocks.len()).min().unwrap_or(0);
     // The instructions take the state in this order, from the highest word down.
     let (mut abef, mut cdgh) = ([_mm_setzero_si128(); N], [_mm_setzero_si128(); N]);
@@ -41,17 +43,24 @@ fn run<const N: usize>(lanes: Lanes<'_, N>) {
     for block in 0..blocks {
         let before = (abef, cdgh);
         let mut words = [[_mm_setzero_si128(); 4]; N];
-        for lane in 0..N {
+        for lane in SAME - 1..N {
             words[lane] = load(&lanes[lane].1[block]);
         }
         // Four rounds of every lane, and the words of sixteen rounds later (FIPS 180-4, section 6.2.2). Written out, so that
         // all words stay in registers.
         macro_rules! four_rounds {
             ($($group:literal)*) => {$(
-                for lane in 0..N {
+                for lane in SAME - 1..N {
                     let sum = _mm_add_epi32(words[lane][$group % 4], constants::<$group>());
-                    cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], sum);
-                    abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], _mm_shuffle_epi32(sum, 0x0e));
+                    // The states that take in these words: several behind the first ones, else one.
+                    let first = if lane == SAME - 1 { 0 } else { lane };
+                    for state in first..=lane {
+                        cdgh[state] = _mm_sha256rnds2_epu32(cdgh[state], abef[state], sum);
+                    }
+                    let sum = _mm_shuffle_epi32(sum, 0x0e);
+                    for state in first..=lane {
+                        abef[state] = _mm_sha256rnds2_epu32(abef[state], cdgh[state], sum);
+                    }
                     if $group < 12 {
                         let words = &mut words[lane];
                         let last = words[($group + 3) % 4];
