@@ -14,6 +14,7 @@ mod rewrap;
 mod sbom;
 mod selection;
 mod signature;
+mod stages;
 mod survey;
 mod watermark;
 

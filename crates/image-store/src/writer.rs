@@ -1,6 +1,7 @@
 //! Blobs on their way into a store, under a digest that is known only at their end.
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 
 use crate::digest::Digest;
 use crate::error::{Error, UsageError};
@@ -45,6 +46,22 @@ impl BlobWriter {
         match &mut self.sink {
             Sink::Layout(sink) => sink.write(chunk).await,
             Sink::Upload(sink) => sink.write(chunk).await,
+        }
+    }
+
+    /// The same for a thread that may block (one of `spawn_blocking`, never an async task). Into a layout it is that very
+    /// thread that writes, unless [`BlobWriter::write`] was called before.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlobWriter::write`].
+    pub fn write_blocking(&mut self, chunk: Bytes, runtime: &Handle) -> Result<(), Error> {
+        match &mut self.sink {
+            Sink::Layout(sink) if sink.is_direct() => {
+                self.bytes += chunk.len() as u64;
+                sink.write_direct(&chunk)
+            }
+            Sink::Layout(_) | Sink::Upload(_) => runtime.block_on(self.write(chunk)),
         }
     }
 

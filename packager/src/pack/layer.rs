@@ -1,22 +1,20 @@
 //! One layer through the pipeline: read, encrypted into a second buffer, hashed three times, written once.
 //!
-//! The three hashes (the plain digest that is checked, HMAC and digest of the ciphertext) go through the processor together,
-//! while a chunk and its ciphertext are in the cache. The destination's thread or connection takes the ciphertext from there.
-//! A layer that has the processor to itself is read and encrypted on a thread of its own: hashing alone fills the other one.
-//! Memory is a few chunks, whatever the layer's size.
+//! The three hashes (the plain digest that is checked, HMAC and digest of the ciphertext) go through the processor together.
+//! A layer that has the processor to itself is sealed by several threads. Memory is a few chunks, whatever the layer's size.
 
-use std::io;
-use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use command_line::{ByteProgress, ExitCode, Failure, FailureContext as _, store_failure};
-use image_store::{BlobCheck, BlobWriter, BlockingBlob, Chunk, Descriptor, Digest, Hasher, Pool, Store};
-use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, CipherError, CtrStream, EncryptionSeal, LayerEncryptor};
+use image_store::{BlobCheck, BlobWriter, BlockingBlob, Descriptor, Digest, Hasher, Pool, Store};
+use ocicrypt::cipher::{self, AES_256_CTR_HMAC_SHA256, EncryptionSeal, LayerEncryptor};
 use ocicrypt::options::{PrivateOptions, PublicOptions};
 use sha256_lanes::update_together;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
+
+use super::stages::{Hashing, Reading, STAGES, SealError, Stages, Writing};
 
 /// A sealed layer in the destination, and what is needed to open it.
 pub(super) struct Sealed {
@@ -82,100 +80,21 @@ struct Layer {
     progress: ByteProgress,
 }
 
-/// Why it did not arrive.
-enum SealError {
-    Check(image_store::Error),
-    Cipher(CipherError),
-    Read(io::Error),
-    Write(image_store::Error),
-}
-
 impl Layer {
     /// Runs the layer to its end, on a thread that may block. The writer comes back unfinished: only a layer that had the right
     /// digest is put in place.
     fn run(self, alone: bool) -> Result<(BlobWriter, Sealed), SealError> {
         let Self { blob, check, encryptor, writer, plain, progress } = self;
         let (ctr, seal) = encryptor.split();
-        let mut reading = Reading { blob, ctr, pool: Pool::default() };
-        let mut hashing =
-            Hashing { found: Hasher::default(), seal, digest: Hasher::default(), writer, runtime: Handle::current() };
-        let mut take = |pair: Pair| {
-            progress.add(pair.plain.bytes().len() as u64);
-            hashing.take(pair)
-        };
-        if alone {
-            thread::scope(|threads| {
-                let (to_hash, encrypted) = sync_channel(WAITING);
-                let reading = threads.spawn(move || {
-                    while let Some(pair) = reading.next()? {
-                        // Nobody takes it any more who has failed, and says so.
-                        if to_hash.send(pair).is_err() {
-                            break;
-                        }
-                    }
-                    Ok(())
-                });
-                // It ends with what feeds it, and what feeds it with it.
-                encrypted.into_iter().try_for_each(&mut take)?;
-                reading
-                    .join()
-                    .unwrap_or_else(|_| Err(SealError::Read(io::Error::other("the thread that reads has failed"))))
-            })?;
-        } else {
-            while let Some(pair) = reading.next()? {
-                take(pair)?;
-            }
-        }
-        let Hashing { found, seal, digest, writer, .. } = hashing;
+        let reading = Reading { blob, ctr, pool: Pool::default() };
+        let hashing = Hashing { found: Hasher::default(), seal, digest: Hasher::default() };
+        let writing = Writing { writer, runtime: Handle::current() };
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = if alone { cores.min(STAGES) } else { 1 };
+        let (hashing, writer) = Stages::new(reading, hashing, writing, progress).run(threads)?;
+        let Hashing { found, seal, digest } = hashing;
         check.finish(found.finish()).map_err(SealError::Check)?;
         Ok((writer, sealed(seal, digest, plain)))
-    }
-}
-
-/// Pairs that wait between the two threads.
-const WAITING: usize = 4;
-
-/// A chunk, and what became of it.
-struct Pair {
-    plain: Chunk,
-    ciphertext: Chunk,
-}
-
-/// The half that reads and encrypts.
-struct Reading {
-    blob: BlockingBlob,
-    ctr: CtrStream,
-    pool: Pool,
-}
-
-impl Reading {
-    /// `None` at the layer's end.
-    fn next(&mut self) -> Result<Option<Pair>, SealError> {
-        let (mut plain, mut ciphertext) = (self.pool.take(), self.pool.take());
-        if plain.fill(&mut self.blob).map_err(SealError::Read)? == 0 {
-            return Ok(None);
-        }
-        ciphertext.copy(&plain);
-        self.ctr.apply(ciphertext.bytes_mut()).map_err(SealError::Cipher)?;
-        Ok(Some(Pair { plain, ciphertext }))
-    }
-}
-
-/// The half that hashes and passes the ciphertext on.
-struct Hashing {
-    found: Hasher,
-    seal: EncryptionSeal,
-    digest: Hasher,
-    writer: BlobWriter,
-    runtime: Handle,
-}
-
-impl Hashing {
-    fn take(&mut self, Pair { plain, ciphertext }: Pair) -> Result<(), SealError> {
-        let bytes = ciphertext.bytes();
-        update_together(&mut [self.found.lane(plain.bytes()), self.seal.lane(bytes), self.digest.lane(bytes)]);
-        drop(plain);
-        self.runtime.block_on(self.writer.write(ciphertext.into_bytes())).map_err(SealError::Write)
     }
 }
 

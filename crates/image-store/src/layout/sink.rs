@@ -1,4 +1,5 @@
-//! Writing one blob into a layout: a blocking thread hashes and writes into a temporary file beside the blobs.
+//! Writing one blob into a layout: hashed and written into a temporary file beside the blobs, by the caller's thread where it
+//! may block, else by one of its own.
 
 use std::io::Write;
 
@@ -17,50 +18,104 @@ use crate::writer::{Hashing, settle};
 #[derive(Debug)]
 pub(crate) struct LayoutSink {
     layout: Layout,
-    chunks: mpsc::Sender<Bytes>,
-    thread: JoinHandle<Result<(NamedTempFile, Option<Digest>), Error>>,
+    /// Gone once writing has failed.
+    way: Option<Way>,
+}
+
+/// Who writes.
+#[derive(Debug)]
+enum Way {
+    Caller(Partial),
+    Thread { chunks: mpsc::Sender<Bytes>, thread: JoinHandle<Result<Partial, Error>> },
+}
+
+/// The temporary file, and the digest of what is in it if that is asked of us.
+#[derive(Debug)]
+struct Partial {
+    file: NamedTempFile,
+    hasher: Option<Hasher>,
+}
+
+impl Partial {
+    fn write(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(chunk);
+        }
+        self.file.as_file_mut().write_all(chunk).map_err(|error| Error::io("write", self.file.path())(error))
+    }
 }
 
 impl LayoutSink {
     pub(crate) async fn begin(layout: &Layout, hashing: Hashing) -> Result<Self, Error> {
         let target = layout.clone();
-        let mut file = blocking(move || target.temporary()).await?;
-        let (chunks, mut receiver) = mpsc::channel::<Bytes>(CHUNKS_WAITING);
-        let thread = task::spawn_blocking(move || {
-            let mut hasher = (hashing == Hashing::Store).then(Hasher::default);
-            while let Some(chunk) = receiver.blocking_recv() {
-                if let Some(hasher) = &mut hasher {
-                    hasher.update(&chunk);
-                }
-                if let Err(error) = file.as_file_mut().write_all(&chunk) {
-                    return Err(Error::io("write", file.path())(error));
-                }
-            }
-            Ok((file, hasher.map(Hasher::finish)))
-        });
-        Ok(Self { layout: layout.clone(), chunks, thread })
+        let file = blocking(move || target.temporary()).await?;
+        let hasher = (hashing == Hashing::Store).then(Hasher::default);
+        Ok(Self { layout: layout.clone(), way: Some(Way::Caller(Partial { file, hasher })) })
     }
 
     pub(crate) async fn write(&mut self, chunk: Bytes) -> Result<(), Error> {
-        if self.chunks.send(chunk).await.is_ok() {
+        let (chunks, thread) = match self.way.take() {
+            Some(Way::Thread { chunks, thread }) => (chunks, thread),
+            Some(Way::Caller(partial)) => start(partial),
+            None => return Err(self.broken()),
+        };
+        if chunks.send(chunk).await.is_ok() {
+            self.way = Some(Way::Thread { chunks, thread });
             return Ok(());
         }
         // The thread closes the channel early only when it failed.
-        match (&mut self.thread).await {
+        match thread.await {
             Ok(Err(error)) => Err(error),
-            Ok(Ok(_)) => Err(Error::io("write", self.layout.directory())(std::io::ErrorKind::BrokenPipe.into())),
+            Ok(Ok(_)) => Err(self.broken()),
             Err(error) => Err(stopped(error)),
         }
     }
 
-    pub(crate) async fn place(self, announced: Option<(Digest, u64)>, bytes: u64) -> Result<Digest, Error> {
-        drop(self.chunks);
-        let (file, found) = self.thread.await.map_err(stopped)??;
-        let digest = settle(announced, found, bytes)?;
+    /// Whether the caller's thread writes.
+    pub(crate) const fn is_direct(&self) -> bool {
+        matches!(self.way, Some(Way::Caller(_)))
+    }
+
+    /// Writes on the caller's thread.
+    pub(crate) fn write_direct(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        let Some(Way::Caller(partial)) = &mut self.way else { return Err(self.broken()) };
+        let written = partial.write(chunk);
+        if written.is_err() {
+            self.way = None;
+        }
+        written
+    }
+
+    pub(crate) async fn place(mut self, announced: Option<(Digest, u64)>, bytes: u64) -> Result<Digest, Error> {
+        let Partial { file, hasher } = match self.way.take() {
+            Some(Way::Caller(partial)) => partial,
+            Some(Way::Thread { chunks, thread }) => {
+                drop(chunks);
+                thread.await.map_err(stopped)??
+            }
+            None => return Err(self.broken()),
+        };
+        let digest = settle(announced, hasher.map(Hasher::finish), bytes)?;
         let layout = self.layout;
         blocking(move || layout.keep(file, &digest)).await?;
         Ok(digest)
     }
+
+    fn broken(&self) -> Error {
+        Error::io("write", self.layout.directory())(std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// A thread that writes what comes, to the end of the channel.
+fn start(mut partial: Partial) -> (mpsc::Sender<Bytes>, JoinHandle<Result<Partial, Error>>) {
+    let (chunks, mut receiver) = mpsc::channel::<Bytes>(CHUNKS_WAITING);
+    let thread = task::spawn_blocking(move || {
+        while let Some(chunk) = receiver.blocking_recv() {
+            partial.write(&chunk)?;
+        }
+        Ok(partial)
+    });
+    (chunks, thread)
 }
 
 /// Chunks that wait for the thread.
