@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
-use held_lease::{BootTime, ClockCheck, Diverged, Exchange, ReceiptBook};
+use held_lease::{BootTime, ClockCheck, Exchange, ReceiptBook, clocks_parted};
 use image_store::Store;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
@@ -151,7 +151,7 @@ impl LeaseHolder {
             if let Some(offline) = &self.offline {
                 offline.forget();
             }
-            clocks_parted(&diverged)
+            clocks_parted(&diverged, "workload")
         })?)
     }
 
@@ -385,15 +385,6 @@ struct Accepted {
     obligations: Obligations,
     receipt: Option<Receipt>,
     asked: BootTime,
-}
-
-fn clocks_parted(diverged: &Diverged) -> Failure {
-    Failure::verification("the clocks of the service and of this machine have parted: the renewal is not believed")
-        .caused_by(diverged)
-        .hint(
-            "start the workload again; if it comes again, have the vendor look at the service's clock and the operator of \
-             this machine at its own (guests with Secure TSC have one that their host cannot slow)",
-        )
 }
 
 fn no_lease() -> Failure {

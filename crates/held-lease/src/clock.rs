@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use command_line::Failure;
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -93,6 +94,14 @@ pub enum Diverged {
     },
 }
 
+impl Exchange {
+    /// By how much the service's time is ahead of the guest's boot clock, in nanoseconds: the least and the most that it may be.
+    pub fn ahead(&self) -> (i128, i128) {
+        let service = self.service.as_nanosecond();
+        (service - self.answered.nanoseconds(), service - self.asked.nanoseconds())
+    }
+}
+
 /// Holds each exchange against ALL earlier ones. Against the first alone, a jump would hide in what a long life allows for
 /// drift; against the last alone, small steps would add up.
 ///
@@ -132,6 +141,16 @@ impl ClockCheck {
         self.strictest = Some((least, most));
         Ok(())
     }
+}
+
+/// What a renewal is refused for that came by another clock; `what` is to be started again.
+pub fn clocks_parted(diverged: &Diverged, what: &str) -> Failure {
+    Failure::verification("the clocks of the service and of this machine have parted: the renewal is not believed")
+        .caused_by(diverged)
+        .hint(format!(
+            "start the {what} again; if it comes again, have the vendor look at the service's clock and the operator of \
+             this machine at its own (guests with Secure TSC have one that their host cannot slow)"
+        ))
 }
 
 /// Which way the guest's clock is granted to be wrong.

@@ -8,6 +8,6 @@ mod clock;
 mod receipt;
 mod refused;
 
-pub use clock::{BootTime, ClockCheck, Diverged, Exchange};
+pub use clock::{BootTime, ClockCheck, Diverged, Exchange, clocks_parted};
 pub use receipt::{ReceiptBook, decision, history};
 pub use refused::Refused;

@@ -18,6 +18,16 @@ pub struct ReceiptBook {
     seen: SeenLog,
     /// Where receipts and the last checkpoint are kept.
     directory: Option<PathBuf>,
+    keeps: Keeps,
+}
+
+/// What of a log is written down.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Keeps {
+    /// Its newest checkpoint, so that a later start knows its history.
+    Checkpoint,
+    /// Every receipt as well.
+    Receipts,
 }
 
 impl ReceiptBook {
@@ -26,7 +36,19 @@ impl ReceiptBook {
     /// # Errors
     /// When that cannot be read, or is of another key.
     pub fn open(key: &VerifierKey, directory: Option<&Path>) -> Result<Self, Failure> {
-        let mut book = Self { seen: SeenLog::new(key.clone()), directory: directory.map(Path::to_owned) };
+        Self::keeping(key, directory, Keeps::Receipts)
+    }
+
+    /// The same for whoever renews for years: only the newest checkpoint is kept, not each receipt.
+    ///
+    /// # Errors
+    /// When what was kept cannot be read, or is of another key.
+    pub fn of_log(key: &VerifierKey, directory: &Path) -> Result<Self, Failure> {
+        Self::keeping(key, Some(directory), Keeps::Checkpoint)
+    }
+
+    fn keeping(key: &VerifierKey, directory: Option<&Path>, keeps: Keeps) -> Result<Self, Failure> {
+        let mut book = Self { seen: SeenLog::new(key.clone()), directory: directory.map(Path::to_owned), keeps };
         if let Some(directory) = directory {
             fs::create_dir_all(directory)
                 .or_fail(ExitCode::BadInput, || format!("cannot make the directory `{}`", directory.display()))?;
@@ -110,12 +132,15 @@ impl ReceiptBook {
 
     fn keep(&self, receipt: &Receipt) -> Result<(), Failure> {
         let (Some(directory), Some(log)) = (&self.directory, self.log_file()) else { return Ok(()) };
-        let stem = log.file_stem().and_then(|stem| stem.to_str()).unwrap_or("log").trim_end_matches(".log").to_owned();
-        let file = directory.join(format!("{stem}.{}.receipt.json", receipt.index));
-        whole_file::write(
-            &file,
-            &serde_json::to_vec_pretty(receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?,
-        )?;
+        if self.keeps == Keeps::Receipts {
+            let stem =
+                log.file_stem().and_then(|stem| stem.to_str()).unwrap_or("log").trim_end_matches(".log").to_owned();
+            let file = directory.join(format!("{stem}.{}.receipt.json", receipt.index));
+            whole_file::write(
+                &file,
+                &serde_json::to_vec_pretty(receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?,
+            )?;
+        }
         whole_file::write(
             &log,
             &serde_json::to_vec_pretty(&self.seen).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?,
