@@ -91,7 +91,8 @@ async fn what_is_no_relays_licence_or_no_blank_home_makes_no_relay() {
     let serve = ["serve", "--allow-simulated", "--offline", "--relay", &license];
     scene.vendor.sealift(serve).failed(3, "has products or licences of its own");
     scene.vendor.serve();
-    let wrong = Relay { license: scene.license.clone().into(), ..relay };
+    let mut wrong = relay;
+    wrong.license = scene.license.clone().into();
     let said = run(&mut wrong.serve(&scene));
     assert_eq!(said.code, 3, "{}", said.stderr);
     assert!(said.stderr.contains("is for workloads, not for a relay"), "{}", said.stderr);
