@@ -74,14 +74,29 @@ pub(crate) async fn adopt(home: &VendorHome, service: &Service, license: &Licens
     whole_file::write_durably(&path, id.as_bytes())
 }
 
+/// Who is given the licence for the site's guests, beside its file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Publish {
+    /// Whoever reads what the relay says.
+    Console,
+}
+
 /// Writes the licence for the site's guests, in the place of one that is there.
-fn write_child_license(home: &VendorHome, issued: &IssuedLicense) -> Result<(), Failure> {
+fn write_child_license(
+    home: &VendorHome,
+    issued: &IssuedLicense,
+    publish: Option<Publish>,
+    console: &Console,
+) -> Result<(), Failure> {
     let path = child_license(home);
     let before = fs::read_to_string(&path).ok();
     // Each signature is another one: the file stays while it says the same.
     let says = |text: &str| text.parse::<LicenseFile>().ok().map(|license| license.unverified().clone());
     if before.as_deref().and_then(says).is_some_and(|before| says(&issued.token) == Some(before)) {
         return Ok(());
+    }
+    if publish == Some(Publish::Console) {
+        console.say(format!("licence for this site's guests, a bearer's token: {}", issued.token));
     }
     whole_file::write_durably(&path, issued.token.as_bytes())
 }

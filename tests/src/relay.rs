@@ -77,6 +77,7 @@ impl Relay {
     ///
     /// # Panics
     /// When that cannot be made.
+    #[must_use]
     pub fn other(&self) -> Self {
         let other = Self {
             home: self.home.with_file_name("other-relay"),

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
 use crate::home::{self, VendorHome, database};
-use crate::relay::{self, Authority};
+use crate::relay::{self, Authority, Publish};
 use crate::tenants::is_being_deleted;
 
 pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     let mut authority = match &args.relay {
         None => None,
         Some(license) => tokio::select! {
-            authority = become_relay(home, &service, license, console) => Some(authority?),
+            authority = become_relay(home, &service, license, args.child_license, console) => Some(authority?),
             () = stop.asked() => {
                 console.say("stopping; an authority that was granted just now stays taken for this guest's next start");
                 return Ok(());
@@ -84,12 +84,13 @@ async fn become_relay(
     home: &VendorHome,
     service: &Service,
     license: &Path,
+    publish: Option<Publish>,
     console: &Console,
 ) -> Result<Authority, Failure> {
     let license = relay::read_license(license)?;
     service.act_as_relay();
     relay::adopt(home, service, &license).await?;
-    let obtained = Authority::obtain(home, service, license, console).await;
+    let obtained = Authority::obtain(home, service, license, publish, console).await;
     if let Err(failure) = &obtained
         && matches!(failure.code, ExitCode::Denied | ExitCode::VerificationFailed)
     {

@@ -12,7 +12,7 @@ use release_protocol::{AttestAnswer, Lease, LeaseState, LicenseFile, RelayStatem
 
 use super::kept::KeptKey;
 use super::parent::{Attested, Parent, new_key};
-use super::{local, time, write_child_license};
+use super::{Publish, local, time, write_child_license};
 use crate::home::VendorHome;
 
 /// How often time is looked at: a machine that slept wakes with its authority over.
@@ -57,6 +57,7 @@ pub(crate) struct Authority {
     receipts: Option<ReceiptBook>,
     /// What its signed times say of this machine's clock.
     clock: ClockCheck,
+    publish: Option<Publish>,
 }
 
 impl Authority {
@@ -65,6 +66,7 @@ impl Authority {
         home: &VendorHome,
         service: &Service,
         license: LicenseFile,
+        publish: Option<Publish>,
         console: &Console,
     ) -> Result<Self, Failure> {
         let claims = license.unverified();
@@ -75,8 +77,8 @@ impl Authority {
         let attester = super::attester::open(console)?;
         let (parent, attested) = ask(license, statement, attester, &kept).await?;
         let held = Held::new(&attested)?;
-        let mut this = Self { parent, held, kept, receipts, clock: ClockCheck::default() };
-        if let Err(failure) = this.begin(&attested, home, service).await {
+        let mut this = Self { parent, held, kept, receipts, clock: ClockCheck::default(), publish };
+        if let Err(failure) = this.begin(&attested, home, service, console).await {
             // Where nothing runs by it yet, the next start is to find it free.
             if !this.parent.resumes() {
                 let _ = this.end_lease().await;
@@ -90,10 +92,16 @@ impl Authority {
         Ok(this)
     }
 
-    async fn begin(&mut self, attested: &Attested, home: &VendorHome, service: &Service) -> Result<(), Failure> {
+    async fn begin(
+        &mut self,
+        attested: &Attested,
+        home: &VendorHome,
+        service: &Service,
+        console: &Console,
+    ) -> Result<(), Failure> {
         self.kept.write(self.parent.own_key(), Some(&self.held.lease.id))?;
         self.believe(attested).await?;
-        self.take_up(home, service, &self.held.token).await
+        self.take_up(home, service, console).await
     }
 
     /// Believes a grant or renewal by its receipt, as a shim does: that it is in the vendor's log, and was decided now.
@@ -111,7 +119,8 @@ impl Authority {
     }
 
     /// Takes up what is delegated now. Who is refused in the middle has what it had before, or less.
-    async fn take_up(&self, home: &VendorHome, service: &Service, token: &str) -> Result<(), Failure> {
+    async fn take_up(&self, home: &VendorHome, service: &Service, console: &Console) -> Result<(), Failure> {
+        let token = &self.held.token;
         let delegation = self.parent.delegation(token).await?;
         service.take_up(&delegation).await.map_err(|error| local(&error))?;
         for (path, key) in service.missing_keys(&delegation).await.map_err(|error| local(&error))? {
@@ -119,7 +128,7 @@ impl Authority {
             service.take_up_key(&path, key, &kek).await.map_err(|error| local(&error))?;
         }
         let issued = service.child_license(&delegation).await.map_err(|error| local(&error))?;
-        write_child_license(home, &issued)
+        write_child_license(home, &issued, self.publish, console)
     }
 
     /// Renews the authority until it is lost; gives why.
@@ -139,7 +148,7 @@ impl Authority {
             if left.is_zero() {
                 return over(away);
             }
-            let renewed = tokio::time::timeout(left, self.renew(home, service)).await;
+            let renewed = tokio::time::timeout(left, self.renew(home, service, console)).await;
             match renewed {
                 Err(_) => return over(away),
                 Ok(Ok(())) => {
@@ -188,13 +197,12 @@ impl Authority {
         Ok(())
     }
 
-    async fn renew(&mut self, home: &VendorHome, service: &Service) -> Result<(), Failure> {
+    async fn renew(&mut self, home: &VendorHome, service: &Service, console: &Console) -> Result<(), Failure> {
         let attested = self.parent.attest(Some(&self.held.lease.id)).await?;
         let held = Held::new(&attested)?;
         self.believe(&attested).await?;
-        let token = held.token.clone();
         self.held = held;
-        self.take_up(home, service, &token).await
+        self.take_up(home, service, console).await
     }
 
     /// Returns when the lease has to be renewed now, or why it was lost. Of a service that is away there is no news.
