@@ -195,7 +195,7 @@ async fn a_relay_that_is_stopped_gives_its_lease_back_or_says_what_stays() {
     run(&mut relay.other().serve(&scene)).failed(5, "another relay holds licence");
     let (code, _, stderr) = finish(child, stdout);
     assert_eq!(code, 127, "{stderr}");
-    assert!(stderr.contains("did not answer before the lease and its grace ended"), "{stderr}");
+    assert!(stderr.contains("the lease was lost"), "{stderr}");
 }
 
 #[tokio::test]

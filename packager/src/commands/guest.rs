@@ -64,11 +64,11 @@ fn relay(home: &VendorHome, args: &GuestRelayArgs, console: &Console) -> Result<
     if args.url.scheme() != "https" {
         return Err(Failure::bad_input(format!("the relay's address `{}` is not https", args.url)));
     }
-    crate::relay::read_license(&args.machine.license)?;
+    let license = crate::relay::read_license(&args.machine.license)?;
     let own = || std::env::current_exe().or_fail(ExitCode::Other, || "cannot find this program's own path".to_owned());
     let program = args.sealift.clone().map_or_else(own, Ok)?;
     let platform = args.platform.clone().unwrap_or_else(|| home.service().simulated_platform_path());
-    make(&args.machine, of_relay(args, &program, &platform)?, console)
+    make(&args.machine, of_relay(args, &license, &program, &platform)?, console)
 }
 
 /// Makes the guest's folder.

@@ -3,14 +3,20 @@
 use std::path::Path;
 
 use command_line::{ExitCode, Failure, FailureContext as _};
+use release_protocol::LicenseFile;
 use release_protocol::guest::path;
 
 use super::cpio::{Archive, Entry};
 use super::initrd::{Purpose, add_program, read};
 use crate::cli::GuestRelayArgs;
 
-/// A relay that `program` serves; the simulated platform, where it accepts one, is in `platform`.
-pub(crate) fn of_relay(args: &GuestRelayArgs, program: &Path, platform: &Path) -> Result<Purpose, Failure> {
+/// A relay under this licence that `program` serves; the simulated platform, where it accepts one, is in `platform`.
+pub(crate) fn of_relay(
+    args: &GuestRelayArgs,
+    license: &LicenseFile,
+    program: &Path,
+    platform: &Path,
+) -> Result<Purpose, Failure> {
     let mut archive = Archive::default();
     add_program(&mut archive, path::RELAY, program)?;
     let port = args.url.port_or_known_default().unwrap_or(443);
@@ -20,13 +26,15 @@ pub(crate) fn of_relay(args: &GuestRelayArgs, program: &Path, platform: &Path) -
     let listen = format!("0.0.0.0:{port}");
     let init = words(&["init", "--listen", &listen, "--url", args.url.as_str()]);
     let mut serve = words(&["serve", "--relay", path::LICENSE, "--child-license", "console"]);
-    match &args.authorities {
-        Some(file) => {
-            let content = read(file, "certificate authorities")?;
-            archive.add(path::AUTHORITIES, Entry::File { permissions: 0o644, content });
+    let content = match &args.authorities {
+        Some(file) => read(file, "certificate authorities")?,
+        // Its clients want some, even where nothing is fetched: the one that is trusted anyway.
+        None => {
+            serve.push("--offline".to_owned());
+            license.unverified().service.ca_pem.clone().into_bytes()
         }
-        None => serve.push("--offline".to_owned()),
-    }
+    };
+    archive.add(path::AUTHORITIES, Entry::File { permissions: 0o644, content });
     if args.machine.simulated {
         add_platform(&mut archive, platform)?;
         serve.extend(["--allow-simulated", "--simulated-platform", path::SIMULATED_PLATFORM].map(ToOwned::to_owned));
