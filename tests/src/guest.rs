@@ -90,21 +90,21 @@ impl Site {
     /// # Panics
     /// When QEMU is absent.
     pub fn boot(&self, guest: &Path) -> Said {
-        run(&mut self.boot_command(guest))
+        run(&mut self.boot_command(guest, 1024))
     }
 
-    /// The same, not yet run.
+    /// The same with so many MiB of memory, not yet run.
     ///
     /// # Panics
     /// When QEMU is absent.
-    pub fn boot_command(&self, guest: &Path) -> Command {
+    pub fn boot_command(&self, guest: &Path, memory: u32) -> Command {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let qemu = std::env::split_paths(&path).any(|folder| folder.join("qemu-system-x86_64").is_file());
         assert!(
             qemu,
             "QEMU is not installed: install Debian's package `qemu-system-x86`, or run tests/run, which does"
         );
-        let boot = self.vendor.command(["guest", "boot", "--memory", "2048"]);
+        let boot = self.vendor.command(["guest", "boot", "--memory", &memory.to_string()]);
         let mut command = peer("timeout");
         command.args(["--kill-after=10", BOOT_SECONDS]).arg(boot.get_program()).args(boot.get_args()).arg(guest);
         command

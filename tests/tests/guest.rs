@@ -152,7 +152,7 @@ fn a_relays_guest_attests_by_its_own_measurement_and_ends_with_its_authority() {
     let reference = ["reference", "add", "--product", PRODUCT, "--label", "relay: site", "--digest", &measurement];
     site.vendor.sealift(reference).succeeded();
 
-    let mut command = site.boot_command(&guest);
+    let mut command = site.boot_command(&guest, 2048);
     let mut booted = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut console = BufReader::new(booted.stdout.take().unwrap());
     let mut said = String::new();

@@ -26,13 +26,12 @@ pub(crate) fn of_relay(
     let listen = format!("0.0.0.0:{port}");
     let init = words(&["init", "--listen", &listen, "--url", args.url.as_str()]);
     let mut serve = words(&["serve", "--relay", path::LICENSE, "--child-license", "console"]);
-    let content = match &args.authorities {
-        Some(file) => read(file, "certificate authorities")?,
+    let content = if let Some(file) = &args.authorities {
+        read(file, "certificate authorities")?
+    } else {
+        serve.push("--offline".to_owned());
         // Its clients want some, even where nothing is fetched: the one that is trusted anyway.
-        None => {
-            serve.push("--offline".to_owned());
-            license.unverified().service.ca_pem.clone().into_bytes()
-        }
+        license.unverified().service.ca_pem.clone().into_bytes()
     };
     archive.add(path::AUTHORITIES, Entry::File { permissions: 0o644, content });
     if args.machine.simulated {
