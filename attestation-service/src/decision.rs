@@ -34,13 +34,10 @@ pub(crate) enum Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// What stands in the place of a manifest where a relay holds the lease.
-    pub(crate) const RELAY: &'static str = "relay";
-
     fn manifest_digest(&self) -> &str {
         match self {
             Self::Workload(workload) => &workload.manifest_digest,
-            Self::Relay(_) => Self::RELAY,
+            Self::Relay(_) => RelayStatement::IN_PLACE_OF_MANIFEST,
         }
     }
 
@@ -80,6 +77,15 @@ pub(crate) struct Asked<'a> {
 impl Asked<'_> {
     fn renews(&self) -> bool {
         self.runtime_data.lease.is_some()
+    }
+
+    /// Why a relay may not take up the lease of an earlier start.
+    fn cannot_resume(&self) -> Option<String> {
+        let resumes = self.subject.relay().is_some_and(|relay| relay.resumes);
+        (resumes && self.evidence.guest_id().is_none()).then(|| {
+            "this TEE's evidence does not tell one guest from another: no relay takes up the lease of an earlier start there"
+                .to_owned()
+        })
     }
 
     /// A client that is not ours keeps nothing sealed, whatever it says.
@@ -165,7 +171,7 @@ impl Service {
             Ok(license) => license,
             Err(reason) => return self.deny(asked, None, Stage::License, vec![reason.into()]).await,
         };
-        if let Some(reason) = self.stale(asked) {
+        if let Some(reason) = self.stale(asked).or_else(|| asked.cannot_resume()) {
             return self.deny(asked, Some(&presented), Stage::Lease, vec![reason.into()]).await;
         }
         for _ in 0..TRIES {
@@ -219,6 +225,7 @@ impl Service {
         });
         if let Some(relay) = asked.subject.relay() {
             audit["relay"] = json!(relay.url);
+            audit["relay_log"] = json!(relay.log_key);
         }
         // A guest asks for itself; somebody of the vendor's brings a file.
         if let Ok(by) = ACTOR.try_with(|actor| serde_json::to_value(actor)) {

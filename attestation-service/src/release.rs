@@ -8,8 +8,8 @@ use jose::Jwk;
 use jose::jwe::{self, Recipient};
 use launch_evidence::{EvidenceRejected, HostData, VerifiedEvidence};
 use release_protocol::{
-    AttestAnswer, Attestation, Challenge, LeaseId, LicenseId, Request, ResourcePath, RuntimeData, TeePubKey,
-    device_nonce, host_data, report_data,
+    AttestAnswer, Attestation, Challenge, LeaseId, LicenseId, RelayStatement, Request, ResourcePath, RuntimeData,
+    TeePubKey, device_nonce, host_data, report_data,
 };
 use serde_json::{Value, json};
 
@@ -99,7 +99,11 @@ impl Service {
         let granted = match subject {
             None => None,
             Some(subject) => {
-                let lease = LeaseId::of(stated_by, guest.key().thumbprint(), evidence.guest_id());
+                let (thumbprint, guest_id) = (guest.key().thumbprint(), evidence.guest_id());
+                let lease = match subject {
+                    Subject::Workload(_) => LeaseId::of(stated_by, thumbprint, guest_id),
+                    Subject::Relay(_) => LeaseId::of_relay(thumbprint, guest_id),
+                };
                 let (runtime_data, evidence) = (&runtime_data, &evidence);
                 let asked = Asked {
                     runtime_data,
@@ -284,7 +288,7 @@ fn usable<'s>(
         if !products.contains(&path.product) {
             return Err(format!("the relay's licence does not cover product {}", path.product));
         }
-        return Ok((Subject::RELAY, lease, LicenseId(license.clone())));
+        return Ok((RelayStatement::IN_PLACE_OF_MANIFEST, lease, LicenseId(license.clone())));
     }
     let (Some(workload), Some(lease), Some(license)) = (&session.workload, &session.lease, &session.license) else {
         return Err("neither the guest nor its initialisation data (`sealift.license`, `sealift.manifest`) state a licence and \

@@ -27,11 +27,13 @@ use launch_evidence::Product;
 use release_protocol::ProductName;
 use url::Url;
 
+use crate::relay::Publish;
+
 pub(crate) use audit::{AuditCommand, ExportArgs};
 pub(crate) use collateral::{CollateralBundleArgs, CollateralCommand, CollateralImportArgs};
 pub(crate) use cosign::{CosignArgs, CosignCommand, CosignStatusArgs};
 pub(crate) use evidence::{EvidenceCommand, EvidenceVerifyArgs, ExpectArgs};
-pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand};
+pub(crate) use guest::{GuestBootArgs, GuestBuildArgs, GuestCommand, GuestRelayArgs, MachineArgs};
 pub(crate) use key::KeyCommand;
 pub(crate) use keyprovider::KeyProviderArgs;
 pub(crate) use launch::{IdBlockArgs, LaunchArgs, MeasureCommand, MeasureSnpArgs, ReferenceAddArgs, ReferenceCommand};
@@ -214,6 +216,10 @@ pub(crate) struct ServeArgs {
     /// the service that issued it. Runs inside a measured guest, on a home of its own; guests run under `child.license` there.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tenants", "database"])]
     pub(crate) relay: Option<PathBuf>,
+    /// Where the licence for the site's guests, a bearer's token, goes beside the home: printed whenever it is another, where
+    /// nobody can read the home. Nowhere by default.
+    #[arg(long, value_name = "WHERE", requires = "relay")]
+    pub(crate) child_license: Option<Publish>,
     /// Fetch no endorsements and no revocation lists, whatever the settings say.
     #[arg(long)]
     pub(crate) offline: bool,

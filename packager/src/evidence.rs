@@ -5,5 +5,6 @@ pub(crate) mod bundle;
 pub(crate) mod expect;
 pub(crate) mod input;
 pub(crate) mod joint;
+pub(crate) mod relayed;
 pub(crate) mod tcb;
 pub(crate) mod trust;

@@ -3,21 +3,22 @@
 
 mod attester;
 mod authority;
+mod kept;
 mod parent;
+mod time;
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use attestation_service::api::IssuedLicense;
 use attestation_service::{Service, ServiceError};
-use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
+use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _, whole_file};
 use release_protocol::LicenseFile;
 
 use crate::home::VendorHome;
 pub(crate) use authority::Authority;
+pub(crate) use time::now;
 
 /// Says of a home that it is a relay's: under which licence.
 fn mark(home: &VendorHome) -> PathBuf {
@@ -70,11 +71,23 @@ pub(crate) async fn adopt(home: &VendorHome, service: &Service, license: &Licens
         }
         Err(_) => {}
     }
-    write_whole(&path, id.as_bytes(), 0o644)
+    whole_file::write_durably(&path, id.as_bytes())
+}
+
+/// Who is given the licence for the site's guests, beside its file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Publish {
+    /// Whoever reads what the relay says.
+    Console,
 }
 
 /// Writes the licence for the site's guests, in the place of one that is there.
-fn write_child_license(home: &VendorHome, issued: &IssuedLicense) -> Result<(), Failure> {
+fn write_child_license(
+    home: &VendorHome,
+    issued: &IssuedLicense,
+    publish: Option<Publish>,
+    console: &Console,
+) -> Result<(), Failure> {
     let path = child_license(home);
     let before = fs::read_to_string(&path).ok();
     // Each signature is another one: the file stays while it says the same.
@@ -82,17 +95,10 @@ fn write_child_license(home: &VendorHome, issued: &IssuedLicense) -> Result<(), 
     if before.as_deref().and_then(says).is_some_and(|before| says(&issued.token) == Some(before)) {
         return Ok(());
     }
-    write_whole(&path, issued.token.as_bytes(), 0o600)
-}
-
-/// Writes a file beside its place and moves it there.
-fn write_whole(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
-    let new = path.with_extension("new");
-    let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new);
-    written
-        .and_then(|mut file| file.write_all(contents).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, path))
-        .or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))
+    if publish == Some(Publish::Console) {
+        console.say(format!("licence for this site's guests, a bearer's token: {}", issued.token));
+    }
+    whole_file::write_durably(&path, issued.token.as_bytes())
 }
 
 /// How long guests have to hear that they must stop, and to say that they did.

@@ -4,7 +4,6 @@
 mod network;
 mod system;
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -58,17 +57,33 @@ fn run() -> io::Result<u8> {
     } else {
         network::configure_loopback()?;
     }
-    let mut command = Command::new("/proc/self/exe");
+    let port = config.simulated.then(simulated_port).transpose()?;
+    let shim = std::iter::once("/proc/self/exe".to_owned()).chain(config.arguments).collect();
+    let commands = if config.commands.is_empty() { vec![shim] } else { config.commands };
+    let mut code = FAILED;
+    for command in &commands {
+        code = run_one(command, port.as_deref())?;
+        if code != 0 {
+            break;
+        }
+    }
+    Ok(code)
+}
+
+/// Runs one command line to its end; gives its exit code.
+fn run_one(words: &[String], simulated_port: Option<&Path>) -> io::Result<u8> {
+    let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("a command line is empty"))?;
+    let mut command = Command::new(program);
     command
-        .args(config.arguments.iter().map(OsString::from))
+        .args(arguments)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/")
         .stdin(Stdio::null());
-    if config.simulated {
-        command.env(SIMULATED_PLATFORM, simulated_port()?);
+    if let Some(port) = simulated_port {
+        command.env(SIMULATED_PLATFORM, port);
     }
-    let status = command.status().map_err(context("start the shim"))?;
+    let status = command.status().map_err(context(format!("start {program}")))?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{Answerer, ExitCode, Failure, FailureContext as _, LOOPBACK, local_name};
+use held_lease::BootTime;
+pub(crate) use held_lease::Refused;
 use jose::jwe::{EphemeralKey, Jwe};
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
@@ -21,8 +23,6 @@ use serde_json::Value;
 use transparency_log::ConsistencyProof;
 use url::Url;
 use zeroize::Zeroizing;
-
-use crate::clock::BootTime;
 
 /// The largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
@@ -57,33 +57,6 @@ pub(crate) struct Attested {
     /// When the evidence was sent.
     pub(crate) asked: BootTime,
     pub(crate) answered: BootTime,
-}
-
-/// What went wrong in a conversation.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    /// The service answered and said no, or its answer cannot be believed. Trying again does not help.
-    Final(Failure),
-    /// The service was out of reach or too busy.
-    Unavailable(Failure),
-}
-
-impl Refused {
-    /// The command's failure.
-    pub(crate) fn into_failure(self) -> Failure {
-        match self {
-            Self::Final(failure) | Self::Unavailable(failure) => failure,
-        }
-    }
-}
-
-impl From<Failure> for Refused {
-    fn from(failure: Failure) -> Self {
-        match failure.code {
-            ExitCode::Unavailable => Self::Unavailable(failure),
-            _ => Self::Final(failure),
-        }
-    }
 }
 
 impl ServiceClient {

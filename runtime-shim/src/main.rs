@@ -5,7 +5,6 @@ mod agent;
 mod attest;
 mod attester;
 mod cli;
-mod clock;
 mod doctor;
 mod guest;
 mod image;
@@ -25,7 +24,6 @@ mod stop;
 mod stream_processor;
 mod supervise;
 mod trustee;
-mod whole_file;
 
 use clap::CommandFactory as _;
 use command_line::{Console, ExitCode, Failure, FailureContext as _, parse_command_line, start_logging};

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use command_line::{Answerer, ExitCode, Failure};
+use held_lease::BootTime;
 use jiff::Timestamp;
 use jose::jwe::EphemeralKey;
 use launch_evidence::Attester;
@@ -25,7 +26,6 @@ use zeroize::Zeroizing;
 use self::allowance::{Allowance, Refusal};
 use self::record::Record;
 use self::sealed::SealedFile;
-use crate::clock::BootTime;
 
 pub(crate) use self::renewal::run;
 

@@ -1,205 +1,101 @@
-//! The service's receipts: each is verified, held against what was seen of the service's audit log before, and kept where
-//! the customer wants that. A service whose log has shrunk or forked is refused.
-
-mod command;
+//! `receipt verify` and `receipt refresh`: what the customer does with receipts that were kept.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::Path;
 
-use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
-use jiff::Timestamp;
-use release_protocol::LeaseId;
-use serde::Deserialize;
-use transparency_log::{Receipt, SeenError, SeenLog, VerifierKey};
+use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _, whole_file};
+use serde_json::{Value, json};
+use transparency_log::{MAX_RECEIPT_BYTES, Receipt, VerifierKey, Witnesses};
 
-pub(crate) use command::run;
-
+use crate::cli::ReceiptCommand;
 use crate::kbs::{Refused, ServiceClient};
-use crate::whole_file;
+use crate::license;
 
-/// What is remembered of one service's log.
-pub(crate) struct ReceiptBook {
-    seen: SeenLog,
-    /// Where receipts and the last checkpoint are kept.
-    directory: Option<PathBuf>,
-}
-
-impl ReceiptBook {
-    /// The book of the log with this key; what an earlier run kept in `directory` counts.
-    pub(crate) fn open(key: &VerifierKey, directory: Option<&Path>) -> Result<Self, Failure> {
-        let mut book = Self { seen: SeenLog::new(key.clone()), directory: directory.map(Path::to_owned) };
-        if let Some(directory) = directory {
-            fs::create_dir_all(directory)
-                .or_fail(ExitCode::BadInput, || format!("cannot make the directory `{}`", directory.display()))?;
-            book.reload()?;
-        }
-        Ok(book)
-    }
-
-    /// The key of the log.
-    pub(crate) fn log_key(&self) -> &VerifierKey {
-        self.seen.key()
-    }
-
-    /// Accepts the receipt of a grant or renewal of `lease`, and gives the time at which it was decided; or refuses the
-    /// service.
-    pub(crate) async fn accept(
-        &mut self,
-        client: &ServiceClient,
-        receipt: Option<Receipt>,
-        lease: &LeaseId,
-    ) -> Result<Timestamp, Refused> {
-        let receipt = receipt.ok_or_else(|| refused("the service gave no receipt for what it granted"))?;
-        let verified = receipt
-            .verify(self.seen.key())
-            .map_err(|error| refused("the service's receipt proves nothing").caused_by(&error))?;
-        let decided = decision(verified.entry, lease)?;
-        // Another shim of this machine may have seen more meanwhile.
-        self.reload()?;
-        let (seen, offered) = (self.seen.size(), verified.checkpoint.size);
-        if offered < seen {
-            // An answer that took longer than a newer one is no shrunk log, if it proves so.
-            let shrunk = || history(&SeenError::Shrunk { seen, offered });
-            let proof =
-                client.log_consistency(offered.get(), seen.get()).await.map_err(|error| no_proof(error, shrunk))?;
-            let newest = self.seen.checkpoint().map(|newest| newest.unverified().root);
-            let root = newest.ok_or_else(|| refused("what was seen of the log is gone"))?;
-            proof.verify(offered, &verified.checkpoint.root, seen, &root).map_err(|_| shrunk())?;
-        } else {
-            let proof = match seen.get() {
-                0 => None,
-                seen if seen == offered.get() => None,
-                known => {
-                    let unproven = || history(&SeenError::Unproven { seen, offered, source: None });
-                    let proof = client.log_consistency(known, offered.get()).await;
-                    Some(proof.map_err(|error| no_proof(error, unproven))?)
-                }
+pub(crate) async fn run(command: ReceiptCommand, console: &Console) -> Result<(), Failure> {
+    match command {
+        ReceiptCommand::Verify { file, license, key, witnesses } => {
+            let key = match (license, key) {
+                (Some(path), _) => log_key(&path)?,
+                (None, Some(path)) => fs::read_to_string(&path)
+                    .or_fail(ExitCode::BadInput, || format!("cannot read the key `{}`", path.display()))?
+                    .trim()
+                    .parse()
+                    .or_fail(ExitCode::BadInput, || format!("`{}` is no verifier key", path.display()))?,
+                (None, None) => return Err(Failure::usage("name the log's key by `--license` or `--key`")),
             };
-            self.seen.advance(&receipt.checkpoint, proof.as_ref()).map_err(|error| history(&error))?;
+            let receipt = read(&file)?;
+            show(&receipt, &name(&file), &key, &witnesses.witnesses()?, console)
         }
-        self.keep(&receipt)?;
-        Ok(decided)
-    }
-
-    fn log_file(&self) -> Option<PathBuf> {
-        let name: String = self.seen.key().name().to_string();
-        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-        Some(self.directory.as_ref()?.join(format!("{name}.log.json")))
-    }
-
-    fn reload(&mut self) -> Result<(), Failure> {
-        let Some(path) = self.log_file().filter(|path| path.exists()) else { return Ok(()) };
-        let unusable = || format!("cannot read what was seen of the service's log, `{}`", path.display());
-        let kept: SeenLog = fs::read(&path)
-            .or_fail(ExitCode::BadInput, unusable)
-            .and_then(|text| serde_json::from_slice(&text).or_fail(ExitCode::BadInput, unusable))?;
-        if kept.key() != self.seen.key() {
-            return Err(Failure::verification("the licence names another log key than the one seen before")
-                .hint(format!("if the vendor has set its service up anew, move `{}` away", path.display())));
-        }
-        if kept.size() >= self.seen.size() {
-            self.seen = kept;
-        }
-        Ok(())
-    }
-
-    fn keep(&self, receipt: &Receipt) -> Result<(), Failure> {
-        let (Some(directory), Some(log)) = (&self.directory, self.log_file()) else { return Ok(()) };
-        let stem = log.file_stem().and_then(|stem| stem.to_str()).unwrap_or("log").trim_end_matches(".log").to_owned();
-        let file = directory.join(format!("{stem}.{}.receipt.json", receipt.index));
-        whole_file::write(
-            &file,
-            &serde_json::to_vec_pretty(receipt).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?,
-        )?;
-        whole_file::write(
-            &log,
-            &serde_json::to_vec_pretty(&self.seen).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?,
-        )
+        ReceiptCommand::Refresh { file, license } => refresh(&file, &license, console).await,
     }
 }
 
-/// The members that count of the entry of a grant or renewal.
-#[derive(Deserialize)]
-struct Decision {
-    at: Timestamp,
-    kind: String,
-    body: DecisionBody,
+/// Replaces the receipt by one under the newest checkpoint that witnesses cosigned.
+async fn refresh(file: &Path, license_file: &Path, console: &Console) -> Result<(), Failure> {
+    let key = log_key(license_file)?;
+    let receipt = read(file)?;
+    let proves_nothing = || format!("{} proves nothing", name(file));
+    receipt.verify(&key).or_fail(ExitCode::VerificationFailed, proves_nothing)?;
+    let client = ServiceClient::new(license::read(license_file)?)?;
+    let place = client.witnessed_place(receipt.index.get()).await.map_err(Refused::into_failure)?;
+    let fresh = Receipt { proof: place.inclusion_proof, checkpoint: place.checkpoint, ..receipt };
+    fresh
+        .verify(&key)
+        .or_fail(ExitCode::VerificationFailed, || "the service's proof does not hold".to_owned())
+        .map_err(|failure| {
+            failure
+                .from_answerer(Answerer::Service)
+                .hint("keep the receipt as it is: it proves an entry that the log which witnesses saw does not have")
+        })?;
+    let text = serde_json::to_vec_pretty(&fresh).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
+    whole_file::write(file, &text)?;
+    let checkpoint = fresh.checkpoint.to_string();
+    console.result(&json!({"file": file, "checkpoint": checkpoint}), || checkpoint.trim_end().to_owned());
+    Ok(())
 }
 
-#[derive(Deserialize)]
-struct DecisionBody {
-    lease: LeaseId,
+fn show(
+    receipt: &Receipt,
+    name: &str,
+    key: &VerifierKey,
+    witnesses: &Witnesses,
+    console: &Console,
+) -> Result<(), Failure> {
+    let verified = receipt
+        .verify_witnessed(key, witnesses)
+        .or_fail(ExitCode::VerificationFailed, || format!("{name} proves nothing"))?;
+    let entry: Value = serde_json::from_slice(verified.entry)
+        .or_fail(ExitCode::BadInput, || format!("{name} proves an entry that is no JSON"))?;
+    let document = json!({
+        "log": verified.checkpoint.origin.as_str(), "size": verified.checkpoint.size, "index": verified.index,
+        "entry": entry, "cosignatures": verified.cosignatures,
+    });
+    console.result(&document, || {
+        let entry = serde_json::to_string_pretty(&entry).unwrap_or_default();
+        let (index, size) = (verified.index, verified.checkpoint.size);
+        let mut lines = vec![format!("leaf {index} of the {size} in {}:", key.name())];
+        lines.extend(verified.cosignatures.iter().map(ToString::to_string).chain([entry]));
+        lines.join("\n")
+    });
+    Ok(())
 }
 
-/// When the service decided, by the entry that proves that it did.
-pub(crate) fn decision(entry: &[u8], lease: &LeaseId) -> Result<Timestamp, Failure> {
-    let entry: Decision = serde_json::from_slice(entry)
-        .map_err(|error| refused("the service's receipt is of no lease").caused_by(&error))?;
-    if entry.body.lease != *lease {
-        return Err(refused("the service's receipt is of another lease"));
-    }
-    match entry.kind.as_str() {
-        "lease_granted" | "lease_renewed" => Ok(entry.at),
-        other => {
-            Err(refused("the service's receipt is of no grant").cause(format!("its entry is of the kind `{other}`")))
-        }
-    }
+fn log_key(license_file: &Path) -> Result<VerifierKey, Failure> {
+    license::read(license_file)?.unverified().service.log_key.clone().ok_or_else(|| {
+        Failure::bad_input(format!("the licence `{}` names no log key", license_file.display()))
+            .hint("ask the vendor for `log.pub`, and name it by `--key`")
+    })
 }
 
-fn refused(message: &str) -> Failure {
-    Failure::verification(message)
-        .from_answerer(Answerer::Service)
-        .hint("ask the vendor; what runs without a receipt cannot be proven later")
+fn name(file: &Path) -> String {
+    format!("`{}`", file.display())
 }
 
-/// A service that says no to a proof has none; one that is out of reach may have it.
-fn no_proof(error: Refused, history: impl FnOnce() -> Failure) -> Refused {
-    match error {
-        Refused::Final(_) => Refused::Final(history()),
-        unavailable @ Refused::Unavailable(_) => unavailable,
-    }
-}
-
-pub(crate) fn history(error: &SeenError) -> Failure {
-    Failure::verification(
-        "the service's audit log is not what it was: its history was rewritten, or an old copy restored",
-    )
-    .caused_by(error)
-    .from_answerer(Answerer::Service)
-    .hint("keep the receipts, they are the evidence, and ask the vendor")
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn decided(change: impl FnOnce(&mut Value)) -> Result<Timestamp, Failure> {
-        let mut entry = json!({
-            "at": "2026-10-01T08:09:10.123Z", "kind": "lease_renewed", "body": {"lease": "own"}, "salt": "00", "sequence": 7,
-        });
-        change(&mut entry);
-        decision(entry.to_string().as_bytes(), &LeaseId("own".to_owned()))
-    }
-
-    #[test]
-    fn the_time_of_a_renewal_is_that_of_its_own_entry() {
-        assert_eq!(decided(|_| {}).unwrap().to_string(), "2026-10-01T08:09:10.123Z");
-        decided(|entry| entry["kind"] = "lease_granted".into()).unwrap();
-    }
-
-    #[test]
-    fn a_receipt_of_another_lease_or_of_something_else_is_no_grant() {
-        for (change, said) in [
-            ((|entry| entry["body"]["lease"] = "other".into()) as fn(&mut Value), "another lease"),
-            (|entry| entry["kind"] = "denied".into(), "of no grant"),
-            (|entry| entry["kind"] = "lease_ended".into(), "of no grant"),
-            (|entry| entry["body"] = json!({}), "of no lease"),
-            (|entry| drop(entry.as_object_mut().unwrap().remove("at")), "of no lease"),
-        ] {
-            let failure = decided(change).unwrap_err();
-            assert!(failure.message.contains(said), "{failure}");
-        }
-    }
+fn read(file: &Path) -> Result<Receipt, Failure> {
+    let mut bytes = Vec::new();
+    fs::File::open(file)
+        .and_then(|file| file.take(MAX_RECEIPT_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .or_fail(ExitCode::BadInput, || format!("cannot read {}", name(file)))?;
+    Receipt::from_json(&bytes).or_fail(ExitCode::BadInput, || format!("{} is no receipt", name(file)))
 }

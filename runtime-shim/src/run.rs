@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{Answerer, Console, ExitCode, Failure, FailureContext as _};
+use held_lease::BootTime;
 use runtime_shim::bundle::{Network, SecretFile};
 use runtime_shim::runtime::{self, Running, RuntimeChoice};
 use runtime_shim::unpack::remove_tree;
@@ -14,7 +15,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{ImageArgs, NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
-use crate::clock::BootTime;
 use crate::materialize;
 use crate::secrets::SecretFiles;
 use crate::session::{self, Held, LeaseHolder, Released, Session};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use held_lease::{BootTime, ClockCheck, Exchange, ReceiptBook, clocks_parted};
 use image_store::Store;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
@@ -20,11 +21,9 @@ use transparency_log::Receipt;
 use zeroize::Zeroizing;
 
 use crate::cli::{ImageArgs, OpeningArgs};
-use crate::clock::{BootTime, ClockCheck, Diverged, Exchange};
 use crate::image::SignedImage;
 use crate::kbs::{Attested, Challenged, Refused, ServiceClient};
 use crate::offline::{Grant, Offline, OfflineState};
-use crate::receipt::ReceiptBook;
 use crate::trustee::{self, TrusteeToken};
 use crate::{attester, license};
 use joint::Joint;
@@ -144,14 +143,15 @@ impl LeaseHolder {
     async fn accept_receipt(&mut self, attested: &mut Attested) -> Result<(), Refused> {
         let Some(receipts) = &mut self.receipts else { return Ok(()) };
         let receipt = attested.answer.receipt.take();
-        let service = receipts.accept(&self.client, receipt, &self.lease.id).await?;
+        let client = &self.client;
+        let service = receipts.accept(receipt, &self.lease.id, |old, new| client.log_consistency(old, new)).await?;
         let exchange = Exchange { service, asked: attested.asked, answered: attested.answered };
         Ok(self.clock.accept(exchange).map_err(|diverged| {
             // What such a clock counts is worth nothing.
             if let Some(offline) = &self.offline {
                 offline.forget();
             }
-            clocks_parted(&diverged)
+            clocks_parted(&diverged, "workload")
         })?)
     }
 
@@ -385,15 +385,6 @@ struct Accepted {
     obligations: Obligations,
     receipt: Option<Receipt>,
     asked: BootTime,
-}
-
-fn clocks_parted(diverged: &Diverged) -> Failure {
-    Failure::verification("the clocks of the service and of this machine have parted: the renewal is not believed")
-        .caused_by(diverged)
-        .hint(
-            "start the workload again; if it comes again, have the vendor look at the service's clock and the operator of \
-             this machine at its own (guests with Secure TSC have one that their host cannot slow)",
-        )
 }
 
 fn no_lease() -> Failure {

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use command_line::{Answerer, Console, Failure};
+use held_lease::BootTime;
 use release_protocol::LeaseState;
 
-use crate::clock::BootTime;
 use crate::kbs::Refused;
 use crate::session::LeaseHolder;
 

@@ -56,6 +56,16 @@ impl Site {
         (command, folder)
     }
 
+    /// `sealift guest relay` into a new folder, for this licence, not yet run; gives the folder as well.
+    pub fn relay_command(&self, name: &str, license: &Path) -> (Command, PathBuf) {
+        let kernel = kernel();
+        let folder = self.directory.join(name);
+        let mut command = self.vendor.command(["guest", "relay"]);
+        command.arg(&folder).arg("--kernel").arg(&kernel.image).arg("--modules").arg(&kernel.modules);
+        command.arg("--license").arg(license).args(["--simulated", "--url", "https://relay.site.example:8443"]);
+        (command, folder)
+    }
+
     /// Builds a guest.
     ///
     /// # Panics
@@ -80,16 +90,24 @@ impl Site {
     /// # Panics
     /// When QEMU is absent.
     pub fn boot(&self, guest: &Path) -> Said {
+        run(&mut self.boot_command(guest, 1024))
+    }
+
+    /// The same with so many MiB of memory, not yet run.
+    ///
+    /// # Panics
+    /// When QEMU is absent.
+    pub fn boot_command(&self, guest: &Path, memory: u32) -> Command {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let qemu = std::env::split_paths(&path).any(|folder| folder.join("qemu-system-x86_64").is_file());
         assert!(
             qemu,
             "QEMU is not installed: install Debian's package `qemu-system-x86`, or run tests/run, which does"
         );
-        let boot = self.vendor.command(["guest", "boot", "--memory", "1024"]);
+        let boot = self.vendor.command(["guest", "boot", "--memory", &memory.to_string()]);
         let mut command = peer("timeout");
         command.args(["--kill-after=10", BOOT_SECONDS]).arg(boot.get_program()).args(boot.get_args()).arg(guest);
-        run(&mut command)
+        command
     }
 }
 

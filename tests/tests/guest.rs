@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
+use std::process::Stdio;
 
 use end_to_end::guest::{Site, kernel};
 use end_to_end::image::flip;
 use end_to_end::peer::run;
 use launch_evidence::simulated;
+use release_protocol::LicenseFile;
 use serde_json::Value;
 
 const PRODUCT: &str = "recipe";
@@ -132,4 +135,43 @@ fn layers(site: &Site) -> Vec<String> {
     let inspected: Value = serde_json::from_str(&inspected).unwrap();
     let layers = inspected["platforms"][0]["layers"].as_array().unwrap();
     layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_relays_guest_attests_by_its_own_measurement_and_ends_with_its_authority() {
+    let scratch = tempfile::tempdir().unwrap();
+    let site = Site::start(scratch.path(), PRODUCT);
+    let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/relay.rego");
+    site.vendor.sealift(["policy", "set", "--product", PRODUCT, policy]).succeeded();
+    let (id, license) = site.vendor.license(PRODUCT, &["--relay"]);
+    let (mut wrong, _) = site.relay_command("wrong", &site.license);
+    run(&mut wrong).failed(3, "is for workloads, not for a relay");
+    let (mut build, guest) = site.relay_command("relay", &license);
+    run(&mut build).succeeded();
+    let measurement = site.measurement(&guest);
+    let reference = ["reference", "add", "--product", PRODUCT, "--label", "relay: site", "--digest", &measurement];
+    site.vendor.sealift(reference).succeeded();
+
+    let mut command = site.boot_command(&guest, 2048);
+    let mut booted = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut console = BufReader::new(booted.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("serving on https://0.0.0.0:8443, reached as https://relay.site.example:8443/") {
+        assert_ne!(console.read_line(&mut said).unwrap(), 0, "it does not serve: {said}");
+    }
+    let token = said.split("a bearer's token: ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    let child: LicenseFile = token.parse().unwrap();
+    assert_eq!(child.unverified().service.url.as_str(), "https://relay.site.example:8443/");
+    let entries = site.vendor.sealift(["--output", "json", "audit", "list"]).succeeded().stdout;
+    let entries: Vec<Value> = serde_json::from_str(&entries).unwrap();
+    let granted = entries.iter().find(|entry| entry["kind"] == "lease_granted").unwrap();
+    assert_eq!(
+        (&granted["body"]["measurement"], &granted["body"]["license"]),
+        (&measurement.into(), &id.clone().into())
+    );
+
+    site.vendor.sealift(["license", "revoke", &id, "--reason", "returned"]).succeeded();
+    console.read_to_string(&mut said).unwrap();
+    assert_eq!(booted.wait().unwrap().code(), Some(7), "{said}");
+    assert!(said.contains("the relay lost its authority") && said.contains("sealift-guest: exit 7"), "{said}");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use release_protocol::{License, LicenseId, ProductName, ResourcePath};
+use release_protocol::{License, LicenseId, ProductName, RelayStatement, ResourcePath};
 
 use crate::administration::{KeptKey, check_manifests};
 use crate::api::{
@@ -17,6 +17,16 @@ use crate::store::StoreError;
 const REPLACED: &str = "the vendor delegates something else now";
 
 impl Service {
+    /// What it says of itself to the service above.
+    pub fn relay_statement(&self) -> Result<RelayStatement, ServiceError> {
+        Ok(RelayStatement {
+            url: self.address.url.clone(),
+            log_key: self.address.log_key.clone(),
+            license_key: Some(self.license_key.verifying_key().to_spki_pem()?),
+            resumes: false,
+        })
+    }
+
     /// Whether there is nothing in it that it could have from anybody but a delegating service.
     pub async fn is_blank(&self) -> Result<bool, ServiceError> {
         Ok(self.store.products().await?.is_empty() && self.store.license_list(self.now()).await?.is_empty())

@@ -2,7 +2,8 @@
 
 use attestation_service::api::Delegation;
 use jose::jwe::Jwe;
-use release_protocol::{AttestAnswer, RelayStatement};
+use launch_evidence::simulated::SimulatedGuest;
+use release_protocol::{AttestAnswer, LeaseId, RelayStatement};
 use reqwest::Method;
 use serde_json::json;
 
@@ -13,10 +14,18 @@ const ANY_GUEST: &str = "package sealift.release\nimport rego.v1\ndefault allow 
 
 /// Attests as a relay.
 async fn relay(rig: &Rig, guest: &Guest) -> Answer {
+    relay_in(rig, &rig.guest, guest, None).await
+}
+
+/// The same in this machine; with a lease as one that was started again.
+async fn relay_in(rig: &Rig, machine: &SimulatedGuest, guest: &Guest, lease: Option<&LeaseId>) -> Answer {
     let mut runtime_data = guest.runtime_data(&challenge(rig).await);
     runtime_data.workload = None;
-    runtime_data.relay = Some(RelayStatement { url: "https://relay.example".parse().unwrap() });
-    attest(rig, &prove(&rig.guest, &runtime_data)).await
+    runtime_data.lease = lease.cloned();
+    let (url, resumes) = ("https://relay.example".parse().unwrap(), lease.is_some());
+    runtime_data.relay =
+        Some(RelayStatement { url, log_key: Some(rig.service.log_verifier_key()), license_key: None, resumes });
+    attest(rig, &prove(machine, &runtime_data)).await
 }
 
 async fn delegation(rig: &Rig, token: &str) -> Answer {
@@ -39,6 +48,7 @@ async fn a_relay_gets_what_it_may_hand_on_and_the_log_says_so() {
     assert!(answer.receipt.is_some() && answer.lease.is_some());
     let granted = rig.audit_of("lease_granted").await.remove(0);
     assert_eq!((&granted["manifest_digest"], &granted["relay"]), (&json!("relay"), &json!("https://relay.example/")));
+    assert_eq!(granted["relay_log"], json!(rig.service.log_verifier_key()));
     let delegation: Delegation = delegation(&rig, &answer.token).await.ok();
     assert_eq!((delegation.license.seats, delegation.license.customer.as_str()), (3, "customer"));
     let [product] = delegation.products.as_slice() else { panic!("{delegation:?}") };
@@ -116,6 +126,26 @@ async fn one_relay_holds_a_licence_whatever_its_seats() {
     relay(&rig, &second).await.ok::<AttestAnswer>();
     let denied = relay(&rig, &first).await.denied();
     assert!(denied[0].contains("another relay holds licence"), "{denied:?}");
+}
+
+#[tokio::test]
+async fn a_relay_that_crashed_goes_on_with_its_lease_in_its_own_guest_alone() {
+    let rig = rig().await;
+    let license = rig.issue(|license| (license.relay, license.seats) = (true, 5)).await;
+    let guest = Guest::new(&rig, &license.token);
+    let lease = relay(&rig, &guest).await.ok::<AttestAnswer>().lease.unwrap().id;
+    // A copy of its home in a guest that was launched of the same files.
+    let copy = rig.launch(b"the shim");
+    assert_eq!(copy.measurement(), rig.guest.measurement());
+    let denied = relay_in(&rig, &copy, &guest, Some(&lease)).await.denied();
+    assert_eq!(denied, ["the lease to renew belongs to another guest key"]);
+    let denied = relay_in(&rig, &copy, &guest, None).await.denied();
+    assert!(denied[0].contains("another relay holds licence"), "{denied:?}");
+    advance(1);
+    let again: AttestAnswer = relay_in(&rig, &rig.guest, &guest, Some(&lease)).await.ok();
+    assert_eq!(again.lease.unwrap().id, lease);
+    let (granted, renewed) = (rig.audit_of("lease_granted").await, rig.audit_of("lease_renewed").await);
+    assert_eq!((granted.len(), renewed.len()), (1, 1), "one lease, gone on with");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! How both command lines speak: exit codes, errors with hints, output on stdout and talk on stderr, and the
-//! switches for registries.
+//! How both command lines speak: exit codes, errors with hints, output on stdout and talk on stderr, files that are
+//! whole, and the switches for registries.
 //!
 //! Knows nothing of evidence or licences. `main` functions build a [`Console`] from [`CommonArgs`] and end with
 //! [`Console::finish`].
@@ -12,6 +12,8 @@ mod progress;
 mod registry;
 mod stop;
 mod witness;
+
+pub mod whole_file;
 
 pub use console::{CommonArgs, Console, OutputFormat, parse_command_line, start_logging};
 pub use failure::{Answerer, ExitCode, Failure, FailureContext};

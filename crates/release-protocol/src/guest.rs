@@ -17,6 +17,14 @@ pub mod path {
     pub const REGISTRY_AUTH: &str = "/etc/sealift/registry-auth.json";
     /// Further certificate authorities for registries.
     pub const REGISTRY_CA: &str = "/etc/sealift/registry-ca.pem";
+    /// Certificate authorities of the world, where the platform's own programs look for them.
+    pub const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+    /// The vendor's program, in a relay's guest.
+    pub const RELAY: &str = "/usr/bin/sealift";
+    /// Its home there, in the guest's memory.
+    pub const RELAY_HOME: &str = "/var/lib/sealift/relay";
+    /// A simulated platform whose guests it accepts.
+    pub const SIMULATED_PLATFORM: &str = "/etc/sealift/simulated-platform";
     /// Kernel modules.
     pub const MODULES: &str = "/lib/modules";
     /// An empty directory, for the change from the kernel's own root.
@@ -49,6 +57,10 @@ pub struct GuestConfig {
     pub simulated: bool,
     /// The shim's command line, without its name.
     pub arguments: Vec<String>,
+    /// What runs in the shim's place: command lines, each once the one before has ended well. The last one's exit code is the
+    /// guest's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Vec<String>>,
 }
 
 /// A fixed address for the guest's first network interface.

@@ -26,6 +26,15 @@ impl LeaseId {
             (StatedBy::Launch, None) | (StatedBy::Guest, _) => Self(thumbprint),
         }
     }
+
+    /// The lease of a relay with this key. A relay keeps its key beside its database, for a start after a crash: the lease
+    /// is of its guest as well, as far as the evidence tells guests apart, so that no copy elsewhere goes on with it.
+    pub fn of_relay(thumbprint: String, guest: Option<&str>) -> Self {
+        match guest {
+            Some(guest) => Self(URL_SAFE_NO_PAD.encode(Sha256::digest(format!("relay {thumbprint} {guest}")))),
+            None => Self(thumbprint),
+        }
+    }
 }
 
 impl fmt::Display for LeaseId {
@@ -97,5 +106,14 @@ mod tests {
         assert_ne!(of(StatedBy::Launch, "key", Some("another guest")), launched);
         assert_eq!(of(StatedBy::Launch, "key", None), "key");
         assert_eq!(of(StatedBy::Guest, "key", Some("guest")), "key");
+    }
+
+    #[test]
+    fn a_relays_key_in_another_guest_is_another_lease() {
+        let of = |key: &str, guest| LeaseId::of_relay(key.to_owned(), guest).0;
+        assert_eq!(of("key", Some("guest")), of("key", Some("guest")));
+        assert_ne!(of("key", Some("guest")), of("key", Some("another guest")));
+        assert_ne!(of("key", Some("guest")), of("another key", Some("guest")));
+        assert_eq!(of("key", None), "key");
     }
 }

@@ -3,7 +3,7 @@
 use kbs_types::TeePubKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use transparency_log::{InclusionProof, Receipt, SignedCheckpoint};
+use transparency_log::{InclusionProof, Receipt, SignedCheckpoint, VerifierKey};
 use url::Url;
 
 use crate::lease::{Lease, LeaseId};
@@ -31,6 +31,21 @@ pub struct RelayStatement {
     /// Where its guests reach it.
     #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub url: Url,
+    /// The key of its own log: with it, what it granted can be held to be this very relay's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub log_key: Option<VerifierKey>,
+    /// The key that it signs its guests' licence with (SPKI, PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license_key: Option<String>,
+    /// Whether its key is that of an earlier start in the same guest, whose lease it takes up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumes: bool,
+}
+
+impl RelayStatement {
+    /// What stands in the place of a manifest's digest where a relay holds the lease.
+    pub const IN_PLACE_OF_MANIFEST: &'static str = "relay";
 }
 
 /// Why runtime data cannot be used.

@@ -60,6 +60,10 @@ pub(crate) enum AuditCommand {
         /// so.
         #[arg(long, value_name = "FILE")]
         roots: Vec<PathBuf>,
+        /// Of a bundle of a lease that a relay gave: the bundle of the relay's own lease, exported by the vendor; once for each
+        /// where it held several after each other. The keys of the relay's log and licences are those that it attested then.
+        #[arg(long, value_name = "FILE")]
+        relay: Vec<PathBuf>,
     },
     /// Write the whole log, checked, to a new directory that C2SP tools read (tlog-tiles).
     ///

@@ -7,11 +7,17 @@ use clap::{Args, Subcommand};
 use command_line::RegistryArgs;
 use image_store::ImageReference;
 use release_protocol::guest::InterfaceAddress;
+use url::Url;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GuestCommand {
     /// Build a guest: kernel, initial RAM disk, command line, and the launch measurements of the three.
     Build(Box<GuestBuildArgs>),
+    /// Build a guest that is a relay: likewise, with `sealift serve --relay` for what it runs.
+    ///
+    /// Its home is in its memory: each boot is a new relay, with a new licence for the site's guests, which it prints on its
+    /// console. One that was switched off without an end holds the licence's seats for its lease and grace.
+    Relay(Box<GuestRelayArgs>),
     /// Boot a guest under QEMU on a simulated platform. Protects nothing.
     Boot(GuestBootArgs),
 }
@@ -21,6 +27,18 @@ pub(crate) struct GuestBuildArgs {
     /// The sealed image that the guest runs, as the guest reaches it.
     #[arg(value_name = "REF")]
     pub(crate) image: ImageReference,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+    /// What to run instead of the image's own command.
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+/// What every guest is made of.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
     /// The guest's folder; must not exist.
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
@@ -66,11 +84,25 @@ pub(crate) struct GuestBuildArgs {
     /// DANGER: build the guest for a simulated platform, which protects nothing. For evaluation and tests.
     #[arg(long)]
     pub(crate) simulated: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GuestRelayArgs {
     #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-    /// What to run instead of the image's own command.
-    #[arg(last = true, value_name = "ARGS")]
-    pub(crate) args: Vec<String>,
+    pub(crate) machine: MachineArgs,
+    /// Where the site's guests reach the relay; it listens on this port.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Url,
+    /// The program that serves; this program by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sealift: Option<PathBuf>,
+    /// Certificate authorities (PEM) by which endorsements are fetched from the processor's vendor. Without, the relay fetches
+    /// none: its guests have to bring them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authorities: Option<PathBuf>,
+    /// The simulated platform whose guests the relay accepts; `simulated-platform` in the home by default.
+    #[arg(long, value_name = "DIR", requires = "simulated")]
+    pub(crate) platform: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

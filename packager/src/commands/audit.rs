@@ -27,13 +27,15 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
         AuditCommand::List { limit } => list(home, limit, console).await,
         AuditCommand::Show { entry } => show(home, entry, console).await,
         AuditCommand::Prove { entry, file } => prove(home, entry, file.as_deref(), console).await,
-        AuditCommand::Verify { file, key, witnesses, license_key, roots } => {
+        AuditCommand::Verify { file, key, witnesses, license_key, roots, relay } => {
             let witnesses = witnesses.witnesses()?;
             let name = format!("`{}`", file.display());
             let json = read(&file)?;
             let roots = roots.iter().map(|path| crate::evidence::input::read(path)).collect::<Result<Vec<_>, _>>();
             let roots = roots.map_err(Failure::bad_input)?;
             match format_of(&json).as_deref() {
+                Some(format) if !relay.is_empty() && format.starts_with(JOINT_FORMATS) => Err(not_relayed()),
+                None if !relay.is_empty() => Err(not_relayed()),
                 None => verify(&name, &json, &log_key(home, only("--key", key)?)?, &witnesses, console),
                 Some(format) if format.starts_with(JOINT_FORMATS) => {
                     let partners = partners(home, key, license_key)?;
@@ -46,7 +48,7 @@ pub(crate) async fn run(home: &VendorHome, command: AuditCommand, console: &Cons
                         witnesses: &witnesses,
                         roots: &roots,
                     };
-                    bundle::check(&name, &json, &keys, console)
+                    bundle::check(&name, &json, &relay, &keys, console)
                 }
             }
         }
@@ -107,6 +109,10 @@ fn only(switch: &str, mut paths: Vec<PathBuf>) -> Result<Option<PathBuf>, Failur
         return Ok(path);
     }
     Err(Failure::usage(format!("one `{switch}` is wanted: the file is of one service")))
+}
+
+fn not_relayed() -> Failure {
+    Failure::usage("`--relay` goes with the evidence bundle of a lease that a relay gave")
 }
 
 /// By what each partner's part of a joint bundle is judged.

@@ -1,5 +1,7 @@
 //! `audit export --lease` and `audit verify` of what it made: all that one lease rests on, in one file.
 
+use std::path::PathBuf;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
@@ -7,12 +9,13 @@ use image_signature::find_signed_payloads;
 use image_store::ImageReference;
 use jose::signing::VerifyingKey;
 use release_protocol::{BundledSignature, EvidenceBundle};
-use serde_json::json;
+use serde_json::{Value, json};
 use transparency_log::{VerifierKey, Witnesses};
 
 use crate::cli::ExportArgs;
 use crate::client::AdminClient;
 use crate::evidence::bundle::{Believed, BundleError, Proven, moment, verify};
+use crate::evidence::relayed::{ProvenRelayed, verify_relayed};
 use crate::evidence::trust::Trust;
 use crate::home::{VendorHome, write_new};
 
@@ -96,27 +99,49 @@ pub(crate) struct Keys<'a> {
     pub(crate) roots: &'a [Vec<u8>],
 }
 
-/// Judges a bundle offline and says what it proves.
-pub(crate) fn check(name: &str, json: &[u8], keys: &Keys<'_>, console: &Console) -> Result<(), Failure> {
-    let bundle: EvidenceBundle =
-        serde_json::from_slice(json).or_fail(ExitCode::BadInput, || format!("{name} is no evidence bundle"))?;
+/// Judges a bundle offline and says what it proves: one of the vendor's own, or with those of a relay's leases (`above`) one
+/// that the relay gave.
+pub(crate) fn check(
+    name: &str,
+    json: &[u8],
+    above: &[PathBuf],
+    keys: &Keys<'_>,
+    console: &Console,
+) -> Result<(), Failure> {
+    let bundle = parse(name, json)?;
     let trust = Trust::new(keys.roots, None).map_err(Failure::bad_input)?;
     let believed = Believed { log: &keys.log, license: &keys.license, witnesses: keys.witnesses, trust: &trust };
-    let proven = verify(&bundle, &believed).map_err(|error| refused(name, &error))?;
-    say(&bundle, &proven, trust.untrusted, console);
+    if above.is_empty() {
+        let proven = verify(&bundle, &believed).map_err(|error| refused(name, &error))?;
+        say(&bundle, &proven, None, trust.untrusted, console);
+        return Ok(());
+    }
+    let above: Vec<EvidenceBundle> = above
+        .iter()
+        .map(|path| parse(&format!("`{}`", path.display()), &super::audit::read(path)?))
+        .collect::<Result<_, _>>()?;
+    let proven = verify_relayed(&bundle, &above, &believed).map_err(|error| refused(name, &error))?;
+    say(&bundle, &proven.below, Some(&proven), trust.untrusted, console);
     Ok(())
+}
+
+fn parse(name: &str, json: &[u8]) -> Result<EvidenceBundle, Failure> {
+    serde_json::from_slice(json).or_fail(ExitCode::BadInput, || format!("{name} is no evidence bundle"))
 }
 
 pub(super) fn refused(name: &str, error: &BundleError) -> Failure {
     let failure = Failure::verification(format!("{name} proves nothing")).caused_by(error);
     match error {
-        BundleError::Key(_) => failure.hint("name the vendor's keys by `--key` and `--license-key`"),
+        BundleError::Key(_) => failure.hint(
+            "name the vendor's keys by `--key` and `--license-key`, and of a lease that a relay gave the evidence of the \
+             relay's own lease by `--relay`",
+        ),
         BundleError::Evidence { .. } => failure.hint("evidence of a simulated platform needs its root: `--roots FILE`"),
         _ => failure,
     }
 }
 
-fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Console) {
+fn say(bundle: &EvidenceBundle, proven: &Proven, relayed: Option<&ProvenRelayed>, untrusted: bool, console: &Console) {
     let Proven { checkpoint, entries, decisions, simulated, signers, .. } = proven;
     let grant = entries.first().map(|entry| &entry.body);
     let of = |name: &str| grant.and_then(|body| body[name].as_str()).unwrap_or("?").to_owned();
@@ -125,6 +150,7 @@ fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Cons
         "manifest_digest": of("manifest_digest"), "measurement": of("measurement"), "log": checkpoint.origin.as_str(),
         "size": checkpoint.size, "root": checkpoint.root, "decisions_judged_again": decisions, "simulated": simulated,
         "roots_given": untrusted, "image_signers": signers, "entries": entries,
+        "under": relayed.map(|relayed| under(relayed).0),
     });
     console.result(&document, || {
         let mut lines = vec![
@@ -132,12 +158,15 @@ fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Cons
             format!("product {}, image {}", of("product"), of("manifest_digest")),
             format!("guest   {}", of("measurement")),
         ];
+        lines.extend(relayed.into_iter().flat_map(|relayed| under(relayed).1));
         if *simulated {
             lines.push("SIMULATED: the evidence proves nothing about hardware".to_owned());
         } else if untrusted {
             lines.push("UNTRUSTED: the evidence was judged by the roots that were given".to_owned());
         }
-        if signers.is_empty() {
+        if let Some(relay) = &proven.relay {
+            lines.push(format!("relay   {}, its seats go to guests of its own", relay.url));
+        } else if signers.is_empty() {
             lines.push("image signatures are not in the bundle; the guest has verified them".to_owned());
         } else {
             lines.push(format!("image signed by {}", signers.join(", ")));
@@ -148,4 +177,28 @@ fn say(bundle: &EvidenceBundle, proven: &Proven, untrusted: bool, console: &Cons
         lines.push(format!("{decisions} decisions judged again: evidence, licence and policy hold"));
         lines.join("\n")
     });
+}
+
+/// Under which of the vendor's leases a relay gave a lease, as JSON and in lines.
+fn under(relayed: &ProvenRelayed) -> (Value, Vec<String>) {
+    let leases = relayed.above.iter().filter_map(|proven| Some((proven, proven.entries.first()?)));
+    let (documents, lines): (Vec<Value>, Vec<String>) = leases
+        .map(|(proven, grant)| {
+            let of = |name: &str| grant.body[name].as_str().unwrap_or("?");
+            let document = json!({
+                "lease": of("lease"), "license": of("license"), "measurement": of("measurement"),
+                "simulated": proven.simulated, "granted": grant.at, "log": proven.checkpoint.origin.as_str(),
+            });
+            let line = format!(
+                "under   relay {}, guest {}, by lease {} of licence {} in {}",
+                relayed.relay.url,
+                of("measurement"),
+                of("lease"),
+                of("license"),
+                proven.checkpoint.origin
+            );
+            (document, line)
+        })
+        .unzip();
+    (json!({"relay": relayed.relay.url, "leases": documents}), lines)
 }

@@ -11,17 +11,19 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::table;
-use crate::cli::{GuestBootArgs, GuestBuildArgs, GuestCommand};
+use crate::cli::{GuestBootArgs, GuestBuildArgs, GuestCommand, GuestRelayArgs, MachineArgs};
 use crate::guest::boot::{Machine, MeasuredGuest};
 use crate::guest::cpio::{Archive, Entry};
-use crate::guest::initrd;
+use crate::guest::initrd::{self, Purpose};
 use crate::guest::launch::{self, Launch, file};
+use crate::guest::relay::of_relay;
 use crate::home::{VendorHome, write_new};
 
 /// Runs the command; the exit code of a boot is the guest's.
 pub(crate) async fn run(home: &VendorHome, command: GuestCommand, console: &Console) -> Result<u8, Failure> {
     match command {
         GuestCommand::Build(args) => build(&args, console).map(|()| 0),
+        GuestCommand::Relay(args) => relay(home, &args, console).map(|()| 0),
         GuestCommand::Boot(args) => boot(home, args, console).await,
     }
 }
@@ -55,7 +57,23 @@ fn build(args: &GuestBuildArgs, console: &Console) -> Result<(), Failure> {
         return Err(Failure::bad_input(format!("a guest cannot reach `{}`", args.image))
             .hint("copy the image to a registry and name it as docker://"));
     }
-    let initrd = initrd::assemble(args, &shim(args)?)?;
+    make(&args.machine, initrd::of_workload(args)?, console)
+}
+
+fn relay(home: &VendorHome, args: &GuestRelayArgs, console: &Console) -> Result<(), Failure> {
+    if args.url.scheme() != "https" {
+        return Err(Failure::bad_input(format!("the relay's address `{}` is not https", args.url)));
+    }
+    let license = crate::relay::read_license(&args.machine.license)?;
+    let own = || std::env::current_exe().or_fail(ExitCode::Other, || "cannot find this program's own path".to_owned());
+    let program = args.sealift.clone().map_or_else(own, Ok)?;
+    let platform = args.platform.clone().unwrap_or_else(|| home.service().simulated_platform_path());
+    make(&args.machine, of_relay(args, &license, &program, &platform)?, console)
+}
+
+/// Makes the guest's folder.
+fn make(args: &MachineArgs, purpose: Purpose, console: &Console) -> Result<(), Failure> {
+    let initrd = initrd::assemble(args, &shim(args)?, purpose)?;
     if !initrd.absent_evidence.is_empty() && !args.simulated {
         console.say(format!(
             "warning: the kernel has no {}: on hardware its guest boots but cannot attest",
@@ -83,7 +101,7 @@ fn build(args: &GuestBuildArgs, console: &Console) -> Result<(), Failure> {
 }
 
 /// Writes the guest's files and measures them.
-fn fill(args: &GuestBuildArgs, directory: &Path, archive: &Archive) -> Result<Built, Failure> {
+fn fill(args: &MachineArgs, directory: &Path, archive: &Archive) -> Result<Built, Failure> {
     let kernel = fs::read(&args.kernel)
         .or_fail(ExitCode::BadInput, || format!("cannot read the kernel `{}`", args.kernel.display()))?;
     write_new(&directory.join(file::KERNEL), &kernel, 0o644)?;
@@ -108,7 +126,7 @@ fn fill(args: &GuestBuildArgs, directory: &Path, archive: &Archive) -> Result<Bu
     Ok(built)
 }
 
-fn shim(args: &GuestBuildArgs) -> Result<PathBuf, Failure> {
+fn shim(args: &MachineArgs) -> Result<PathBuf, Failure> {
     if let Some(shim) = &args.shim {
         return Ok(shim.clone());
     }

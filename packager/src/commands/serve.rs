@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::ServeArgs;
 use crate::home::{self, VendorHome, database};
-use crate::relay::{self, Authority};
+use crate::relay::{self, Authority, Publish};
 use crate::tenants::is_being_deleted;
 
 pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -> Result<(), Failure> {
@@ -33,7 +33,13 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     let mut stop = StopSignals::listen()?;
     let mut authority = match &args.relay {
         None => None,
-        Some(license) => Some(become_relay(home, &service, license, &settings, console).await?),
+        Some(license) => tokio::select! {
+            authority = become_relay(home, &service, license, args.child_license, console) => Some(authority?),
+            () = stop.asked() => {
+                console.say("stopping; an authority that was granted just now stays taken for this guest's next start");
+                return Ok(());
+            }
+        },
     };
     let listen = args.listen.unwrap_or(settings.listen);
     let server = match serve(&files, Arc::clone(&service), listen).await {
@@ -65,10 +71,11 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
         return Err(failure);
     }
     console.say("stopping");
+    // First: nothing may begin by an authority that is given back.
+    server.stop().await;
     if let Some(authority) = &authority {
         authority.give_back(&service, console).await;
     }
-    server.stop().await;
     Ok(())
 }
 
@@ -77,13 +84,13 @@ async fn become_relay(
     home: &VendorHome,
     service: &Service,
     license: &Path,
-    settings: &ServiceSettings,
+    publish: Option<Publish>,
     console: &Console,
 ) -> Result<Authority, Failure> {
     let license = relay::read_license(license)?;
     service.act_as_relay();
     relay::adopt(home, service, &license).await?;
-    let obtained = Authority::obtain(home, service, license, settings.url.clone(), console).await;
+    let obtained = Authority::obtain(home, service, license, publish, console).await;
     if let Err(failure) = &obtained
         && matches!(failure.code, ExitCode::Denied | ExitCode::VerificationFailed)
     {
@@ -103,7 +110,8 @@ pub(super) async fn open(
         settings.evidence.endorsements.fetch = false;
     }
     let simulated_roots = simulated_roots(platforms)?;
-    let options = ServiceOptions { settings, simulated_roots, clock: Timestamp::now };
+    let clock = if args.relay.is_some() { relay::now } else { Timestamp::now };
+    let options = ServiceOptions { settings, simulated_roots, clock };
     let service = Service::open(&home.service(), options).await.map_err(|error| cannot_open(home, &error))?;
     adopt_admin_token(home, &service).await?;
     Ok(Arc::new(service))

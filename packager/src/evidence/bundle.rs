@@ -12,8 +12,8 @@ use jose::signing::VerifyingKey;
 use launch_evidence::saved::{Question, judge};
 use launch_evidence::{HostData, Requirements, UnverifiedDevices, VerifiedEvidence, devices};
 use release_protocol::{
-    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LeaseId, LicenseFile,
-    RuntimeData, device_nonce, host_data, report_data,
+    BundledAttestation, BundledSignature, DecisionBasis, EVIDENCE_BUNDLE_FORMAT, EvidenceBundle, LeaseId, License,
+    LicenseFile, RelayStatement, RuntimeData, device_nonce, host_data, report_data,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -55,6 +55,10 @@ pub(crate) enum BundleError {
     Policy { entry: u64, why: String },
     #[error("the image's signatures fail: {0}")]
     Signatures(String),
+    #[error("the relay's lease does not bear it: {0}")]
+    Relay(String),
+    #[error("the evidence of the relay's lease fails")]
+    Above(#[source] Box<BundleError>),
 }
 
 /// What a bundle is judged by.
@@ -76,6 +80,10 @@ pub(crate) struct Proven {
     pub(crate) simulated: bool,
     /// Thumbprints of those who signed the image, where the bundle has their signatures.
     pub(crate) signers: Vec<String>,
+    /// The licence that was presented.
+    pub(crate) license: License,
+    /// Where a relay held the lease: what it said of itself.
+    pub(crate) relay: Option<RelayStatement>,
     /// What tells the guests apart that showed evidence: one, unless the TEE tells none apart.
     pub(crate) guests: BTreeSet<String>,
 }
@@ -101,15 +109,20 @@ pub(crate) fn verify(bundle: &EvidenceBundle, believed: &Believed<'_>) -> Result
         }
     }
     let signers = signers(bundle)?;
-    let (mut simulated, mut guests) = (false, BTreeSet::new());
+    let (mut simulated, mut guests, mut said) = (false, BTreeSet::new(), None);
     for attestation in &bundle.attestations {
         let entry = decisions.iter().find(|entry| entry.sequence == attestation.entry);
         let entry = entry.ok_or(BundleError::Entry(attestation.entry))?;
-        let evidence = decision(bundle, attestation, entry, believed)?;
+        let (evidence, now) = decision(bundle, attestation, entry, believed)?;
         simulated |= evidence.is_simulated() || entry.body["simulated"] == true;
         guests.extend(evidence.guest_id().map(ToOwned::to_owned));
+        if said.as_ref().is_some_and(|before: &Said| !before.is_same_relay(&now)) {
+            return Err(BundleError::Relay(format!("entry {} is about a relay with other keys", entry.sequence)));
+        }
+        said = Some(now);
     }
-    Ok(Proven { checkpoint, entries, decisions: bundle.attestations.len(), simulated, signers, guests })
+    let Said { license, relay } = said.ok_or(BundleError::Empty)?;
+    Ok(Proven { checkpoint, entries, decisions: bundle.attestations.len(), simulated, signers, license, relay, guests })
 }
 
 /// Who signed the image: everybody whom a guest named, or nobody where the bundle has no signatures.
@@ -175,13 +188,27 @@ fn entries(bundle: &EvidenceBundle, believed: &Believed<'_>) -> Result<(Checkpoi
     Ok((newest, entries))
 }
 
+/// What a guest said, and proved to have said.
+struct Said {
+    license: License,
+    relay: Option<RelayStatement>,
+}
+
+impl Said {
+    /// Where it is a relay's: whether what hangs by its keys is the same as in `other`.
+    fn is_same_relay(&self, other: &Self) -> bool {
+        let keys = |said: &Self| said.relay.as_ref().map(|relay| (relay.log_key.clone(), relay.license_key.clone()));
+        keys(self) == keys(other)
+    }
+}
+
 /// One decision, judged again; gives what the guest had proven.
 fn decision(
     bundle: &EvidenceBundle,
     attestation: &BundledAttestation,
     entry: &AuditEntry,
     believed: &Believed<'_>,
-) -> Result<VerifiedEvidence, BundleError> {
+) -> Result<(VerifiedEvidence, Said), BundleError> {
     let number = entry.sequence;
     let basis = &attestation.basis;
     let canonical = serde_json_canonicalizer::to_vec(basis).map_err(|_| BundleError::Altered(number))?;
@@ -189,9 +216,9 @@ fn decision(
         return Err(BundleError::Altered(number));
     }
     let evidence = evidence(basis, entry, believed)?;
-    license(bundle, basis, entry, &evidence, believed)?;
+    let said = license(bundle, basis, entry, &evidence, believed)?;
     policy(bundle, basis, entry)?;
-    Ok(evidence)
+    Ok((evidence, said))
 }
 
 fn evidence(
@@ -239,14 +266,14 @@ fn evidence(
     Ok(evidence)
 }
 
-/// The guest's own words: that it is the lease's guest, what it ran, and under which licence.
+/// The guest's own words: that it is the lease's guest, what it ran or that it is a relay, and under which licence.
 fn license(
     bundle: &EvidenceBundle,
     basis: &DecisionBasis,
     entry: &AuditEntry,
     evidence: &VerifiedEvidence,
     believed: &Believed<'_>,
-) -> Result<(), BundleError> {
+) -> Result<Said, BundleError> {
     let failed = |why: &str| BundleError::License { entry: entry.sequence, why: why.to_owned() };
     let (said, stated_by) = RuntimeData::read(&basis.attestation.runtime_data)
         .map_err(|_| failed("the guest's runtime data are malformed"))?
@@ -254,15 +281,28 @@ fn license(
     let key: Jwk = serde_json::to_value(&said.tee_pubkey)
         .and_then(serde_json::from_value)
         .map_err(|_| failed("the guest's key is malformed"))?;
-    if LeaseId::of(stated_by, key.key.thumbprint(), evidence.guest_id()) != bundle.lease {
+    let (thumbprint, guest_id) = (key.key.thumbprint(), evidence.guest_id());
+    let lease = match said.relay {
+        Some(_) => LeaseId::of_relay(thumbprint, guest_id),
+        None => LeaseId::of(stated_by, thumbprint, guest_id),
+    };
+    if lease != bundle.lease {
         return Err(failed("the lease belongs to another guest or another guest's key"));
     }
-    let Some(workload) = said.workload.filter(|said| entry.body["manifest_digest"] == said.manifest_digest) else {
-        return Err(failed("the lease was granted for another image"));
-    };
-    // Entries from before they named the signers name none.
-    if entry.body.get("signers").is_some_and(|named| *named != Value::from(workload.signers)) {
-        return Err(failed("the entry names others who signed the image than the guest did"));
+    match (said.workload, &said.relay) {
+        (Some(workload), None) if entry.body["manifest_digest"] == workload.manifest_digest => {
+            // Entries from before they named the signers name none.
+            if entry.body.get("signers").is_some_and(|named| *named != Value::from(workload.signers)) {
+                return Err(failed("the entry names others who signed the image than the guest did"));
+            }
+        }
+        (None, Some(relay)) if entry.body["manifest_digest"] == RelayStatement::IN_PLACE_OF_MANIFEST => {
+            if entry.body["relay"] != relay.url.as_str() {
+                return Err(failed("the entry names another relay"));
+            }
+        }
+        (_, None) => return Err(failed("the lease was granted for another image")),
+        (_, Some(_)) => return Err(failed("the lease was granted for an image, and a relay showed the evidence")),
     }
     let file: LicenseFile = said
         .license
@@ -273,7 +313,13 @@ fn license(
     let license = file
         .verify(std::slice::from_ref(believed.license))
         .map_err(|_| failed("it is not signed by the vendor's licence key"))?;
-    if entry.body["license"] == license.id.0.as_str() { Ok(()) } else { Err(failed("its entry is about another one")) }
+    if entry.body["license"] != license.id.0.as_str() {
+        return Err(failed("its entry is about another one"));
+    }
+    if license.relay != said.relay.is_some() {
+        return Err(failed("a relay's licence starts no workload, nor a workload's licence a relay"));
+    }
+    Ok(Said { license, relay: said.relay })
 }
 
 fn policy(bundle: &EvidenceBundle, basis: &DecisionBasis, entry: &AuditEntry) -> Result<(), BundleError> {

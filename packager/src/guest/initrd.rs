@@ -11,7 +11,7 @@ use release_protocol::guest::{GUEST_CONFIG_VERSION, GuestConfig, GuestNetwork, p
 use super::cpio::{Archive, Entry};
 use super::modules::{self, Modules};
 use super::program;
-use crate::cli::GuestBuildArgs;
+use crate::cli::{GuestBuildArgs, MachineArgs};
 
 /// An initial RAM disk, and what its kernel cannot do.
 pub(crate) struct Initrd {
@@ -20,21 +20,28 @@ pub(crate) struct Initrd {
     pub(crate) absent_evidence: Vec<&'static str>,
 }
 
-/// Puts together what `args` name; `shim` is the program.
-pub(crate) fn assemble(args: &GuestBuildArgs, shim: &Path) -> Result<Initrd, Failure> {
-    let mut archive = Archive::default();
-    let program = read(shim, "shim")?;
-    for (path, content) in program::libraries(shim, &program)? {
-        archive.add(&path.to_string_lossy(), Entry::File { permissions: 0o755, content });
-    }
-    archive.add("/init", Entry::File { permissions: 0o755, content: program });
+/// What one kind of guest does, and has beside what all have.
+#[derive(Default)]
+pub(crate) struct Purpose {
+    /// Its files.
+    pub(crate) archive: Archive,
+    /// The shim's command line.
+    pub(crate) arguments: Vec<String>,
+    /// What runs in the shim's place.
+    pub(crate) commands: Vec<Vec<String>>,
+}
+
+/// Puts together what `args` name for this purpose; `shim` is the first process.
+pub(crate) fn assemble(args: &MachineArgs, shim: &Path, purpose: Purpose) -> Result<Initrd, Failure> {
+    let Purpose { mut archive, arguments, commands } = purpose;
+    add_program(&mut archive, "/init", shim)?;
     let Modules { files, absent_evidence } = modules::pick(&args.modules, &args.module, args.simulated)?;
     let mut loaded = Vec::with_capacity(files.len());
     for (name, content) in files {
         archive.add(&format!("{}/{name}", path::MODULES), Entry::File { permissions: 0o644, content });
         loaded.push(name);
     }
-    add_secrets(args, &mut archive)?;
+    add_license(args, &mut archive)?;
     add_skeleton(&mut archive);
     let config = GuestConfig {
         version: GUEST_CONFIG_VERSION,
@@ -45,7 +52,8 @@ pub(crate) fn assemble(args: &GuestBuildArgs, shim: &Path) -> Result<Initrd, Fai
             name_servers: args.name_server.clone(),
         }),
         simulated: args.simulated,
-        arguments: arguments(args),
+        arguments,
+        commands,
     };
     let mut content =
         serde_json::to_vec_pretty(&config).or_fail(ExitCode::Other, || "cannot write the guest's config".to_owned())?;
@@ -54,14 +62,30 @@ pub(crate) fn assemble(args: &GuestBuildArgs, shim: &Path) -> Result<Initrd, Fai
     Ok(Initrd { archive, absent_evidence })
 }
 
-/// The licence and what registries want to see. Only root reads them in the guest.
-fn add_secrets(args: &GuestBuildArgs, archive: &mut Archive) -> Result<(), Failure> {
+/// A program and the libraries that it needs.
+pub(super) fn add_program(archive: &mut Archive, path: &str, file: &Path) -> Result<(), Failure> {
+    let program = read(file, "program")?;
+    for (path, content) in program::libraries(file, &program)? {
+        archive.add(&path.to_string_lossy(), Entry::File { permissions: 0o755, content });
+    }
+    archive.add(path, Entry::File { permissions: 0o755, content: program });
+    Ok(())
+}
+
+/// The licence. Only root reads it in the guest.
+fn add_license(args: &MachineArgs, archive: &mut Archive) -> Result<(), Failure> {
     let license = fs::read_to_string(&args.license)
         .or_fail(ExitCode::BadInput, || format!("cannot read the licence `{}`", args.license.display()))?;
     let parsed: LicenseFile =
         license.parse().or_fail(ExitCode::BadInput, || format!("`{}` is no licence", args.license.display()))?;
     let content = parsed.token().as_bytes().to_vec();
     archive.add(path::LICENSE, Entry::File { permissions: 0o600, content });
+    Ok(())
+}
+
+/// A guest that runs a sealed image.
+pub(crate) fn of_workload(args: &GuestBuildArgs) -> Result<Purpose, Failure> {
+    let mut archive = Archive::default();
     if let Some(file) = &args.registry.auth_file {
         let content = read(file, "registry credentials")?;
         archive.add(path::REGISTRY_AUTH, Entry::File { permissions: 0o600, content });
@@ -74,7 +98,7 @@ fn add_secrets(args: &GuestBuildArgs, archive: &mut Archive) -> Result<(), Failu
     if !authorities.is_empty() {
         archive.add(path::REGISTRY_CA, Entry::File { permissions: 0o644, content: authorities });
     }
-    Ok(())
+    Ok(Purpose { archive, arguments: arguments(args), commands: Vec::new() })
 }
 
 /// Where the first process mounts things, and the console that the kernel opens for it.
@@ -107,6 +131,6 @@ fn arguments(args: &GuestBuildArgs) -> Vec<String> {
     words
 }
 
-fn read(file: &Path, what: &str) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(file: &Path, what: &str) -> Result<Vec<u8>, Failure> {
     fs::read(file).or_fail(ExitCode::BadInput, || format!("cannot read the {what} `{}`", file.display()))
 }

@@ -7,7 +7,7 @@ use command_line::{ExitCode, Failure, FailureContext as _};
 use launch_evidence::measure::{LaunchInput, VcpuType};
 use serde::Serialize;
 
-use crate::cli::GuestBuildArgs;
+use crate::cli::MachineArgs;
 
 /// The guest policy: SMT is allowed, debugging and migration are not.
 const POLICY: u64 = 0x3_0000;
@@ -40,7 +40,7 @@ pub(crate) fn vcpu_type(name: &str) -> Result<VcpuType, Failure> {
 }
 
 /// Every launch that the arguments allow of the guest in `directory`; none without a firmware.
-pub(crate) fn launches(args: &GuestBuildArgs, directory: &Path) -> Result<Vec<Launch>, Failure> {
+pub(crate) fn launches(args: &MachineArgs, directory: &Path) -> Result<Vec<Launch>, Failure> {
     let Some(firmware) = &args.firmware else { return Ok(Vec::new()) };
     let mut launches = Vec::new();
     for name in &args.vcpu_type {

@@ -1,57 +1,63 @@
 //! What the relay may do, and until when.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use attestation_service::Service;
 use command_line::{Console, ExitCode, Failure};
-use release_protocol::{AttestAnswer, Lease, LeaseState, LicenseFile};
-use rustix::time::{ClockId, clock_gettime};
-use url::Url;
+use held_lease::{BootTime, ClockCheck, Exchange, ReceiptBook, Refused, clocks_parted};
+use launch_evidence::Attester;
+use release_protocol::{AttestAnswer, Lease, LeaseState, LicenseFile, RelayStatement};
 
-use super::parent::Parent;
-use super::{local, write_child_license};
+use super::kept::KeptKey;
+use super::parent::{Attested, Parent, new_key};
+use super::{Publish, local, time, write_child_license};
 use crate::home::VendorHome;
 
 /// How often time is looked at: a machine that slept wakes with its authority over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How soon a service that was away is asked again, at the latest.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a relay that stops tries to give its authority back.
+const GIVE_BACK: Duration = Duration::from_secs(10);
 
 /// A lease of the vendor's, by this machine's clock, which goes on while it sleeps.
 struct Held {
     token: String,
     since: Option<u64>,
     lease: Lease,
-    asked: Duration,
+    asked: BootTime,
 }
 
 impl Held {
-    fn new(answer: AttestAnswer, asked: Duration) -> Result<Self, Failure> {
-        let lease = answer.lease.ok_or_else(|| Failure::verification("the vendor's service granted no lease"))?;
-        Ok(Self { token: answer.token, since: answer.news_since, lease, asked })
+    fn new(attested: &Attested) -> Result<Self, Failure> {
+        let AttestAnswer { token, lease, news_since, .. } = &attested.answer;
+        let no_lease = || Failure::verification("the vendor's service granted no lease");
+        let lease = lease.clone().ok_or_else(no_lease)?;
+        Ok(Self { token: token.clone(), since: *news_since, lease, asked: attested.asked })
     }
 
     /// Counted from when it was asked for: it is never later than by the service's clock.
-    fn ends(&self) -> Duration {
-        self.asked + Duration::from_secs(self.lease.ttl_seconds.saturating_add(self.lease.grace_seconds))
+    fn ends(&self) -> BootTime {
+        self.asked.plus(Duration::from_secs(self.lease.ttl_seconds.saturating_add(self.lease.grace_seconds)))
     }
 
-    fn renews(&self) -> Duration {
-        self.asked + Duration::from_secs(self.lease.renew_after_seconds())
+    fn renews(&self) -> BootTime {
+        self.asked.plus(Duration::from_secs(self.lease.renew_after_seconds()))
     }
-}
-
-/// Seconds since this machine booted, those that it slept included.
-fn boot_time() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// The authority of a relay that serves.
 pub(crate) struct Authority {
     parent: Parent,
     held: Held,
+    kept: KeptKey,
+    /// What is believed of the vendor's log; none for a service without one.
+    receipts: Option<ReceiptBook>,
+    /// What its signed times say of this machine's clock.
+    clock: ClockCheck,
+    publish: Option<Publish>,
 }
 
 impl Authority {
@@ -60,25 +66,61 @@ impl Authority {
         home: &VendorHome,
         service: &Service,
         license: LicenseFile,
-        own_url: Url,
+        publish: Option<Publish>,
         console: &Console,
     ) -> Result<Self, Failure> {
-        let parent = Parent::new(license, own_url, super::attester::open(console)?)?;
-        let asked = boot_time();
-        let held = Held::new(parent.attest(false).await?, asked)?;
-        let this = Self { parent, held };
-        match this.take_up(home, service, &this.held.token).await {
-            Ok(()) => Ok(this),
-            Err(failure) => {
-                // Nothing runs yet: the next start is to find it free.
-                let _ = this.parent.end_lease(&this.held.token).await;
-                Err(failure)
+        let claims = license.unverified();
+        let log_key = claims.service.log_key.as_ref();
+        let receipts = log_key.map(|key| ReceiptBook::of_log(key, &home.directory().join("vendor-log"))).transpose()?;
+        let kept = KeptKey::new(home, &claims.id);
+        let statement = service.relay_statement().map_err(|error| local(&error))?;
+        let attester = super::attester::open(console)?;
+        let (parent, attested) = ask(license, statement, attester, &kept).await?;
+        let held = Held::new(&attested)?;
+        let mut this = Self { parent, held, kept, receipts, clock: ClockCheck::default(), publish };
+        if let Err(failure) = this.begin(&attested, home, service, console).await {
+            // Where nothing runs by it yet, the next start is to find it free.
+            if !this.parent.resumes() {
+                let _ = this.end_lease().await;
             }
+            return Err(failure);
         }
+        let simulated = if this.parent.is_simulated() { " (SIMULATED platform)" } else { "" };
+        let how = if this.parent.resumes() { "going on with" } else { "holding" };
+        let Lease { id, license, .. } = &this.held.lease;
+        console.say(format!("attested{simulated}; {how} lease {id} of licence {license}"));
+        Ok(this)
+    }
+
+    async fn begin(
+        &mut self,
+        attested: &Attested,
+        home: &VendorHome,
+        service: &Service,
+        console: &Console,
+    ) -> Result<(), Failure> {
+        self.kept.write(self.parent.own_key(), Some(&self.held.lease.id))?;
+        self.believe(attested).await?;
+        self.take_up(home, service, console).await
+    }
+
+    /// Believes a grant or renewal by its receipt, as a shim does: that it is in the vendor's log, and was decided now.
+    async fn believe(&mut self, attested: &Attested) -> Result<(), Failure> {
+        let Some(receipts) = &mut self.receipts else { return Ok(()) };
+        let Attested { answer, asked, answered } = attested;
+        let (parent, lease) = (&self.parent, &self.held.lease.id);
+        let accepted =
+            receipts.accept(answer.receipt.clone(), lease, |old, new| parent.log_consistency(old, new)).await;
+        let service = accepted.map_err(Refused::into_failure)?;
+        let exchange = Exchange { service, asked: *asked, answered: *answered };
+        self.clock.accept(exchange).map_err(|diverged| clocks_parted(&diverged, "relay"))?;
+        time::take_from(&exchange);
+        Ok(())
     }
 
     /// Takes up what is delegated now. Who is refused in the middle has what it had before, or less.
-    async fn take_up(&self, home: &VendorHome, service: &Service, token: &str) -> Result<(), Failure> {
+    async fn take_up(&self, home: &VendorHome, service: &Service, console: &Console) -> Result<(), Failure> {
+        let token = &self.held.token;
         let delegation = self.parent.delegation(token).await?;
         service.take_up(&delegation).await.map_err(|error| local(&error))?;
         for (path, key) in service.missing_keys(&delegation).await.map_err(|error| local(&error))? {
@@ -86,7 +128,7 @@ impl Authority {
             service.take_up_key(&path, key, &kek).await.map_err(|error| local(&error))?;
         }
         let issued = service.child_license(&delegation).await.map_err(|error| local(&error))?;
-        write_child_license(home, &issued)
+        write_child_license(home, &issued, self.publish, console)
     }
 
     /// Renews the authority until it is lost; gives why.
@@ -102,11 +144,11 @@ impl Authority {
             if let Err(lost) = told {
                 return lost;
             }
-            let left = self.held.ends().saturating_sub(boot_time());
+            let left = self.held.ends().until();
             if left.is_zero() {
                 return over(away);
             }
-            let renewed = tokio::time::timeout(left, self.renew(home, service)).await;
+            let renewed = tokio::time::timeout(left, self.renew(home, service, console)).await;
             match renewed {
                 Err(_) => return over(away),
                 Ok(Ok(())) => {
@@ -117,39 +159,50 @@ impl Authority {
                 }
                 Ok(Err(failure)) if failure.code == ExitCode::Unavailable => {
                     if away.is_none() {
-                        let left = self.held.ends().saturating_sub(boot_time()).as_secs();
+                        let left = self.held.ends().until().as_secs();
                         console.say(format!("{}: the relay can go on for {left} s without it", failure.message));
                     }
                     away = Some(failure);
                     let soon = Duration::from_secs(self.held.lease.renew_after_seconds()).min(ASK_AGAIN);
-                    next = boot_time() + soon;
+                    next = BootTime::now().plus(soon);
                 }
                 Ok(Err(failure)) => return failure,
             }
         }
     }
 
-    /// Gives the authority back where nothing runs by it. Else it stays taken until it lapses: another relay would give the
-    /// same seats out once more.
+    /// Gives the authority back where nothing runs by it; nothing may begin any more. Else it stays taken until it lapses:
+    /// another relay would give the same seats out once more.
     pub(crate) async fn give_back(&self, service: &Service, console: &Console) {
         if matches!(service.children().await, Ok(0)) {
-            if let Err(failure) = self.parent.end_lease(&self.held.token).await {
-                console.say(format!("the relay's authority could not be given back: {}", failure.message));
+            match self.end_lease().await {
+                Ok(()) => console.say("the relay's authority is given back"),
+                Err(failure) => {
+                    console.say(format!("the relay's authority could not be given back: {}", failure.message));
+                }
             }
             return;
         }
-        let left = self.held.ends().saturating_sub(boot_time()).as_secs();
+        let left = self.held.ends().until().as_secs();
         console.say(format!(
-            "guests of this relay run on: no relay gets this licence again before {left} s are over, or the vendor ends its lease"
+            "guests of this relay run on until their own leases end: started again in this guest, the relay goes on with its \
+             own; another gets this licence when {left} s are over, or the vendor has ended that lease"
         ));
     }
 
-    async fn renew(&mut self, home: &VendorHome, service: &Service) -> Result<(), Failure> {
-        let asked = boot_time();
-        let held = Held::new(self.parent.attest(true).await?, asked)?;
-        let token = held.token.clone();
+    async fn end_lease(&self) -> Result<(), Failure> {
+        let ended = tokio::time::timeout(GIVE_BACK, self.parent.end_lease(&self.held.token)).await;
+        ended.unwrap_or_else(|_| Err(Failure::unavailable("the vendor's service does not answer in time")))?;
+        self.kept.forget();
+        Ok(())
+    }
+
+    async fn renew(&mut self, home: &VendorHome, service: &Service, console: &Console) -> Result<(), Failure> {
+        let attested = self.parent.attest(Some(&self.held.lease.id)).await?;
+        let held = Held::new(&attested)?;
+        self.believe(&attested).await?;
         self.held = held;
-        self.take_up(home, service, &token).await
+        self.take_up(home, service, console).await
     }
 
     /// Returns when the lease has to be renewed now, or why it was lost. Of a service that is away there is no news.
@@ -163,7 +216,11 @@ impl Authority {
                     self.held.since = Some(news.since);
                     match news.state {
                         LeaseState::Live => {}
-                        LeaseState::Renew => return Ok(()),
+                        LeaseState::Renew => {
+                            // Whatever the service says, it is not asked without a pause.
+                            wait_until(self.held.asked.plus(LOOK_EVERY)).await;
+                            return Ok(());
+                        }
                         LeaseState::Ended { reason } => {
                             return Err(Failure::denied("the vendor's service ended the relay's lease").cause(reason));
                         }
@@ -176,10 +233,33 @@ impl Authority {
     }
 }
 
+/// Asks for a lease: for that of an earlier start in this guest, whose key was kept, or for a new one.
+async fn ask(
+    license: LicenseFile,
+    statement: RelayStatement,
+    attester: Arc<dyn Attester>,
+    kept: &KeptKey,
+) -> Result<(Parent, Attested), Failure> {
+    if let Some((key, lease)) = kept.read() {
+        let statement = RelayStatement { resumes: true, ..statement.clone() };
+        let parent = Parent::new(license.clone(), statement, Arc::clone(&attester), key)?;
+        match parent.attest(lease.as_ref()).await {
+            // It is of another guest, or over.
+            Err(failure) if failure.code == ExitCode::Denied => {}
+            attested => return Ok((parent, attested?)),
+        }
+    }
+    let parent = Parent::new(license, statement, attester, new_key()?)?;
+    // Before it is of any lease: a start that dies in between leaves none that nobody can go on with.
+    kept.write(parent.own_key(), None)?;
+    let attested = parent.attest(None).await?;
+    Ok((parent, attested))
+}
+
 /// Waits by the clock that goes on while the machine sleeps.
-async fn wait_until(then: Duration) {
+async fn wait_until(then: BootTime) {
     loop {
-        let left = then.saturating_sub(boot_time());
+        let left = then.until();
         if left.is_zero() {
             return;
         }

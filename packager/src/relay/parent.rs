@@ -1,40 +1,64 @@
 //! The client of the service above the relay. It trusts the licence's certificate authority alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attestation_service::api::Delegation;
 use command_line::{Answerer, ExitCode, Failure, FailureContext as _, LOOPBACK, local_name};
+use held_lease::{BootTime, Refused};
 use jose::jwe::{EphemeralKey, Jwe};
 use launch_evidence::Attester;
 use release_protocol::{
-    AttestAnswer, Attestation, Challenge, Evidence, KBS_PREFIX, KBS_VERSION, LeaseNews, LicenseFile, Problem,
+    AttestAnswer, Attestation, Challenge, Evidence, KBS_PREFIX, KBS_VERSION, LeaseId, LeaseNews, LicenseFile, Problem,
     RelayStatement, Request, ResourcePath, RuntimeData, Tee, TeePubKey, report_data,
 };
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use transparency_log::ConsistencyProof;
 use url::Url;
 use zeroize::Zeroizing;
 
 /// The largest answer that is read but for a delegation, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
-/// How often a request is made that is one too many for the service, and how long it is waited in between at the most.
+/// How often a request is made that is one too many for the service, as those of a relay with many keys may be.
 const TRIES: u32 = 20;
-const RETRY_MAX: u64 = 10;
+/// How often one is made that the service cannot answer now. Whoever renews says in between that it goes on without it.
+const TRIES_UNAVAILABLE: u32 = 3;
+/// The longest pause that one request waits for. After a longer one that the service asks for it is given up; the next
+/// request waits for what is left.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// The pause after a request too many where the service names none.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// The relay's conversation with the service above. Its key is new with each start of the relay.
+/// The relay's conversation with the service above.
 pub(super) struct Parent {
     http: reqwest::Client,
     license: LicenseFile,
-    own_url: Url,
+    statement: RelayStatement,
     attester: Arc<dyn Attester>,
     key: EphemeralKey,
+    /// Before then the service asked not to be asked.
+    not_before: Mutex<Option<BootTime>>,
+}
+
+/// The answer to an attestation, and when it was asked for and had.
+pub(super) struct Attested {
+    pub(super) answer: AttestAnswer,
+    /// When the evidence was sent.
+    pub(super) asked: BootTime,
+    pub(super) answered: BootTime,
 }
 
 impl Parent {
-    pub(super) fn new(license: LicenseFile, own_url: Url, attester: Arc<dyn Attester>) -> Result<Self, Failure> {
+    /// The conversation of the relay that says this of itself, with this key.
+    pub(super) fn new(
+        license: LicenseFile,
+        statement: RelayStatement,
+        attester: Arc<dyn Attester>,
+        key: EphemeralKey,
+    ) -> Result<Self, Failure> {
         let service = &license.unverified().service;
         let authority = reqwest::Certificate::from_pem(service.ca_pem.as_bytes())
             .or_fail(ExitCode::BadInput, || "the licence's certificate authority is malformed".to_owned())?;
@@ -46,16 +70,28 @@ impl Parent {
             .resolve_to_addrs(local_name(&service.url), &LOOPBACK)
             .build()
             .or_fail(ExitCode::Other, || "cannot set up the HTTPS client".to_owned())?;
-        let key = EphemeralKey::generate().or_fail(ExitCode::Other, || "cannot make the relay's key".to_owned())?;
-        Ok(Self { http, license, own_url, attester, key })
+        Ok(Self { http, license, statement, attester, key, not_before: Mutex::new(None) })
+    }
+
+    /// Whether its key is an earlier start's.
+    pub(super) fn resumes(&self) -> bool {
+        self.statement.resumes
+    }
+
+    pub(super) fn own_key(&self) -> &EphemeralKey {
+        &self.key
+    }
+
+    pub(super) fn is_simulated(&self) -> bool {
+        self.attester.is_simulated()
     }
 
     fn base(&self) -> &Url {
         &self.license.unverified().service.url
     }
 
-    /// Proves what runs here and asks for the authority: a new lease, or with `renews` the one that is held.
-    pub(super) async fn attest(&self, renews: bool) -> Result<AttestAnswer, Failure> {
+    /// Proves what runs here and asks for the authority: a new lease, or the one that is held.
+    pub(super) async fn attest(&self, lease: Option<&LeaseId>) -> Result<Attested, Failure> {
         let tee: Tee = self.attester.tee().parse().or_fail(ExitCode::Other, || "no TEE that is known".to_owned())?;
         let request = Request { version: KBS_VERSION.to_owned(), tee, extra_params: Value::String(String::new()) };
         let challenge: Challenge = self.document(self.request(Method::POST, "auth")?.json(&request)).await?;
@@ -65,8 +101,8 @@ impl Parent {
             tee_pubkey: public.or_fail(ExitCode::Other, || "cannot write the relay's public key".to_owned())?,
             license: Some(self.license.token().to_owned()),
             workload: None,
-            lease: renews.then(|| release_protocol::LeaseId(self.key.thumbprint())),
-            relay: Some(RelayStatement { url: self.own_url.clone() }),
+            lease: lease.cloned(),
+            relay: Some(self.statement.clone()),
             offline: false,
             renewal: None,
         };
@@ -82,7 +118,16 @@ impl Parent {
             .map_err(|error| super::attester::failure(&error))?;
         let tee_evidence = Evidence { primary_evidence, additional_evidence: String::new() };
         let attestation = Attestation { init_data: None, runtime_data, tee_evidence };
-        self.document(self.request(Method::POST, "attest")?.json(&attestation)).await
+        self.pause().await;
+        let asked = BootTime::now();
+        let answer = self.document(self.request(Method::POST, "attest")?.json(&attestation)).await?;
+        Ok(Attested { answer, asked, answered: BootTime::now() })
+    }
+
+    /// The proof that the service's log of `new` entries extends that of `old`.
+    pub(super) async fn log_consistency(&self, old: u64, new: u64) -> Result<ConsistencyProof, Refused> {
+        let request = self.request(Method::GET, &format!("log/consistency?old={old}&new={new}"))?;
+        Ok(self.document(request).await?)
     }
 
     /// What may be handed on.
@@ -132,19 +177,30 @@ impl Parent {
         })
     }
 
-    /// Sends a request; one that comes too fast for the service, as a relay with many keys makes them, later again.
+    /// Sends a request. One that the service cannot answer now is made again after the pause that it asks for.
     async fn send(&self, request: RequestBuilder, most: usize) -> Result<Vec<u8>, Failure> {
         let mut tries = 0;
         loop {
+            self.pause().await;
             tries += 1;
-            let again = request.try_clone();
-            let answer = request_of(again)?.send().await.map_err(|error| self.unreachable(&error))?;
-            if answer.status() == StatusCode::TOO_MANY_REQUESTS && tries < TRIES {
-                let after = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
-                tokio::time::sleep(Duration::from_secs(after.unwrap_or(1).min(RETRY_MAX))).await;
-                continue;
+            let answer = request_of(request.try_clone())?.send().await.map_err(|error| self.unreachable(&error))?;
+            let (most_tries, pause) = match (answer.status(), retry_after(&answer)) {
+                (StatusCode::TOO_MANY_REQUESTS, pause) => (TRIES, pause.unwrap_or(PAUSE)),
+                (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) => (TRIES_UNAVAILABLE, pause),
+                _ => return self.body(answer, most).await,
+            };
+            *self.not_before.lock().unwrap_or_else(PoisonError::into_inner) = Some(BootTime::now().plus(pause));
+            if tries >= most_tries || pause > PAUSE_MAX {
+                return self.body(answer, most).await;
             }
-            return self.body(answer, most).await;
+        }
+    }
+
+    /// Waits until the service may be asked.
+    async fn pause(&self) {
+        let not_before = *self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(not_before) = not_before {
+            tokio::time::sleep(not_before.until()).await;
         }
     }
 
@@ -189,6 +245,17 @@ impl Parent {
             .caused_by(error)
             .hint("check the network between the relay and the vendor's service, then try again")
     }
+}
+
+/// A key that nobody has seen.
+pub(super) fn new_key() -> Result<EphemeralKey, Failure> {
+    EphemeralKey::generate().or_fail(ExitCode::Other, || "cannot make the relay's key".to_owned())
+}
+
+/// The pause that an answer asks for, in seconds; services of ours name no date.
+fn retry_after(answer: &Response) -> Option<Duration> {
+    let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// None of our requests streams its body: each can be made again.

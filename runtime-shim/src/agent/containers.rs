@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use command_line::Failure;
+use held_lease::BootTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::process::ProcessName;
 use super::protocol::{ContainerName, ContainerStatus};
 use super::record;
-use crate::clock::BootTime;
 use crate::session::LeaseHolder;
 
 /// The containers of a node.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use command_line::{ExitCode, Failure};
+use held_lease::BootTime;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use release_protocol::{LicenseFile, Obligations, Workload};
@@ -13,7 +14,6 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::record::KnownImage;
 use crate::cli::OpeningArgs;
-use crate::clock::BootTime;
 use crate::kbs::{Refused, ServiceClient};
 use crate::license;
 use crate::session::{self, LeaseHolder, check_obligations};

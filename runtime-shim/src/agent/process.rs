@@ -4,11 +4,11 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
+use held_lease::BootTime;
 use runtime_shim::pidfd::ProcessDescriptor;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::BootTime;
 use crate::supervise::wait_until;
 
 /// A process by its number and when it was started.

@@ -7,13 +7,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use command_line::{ExitCode, Failure, FailureContext as _};
+use command_line::{ExitCode, Failure, FailureContext as _, whole_file};
 use image_store::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::ContainerImage;
 use crate::image::SignedImage;
-use crate::whole_file;
 
 /// Where the record is unless the agent is told otherwise.
 pub(crate) const DEFAULT_STATE: &str = "/var/lib/sealift/agent";

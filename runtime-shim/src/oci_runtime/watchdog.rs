@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use command_line::{ExitCode, Failure, FailureContext as _};
+use held_lease::BootTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::agent::client::AgentClient;
 use crate::agent::process::{ContainerProcess, ProcessName};
 use crate::agent::protocol::{Answer, ContainerName, read};
-use crate::clock::BootTime;
 use crate::supervise::wait_until;
 
 /// The hidden first argument of a watchdog.

@@ -11,6 +11,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
+use held_lease::{decision, history};
 use jiff::Timestamp;
 use release_protocol::{
     FileRenewal, RENEWAL_ANSWER_FORMAT, RENEWAL_FILE_MAX, RENEWAL_REQUEST_FORMAT, RenewalAnswer, RenewalByFile,
@@ -26,7 +27,6 @@ use super::sealed::SealedFile;
 use crate::cli::{RenewalAcceptArgs, RenewalCommand, RenewalRequestArgs};
 use crate::image::SignedImage;
 use crate::kbs::ServiceClient;
-use crate::receipt;
 use crate::{attester, license};
 
 pub(crate) async fn run(command: RenewalCommand, console: &Console) -> Result<(), Failure> {
@@ -126,7 +126,7 @@ fn verified(answer: &RenewalAnswer, record: &Record) -> Result<RenewalByFile, Fa
         .verify(key)
         .or_fail(ExitCode::VerificationFailed, || "the answer's receipt proves nothing".to_owned())
         .map_err(|failure| failure.hint("take the file to this machine again as the vendor's desk wrote it"))?;
-    receipt::decision(receipt.entry, &record.lease.id)?;
+    decision(receipt.entry, &record.lease.id)?;
     let known = newest_receipt(record)?;
     if receipt.index <= known.index {
         return Err(refused("the answer is older than what this guest knows", "make a new request"));
@@ -135,7 +135,7 @@ fn verified(answer: &RenewalAnswer, record: &Record) -> Result<RenewalByFile, Fa
     let extends = log
         .advance(&known.checkpoint, None)
         .and_then(|_| log.advance(&answer.receipt.checkpoint, Some(&answer.consistency)));
-    extends.map_err(|error| receipt::history(&error))?;
+    extends.map_err(|error| history(&error))?;
     let entry = Entry::read(receipt.entry)?;
     entry.body.renewal.ok_or_else(|| {
         refused("the answer's entry is of no renewal by file", "ask the vendor for the answer to this guest's request")

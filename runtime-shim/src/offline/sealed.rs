@@ -15,13 +15,12 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
-use command_line::{ExitCode, Failure, FailureContext as _};
+use command_line::{ExitCode, Failure, FailureContext as _, whole_file};
 use launch_evidence::{Attester, DerivedKey};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 use super::record::Record;
-use crate::whole_file;
 
 /// What the file begins with.
 const MAGIC: &[u8; 16] = b"sealift-offline1";

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use command_line::{Console, Failure};
 use futures_util::future::{join_all, select_all};
+use held_lease::BootTime;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::cipher::KeyEncryptionKey;
@@ -15,7 +16,6 @@ use zeroize::Zeroizing;
 
 use super::{Held, LeaseHolder, Released, Session, check_obligations, hold};
 use crate::cli::{ImageArgs, OpeningArgs};
-use crate::clock::BootTime;
 use crate::image::{SignedImage, key_path, no_sealed_layer};
 use crate::kbs::Refused;
 use crate::supervise::{Deadlines, keep_lease};

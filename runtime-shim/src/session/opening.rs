@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use command_line::{Console, Failure};
+use held_lease::ClockCheck;
 use jose::signing::VerifyingKey;
 use launch_evidence::Attester;
 use ocicrypt::options::PrivateOptions;
 use release_protocol::{Obligations, ResourcePath, Workload};
 
 use super::{Accepted, Conversation, LeaseHolder, check_obligations};
-use crate::clock::ClockCheck;
 use crate::image::SignedImage;
 use crate::kbs::{Challenged, Refused};
 use crate::offline::OfflineState;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{ExitCode, Failure, FailureContext as _};
+use held_lease::BootTime;
 
 use super::{Container, LeaseNote, Note, Stage, boot};
 use crate::agent::Agent;
@@ -11,7 +12,6 @@ use crate::agent::licenses::Held;
 use crate::agent::process::{ContainerProcess, ProcessName};
 use crate::agent::protocol::{ContainerName, ImageHint, StartRequest, StartedRequest};
 use crate::agent::record::KnownImage;
-use crate::clock::BootTime;
 use crate::session::LeaseHolder;
 use crate::supervise::{Deadlines, keep_lease, wait_until};
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_line::{ExitCode, Failure};
+use held_lease::BootTime;
 use tokio::time::sleep;
 
 use super::{Container, Note, boot};
 use crate::agent::Agent;
 use crate::agent::licenses::Held;
-use crate::clock::BootTime;
 use crate::supervise::wait_until;
 
 /// The pause between two tries.

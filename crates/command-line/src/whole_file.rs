@@ -5,15 +5,21 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use command_line::{ExitCode, Failure, FailureContext as _};
+use crate::{ExitCode, Failure, FailureContext as _};
 
 /// Writes the file whole or not at all.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     put(path, bytes, |_| Ok(()))
 }
 
 /// The same, and it is on the disk when this returns.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     put(path, bytes, fs::File::sync_all)?;
     let directory = path.parent().unwrap_or(path);
     fs::File::open(directory)

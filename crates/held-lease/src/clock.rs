@@ -3,48 +3,51 @@
 
 use std::time::Duration;
 
+use command_line::Failure;
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Time since the guest started, suspended time included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct BootTime(Duration);
+pub struct BootTime(Duration);
 
 impl BootTime {
     /// Now.
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         let time = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
         let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
         Self(Duration::new(seconds, nanoseconds))
     }
 
-    pub(crate) fn plus(self, duration: Duration) -> Self {
+    /// So much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
 
     /// As other processes of this guest are told of it, in nanoseconds.
-    pub(crate) fn to_nanoseconds(self) -> u64 {
+    pub fn to_nanoseconds(self) -> u64 {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// The time that another process of this guest told.
-    pub(crate) fn from_nanoseconds(nanoseconds: u64) -> Self {
+    pub fn from_nanoseconds(nanoseconds: u64) -> Self {
         Self(Duration::from_nanos(nanoseconds))
     }
 
     /// How long it is until then; zero when it is over.
-    pub(crate) fn until(self) -> Duration {
+    pub fn until(self) -> Duration {
         self.0.saturating_sub(Self::now().0)
     }
 
     /// How long ago it was; zero when it is to come.
-    pub(crate) fn since(self) -> Duration {
+    pub fn since(self) -> Duration {
         self.until_that(Self::now())
     }
 
     /// How long it was from then to `later`; zero when that came before.
-    pub(crate) fn until_that(self, later: Self) -> Duration {
+    pub fn until_that(self, later: Self) -> Duration {
         later.0.saturating_sub(self.0)
     }
 
@@ -55,18 +58,18 @@ impl BootTime {
 
 /// One grant or renewal, on both clocks. The service decided somewhere between question and answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Exchange {
+pub struct Exchange {
     /// The time in the audit entry of the decision.
-    pub(crate) service: Timestamp,
+    pub service: Timestamp,
     /// When the guest sent its evidence.
-    pub(crate) asked: BootTime,
+    pub asked: BootTime,
     /// When it had the answer.
-    pub(crate) answered: BootTime,
+    pub answered: BootTime,
 }
 
 /// The clocks have parted; each variant says since which earlier exchange, by how much each has gone on.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum Diverged {
+pub enum Diverged {
     /// The guest's clock was slowed or stood still, or the service's was set forward.
     #[error(
         "the service's clock has gone on by {service:.1} s since an earlier answer, this machine's by {guest:.1} s at \
@@ -91,20 +94,31 @@ pub(crate) enum Diverged {
     },
 }
 
+impl Exchange {
+    /// By how much the service's time is ahead of the guest's boot clock, in nanoseconds: the least and the most that it may be.
+    pub fn ahead(&self) -> (i128, i128) {
+        let service = self.service.as_nanosecond();
+        (service - self.answered.nanoseconds(), service - self.asked.nanoseconds())
+    }
+}
+
 /// Holds each exchange against ALL earlier ones. Against the first alone, a jump would hide in what a long life allows for
 /// drift; against the last alone, small steps would add up.
 ///
 /// One earlier exchange stands for all: with the drift taken off, the least (or greatest) lead that the service's clock ever
 /// had over the guest's is the strictest to compare with, so nothing else needs to be kept.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ClockCheck {
+pub struct ClockCheck {
     /// The exchange where the service's clock led the least, and the one where it led the most.
     strictest: Option<(Exchange, Exchange)>,
 }
 
 impl ClockCheck {
     /// Accepts an exchange that comes after those before, or says how the clocks have parted.
-    pub(crate) fn accept(&mut self, now: Exchange) -> Result<(), Diverged> {
+    ///
+    /// # Errors
+    /// When they have.
+    pub fn accept(&mut self, now: Exchange) -> Result<(), Diverged> {
         let Some((least, most)) = self.strictest else {
             self.strictest = Some((now, now));
             return Ok(());
@@ -127,6 +141,16 @@ impl ClockCheck {
         self.strictest = Some((least, most));
         Ok(())
     }
+}
+
+/// What a renewal is refused for that came by another clock; `what` is to be started again.
+pub fn clocks_parted(diverged: &Diverged, what: &str) -> Failure {
+    Failure::verification("the clocks of the service and of this machine have parted: the renewal is not believed")
+        .caused_by(diverged)
+        .hint(format!(
+            "start the {what} again; if it comes again, have the vendor look at the service's clock and the operator of \
+             this machine at its own (guests with Secure TSC have one that their host cannot slow)"
+        ))
 }
 
 /// Which way the guest's clock is granted to be wrong.
