@@ -45,7 +45,13 @@ fn join(text: &[u8], content: Content, max: u64) -> Result<Vec<u8>, SeriesError>
     let mut series = Series::new(content);
     // A scanner that types may end its lines with a carriage return alone.
     let end = if text.contains(&b'\n') { b'\n' } else { b'\r' };
-    text.split(|byte| *byte == end).try_for_each(|line| series.add(line))?;
+    for line in text.split(|byte| *byte == end) {
+        match series.add(line) {
+            // Scanners see product codes in the noise of a large code: `zbarimg` in one picture of sixty.
+            Ok(()) | Err(SeriesError::Other { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
     series.join(max)
 }
 
@@ -99,8 +105,9 @@ fn code(error: &SeriesError) -> ExitCode {
 
 fn hint(error: &SeriesError) -> &'static str {
     match error {
+        SeriesError::Other { .. } => "only codes of this series are wanted",
         SeriesError::Form { .. } => {
-            "only codes of this series are wanted, a line for each, as `zbarimg --raw` writes them"
+            "scan that part again, whole; another version of this program may write other codes"
         }
         SeriesError::Damaged { .. } => {
             "scan that part again; a scanner that types has to be set to this machine's keyboard layout"

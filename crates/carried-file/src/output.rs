@@ -21,7 +21,7 @@ pub struct CarriedOutput {
     /// Write to this file; an existing one is not overwritten.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write as a series of QR codes (`1-of-5.png`) to this new or empty folder.
+    /// Write as a series of QR codes (`1-of-5.png`) to this new or empty folder, instead of the file or beside it.
     #[arg(long, value_name = "DIR")]
     qr: Option<PathBuf>,
 }

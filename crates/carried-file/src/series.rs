@@ -78,8 +78,14 @@ impl Content {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeriesError {
-    /// A line of another form.
-    #[error("line {line} is not the text of a code of a series (`{MARK} RENEWAL … 1 OF 5 …`)")]
+    /// A line that was never one of a series.
+    #[error("line {line} does not begin with `{MARK}` as the codes of a series do")]
+    Other {
+        /// The line.
+        line: usize,
+    },
+    /// A line that begins as one of a series and is of another form.
+    #[error("line {line} is not of the form `{MARK} RENEWAL … 1 OF 5 …`")]
     Form {
         /// The line.
         line: usize,
@@ -167,10 +173,13 @@ pub fn lines(content: Content, bytes: &[u8]) -> Result<Vec<String>, SeriesError>
     Ok((1..).zip(shares).map(part).collect())
 }
 
-/// Whether what was read is meant as a series: its first line begins as the lines of one do.
+/// Whether what was read is meant as a series: one of its lines begins as they do.
 pub fn is_series(text: &[u8]) -> bool {
-    let text = without_prefix(text.trim_ascii_start());
-    text.get(..ANY_MARK.len()).is_some_and(|start| start.eq_ignore_ascii_case(ANY_MARK))
+    text.split(|byte| matches!(byte, b'\n' | b'\r')).any(|line| is_marked(without_prefix(line.trim_ascii())))
+}
+
+fn is_marked(line: &[u8]) -> bool {
+    line.get(..ANY_MARK.len()).is_some_and(|start| start.eq_ignore_ascii_case(ANY_MARK))
 }
 
 /// The parts of one file, taken up line by line in any order.
@@ -194,6 +203,9 @@ impl Series {
         let line = without_prefix(line.trim_ascii());
         if line.is_empty() {
             return Ok(());
+        }
+        if !is_marked(line) {
+            return Err(SeriesError::Other { line: self.lines });
         }
         let part = Part::read(line, self.lines)?;
         if part.head.content != self.wanted {

@@ -30,6 +30,8 @@ fn a_file_is_read_as_it_is_or_from_its_lines_however_these_end() {
     for end in ["\n", "\r\n", "\r", "\n\n"] {
         assert_eq!(whole(lines.join(end).as_bytes(), 4096).unwrap(), bytes, "{end:?}");
     }
+    let noise = ["DataBar:0108900251130063", &lines[0], &lines[2], "0108900251130063", &lines[1]].join("\n");
+    assert_eq!(whole(noise.as_bytes(), 4096).unwrap(), bytes);
 }
 
 #[test]
@@ -57,7 +59,9 @@ fn each_failure_has_its_code_and_the_next_step() {
     let damaged = refused(&[one, &two.replace(" 2 OF 3 ", " 1 OF 3 ")]);
     assert_eq!(damaged.code, ExitCode::VerificationFailed);
     assert!(damaged.to_string().contains("line 2, part 1 of 3, was misread"), "{damaged}");
-    assert_eq!(refused(&[one, "https://shop.example/"]).code, ExitCode::BadInput);
+    let other = refused(&[one, "SEALIFT2 ANYTHING"]);
+    assert_eq!(other.code, ExitCode::BadInput);
+    assert!(other.to_string().contains("line 2 is not of the form"), "{other}");
 }
 
 #[test]
@@ -72,7 +76,7 @@ fn what_is_typed_ends_with_the_last_part_and_a_bad_line_is_not_the_end() {
     assert_eq!(typed(&all).unwrap(), bytes);
     let heard = said.take();
     assert_eq!(heard[1], "parts 1 and 2 of 3 are missing");
-    assert!(heard[2].starts_with("not taken: line 2 is not the text of a code"), "{heard:?}");
+    assert!(heard[2].starts_with("not taken: line 2 does not begin with `SEALIFT1`"), "{heard:?}");
     assert_eq!(heard[3..], ["part 2 of 3 is missing"; 3]);
 
     let ended = typed(&lines[1]).unwrap_err();

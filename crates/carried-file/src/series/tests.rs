@@ -138,7 +138,6 @@ fn lines_of_another_form_are_refused_by_their_number() {
         let error = joined([&good, &String::new(), &text.to_owned()]);
         assert!(matches!(error, Err(SeriesError::Form { line: 3 })), "`{text}`: {error:?}");
     };
-    refused("https://shop.example/");
     refused(&good.replace("SEALIFT1", "SEALIFT2"));
     refused(&good.replace("REQUEST", "REQUESTS"));
     for numbers in ["0 OF 1", "2 OF 1", "1 OF 0", "+1 OF 1", "1 OF 100", "1 OF 257", "-1 OF 1", "1 1", "1 OF OF 1"] {
@@ -150,6 +149,14 @@ fn lines_of_another_form_are_refused_by_their_number() {
     refused(&format!("{} MY", &good[..good.rfind(' ').unwrap()]));
     refused(&format!("{good} MY"));
     refused(&format!("{good}{}", "A".repeat(LINE_MAX)));
+}
+
+#[test]
+fn lines_that_were_never_of_a_series_are_told_apart() {
+    for text in ["https://shop.example/", "0108900251130063", "SEALIF", "1 OF 5"] {
+        let error = joined([&text.to_owned()]);
+        assert!(matches!(error, Err(SeriesError::Other { line: 1 })), "`{text}`: {error:?}");
+    }
 }
 
 #[test]
@@ -166,11 +173,11 @@ fn what_scanners_add_or_change_does_no_harm() {
 }
 
 #[test]
-fn a_series_is_known_by_its_first_line() {
-    for text in ["SEALIFT1 RENEWAL", "\r\n \nsealift1 renewal", "QR-Code:SEALIFT9", "SEALIFT"] {
+fn a_series_is_known_by_one_of_its_lines() {
+    for text in ["SEALIFT1 RENEWAL", "\r\n \nsealift1 renewal", "QR-Code:SEALIFT9", "SEALIFT", "01089\rSEALIFT1"] {
         assert!(is_series(text.as_bytes()), "{text}");
     }
-    for text in ["", "{\"format\":\"sealift-renewal-request/1\"}", "SEALIF", "QR-Code:", "\u{feff}"] {
+    for text in ["", "{\"format\":\"sealift-renewal-request/1\"}", "SEALIF", "a SEALIFT1", "QR-Code:", "\u{feff}"] {
         assert!(!is_series(text.as_bytes()), "{text}");
     }
 }
