@@ -1,11 +1,10 @@
 //! A code as a picture: PNG with one bit for each pixel, which every viewer shows and every scanner program reads. SVG would take
-//! as little code and sixty times the bytes, and `zbarimg` reads it only where ImageMagick has a further library.
+//! as little code and sixty times the bytes, and `zbarimg` reads it only where its image library has another one for it.
 
 use std::io::{self, Write as _};
 
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
-use qrcode::types::QrError;
 use qrcode::{EcLevel, QrCode};
 
 #[cfg(test)]
@@ -24,8 +23,8 @@ const MARGIN: usize = 4;
 const SCALE: usize = 8;
 
 /// The PNG of a line.
-pub(crate) fn png(line: &str) -> Result<Vec<u8>, QrError> {
-    let code = QrCode::with_error_correction_level(line, CORRECTION)?;
+pub(crate) fn png(line: &str) -> io::Result<Vec<u8>> {
+    let code = QrCode::with_error_correction_level(line, CORRECTION).map_err(io::Error::other)?;
     let width = code.width() + 2 * MARGIN;
     let white = vec![0xff; width];
     let mut rows = vec![white; width];
@@ -36,18 +35,18 @@ pub(crate) fn png(line: &str) -> Result<Vec<u8>, QrError> {
     }
     // A zero before each row: no filter.
     let lines = rows.iter().flat_map(|row| [&[0], row.as_slice()].concat().repeat(SCALE));
-    Ok(encode(width * SCALE, &lines.collect::<Vec<u8>>()))
+    encode(width * SCALE, &lines.collect::<Vec<u8>>())
 }
 
 /// PNG (W3C, third edition): grey, one bit, rows of whole bytes.
-fn encode(side: usize, rows: &[u8]) -> Vec<u8> {
-    let side = u32::try_from(side).unwrap_or(u32::MAX).to_be_bytes();
+fn encode(side: usize, rows: &[u8]) -> io::Result<Vec<u8>> {
+    let side = size(side)?;
     let header = [&side[..], &side, &[1, 0, 0, 0, 0]].concat();
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
-    chunk(&mut file, *b"IHDR", &header);
-    chunk(&mut file, *b"IDAT", &compressed(rows).unwrap_or_default());
-    chunk(&mut file, *b"IEND", &[]);
-    file
+    chunk(&mut file, *b"IHDR", &header)?;
+    chunk(&mut file, *b"IDAT", &compressed(rows)?)?;
+    chunk(&mut file, *b"IEND", &[])?;
+    Ok(file)
 }
 
 fn compressed(bytes: &[u8]) -> io::Result<Vec<u8>> {
@@ -56,12 +55,17 @@ fn compressed(bytes: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn chunk(file: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) {
+fn chunk(file: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) -> io::Result<()> {
     let mut check = Crc::new();
     check.update(&kind);
     check.update(data);
-    file.extend(u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes());
+    file.extend(size(data.len())?);
     file.extend(kind);
     file.extend(data);
     file.extend(check.sum().to_be_bytes());
+    Ok(())
+}
+
+fn size(size: usize) -> io::Result<[u8; 4]> {
+    u32::try_from(size).map(u32::to_be_bytes).map_err(io::Error::other)
 }
