@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use attestation_service::{MasterKeyUri, SchemaName};
+use carried_file::CarriedOutput;
 use clap::{Args, Parser, Subcommand};
 use command_line::{CommonArgs, RegistryArgs};
 use image_store::ImageReference;
@@ -295,16 +296,15 @@ pub(crate) enum LeaseCommand {
         #[arg(allow_hyphen_values = true)]
         id: String,
     },
-    /// Renew the lease of a guest that does not reach the service, by a request that was carried here as a file.
+    /// Renew the lease of a guest that does not reach the service, by a request that was carried here.
     ///
     /// The request is judged as an attestation is. The answer is for the guest that made it, and for that one request.
     Renew {
-        /// The request, as `sealift-shim renewal request` made it.
+        /// The request, as `sealift-shim renewal request` made it, or the scanned text of its codes; `-` is stdin.
         #[arg(long, value_name = "FILE")]
         request: PathBuf,
-        /// Write the answer to this file; an existing one is not overwritten.
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
+        #[command(flatten)]
+        answer: CarriedOutput,
     },
 }
 

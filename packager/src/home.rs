@@ -1,11 +1,10 @@
 //! The vendor home: settings, signing key, admin token, and the service's files below it.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use attestation_service::{CustodyError, DatabaseUrl, DatabaseUrlError, Home, ServiceSettings, StoreError};
+pub(crate) use command_line::write_new;
 use command_line::{Answerer, ExitCode, Failure, FailureContext as _};
 use serde::{Deserialize, Serialize};
 
@@ -127,17 +126,6 @@ pub(crate) fn custody_failure(message: String, error: &CustodyError) -> Failure 
         CustodyError::Unavailable { .. } | CustodyError::Refused { .. } => failure.from_answerer(Answerer::KeyStore),
         _ => failure,
     }
-}
-
-/// Writes a file that must not exist yet.
-pub(crate) fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(contents))
-        .or_fail(ExitCode::BadInput, || format!("cannot write `{}`", path.display()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod cut;
 pub mod debian13;
 pub mod device;
 pub mod disk;
+pub mod edge;
 pub mod forge;
 pub mod front;
 pub mod guest;

@@ -59,7 +59,7 @@ impl From<Output> for Said {
 pub fn peer(name: &str) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
-    assert!(there, "`{name}` is not installed: install Debian's package `{name}`, or run tests/run, which does");
+    assert!(there, "`{name}` is not installed: install the Debian package that has it, or run tests/run, which does");
     Command::new(name)
 }
 

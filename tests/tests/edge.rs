@@ -1,14 +1,15 @@
 //! Guests at the edge: started and run without the service, for as long as they may and no longer; renewed by files.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Stdio};
 use std::time::{Duration, Instant};
 
-use end_to_end::clock::by_clock;
-use end_to_end::peer::{Said, run};
+use end_to_end::edge::{Edge, Place};
+use end_to_end::peer::{Said, peer, run};
 use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::waiting::{finish, wait_for_words};
 use serde_json::Value;
@@ -18,90 +19,6 @@ const RAN: i32 = 7;
 const DENIED: i32 = 125;
 const UNAVAILABLE: i32 = 126;
 const UNVERIFIED: i32 = 124;
-
-/// A scene with a licence that has an allowance, and a directory for the sealed state.
-struct Edge {
-    scene: Scene,
-    id: String,
-    license: String,
-    kept: PathBuf,
-}
-
-/// Where a guest is in time and network.
-#[derive(Clone, Copy)]
-enum Place {
-    /// The service can be reached, the clock is right.
-    Connected,
-    /// In a network namespace with nothing in it, its clock so many hours ahead.
-    CutOff(u32),
-}
-
-impl Edge {
-    async fn set(more: &[&str]) -> Self {
-        let scene = Scene::set().await;
-        let (id, license) = scene.vendor.license(PRODUCT, more);
-        let kept = scene.scratch.path().join("kept");
-        Self { id, license: license.display().to_string(), kept, scene }
-    }
-
-    /// `sealift-shim ARGS` in a guest, with a given shim.
-    fn guest(&self, shim: &Path, place: Place, args: &[&str]) -> Command {
-        let guest = self.scene.vendor.guest_command(shim, args);
-        let Place::CutOff(hours) = place else { return guest };
-        by_clock(&guest, &format!("+{hours}h"), &["--net"])
-    }
-
-    fn start(&self, place: Place) -> Said {
-        self.start_from(&self.scene.vendor.shim(), place, &self.kept, &self.license, &[])
-    }
-
-    fn start_from(&self, shim: &Path, place: Place, kept: &Path, license: &str, more: &[&str]) -> Said {
-        let kept = kept.display().to_string();
-        let args = ["run", &self.scene.sealed, "--license", license, "--offline-state", &kept];
-        let said = run(&mut self.guest(shim, place, &[&args[..], more].concat()));
-        self.scene.vendor.assert_nothing_left();
-        said
-    }
-
-    /// Starts a workload that waits.
-    fn start_waiting(&self) -> RunningGuest {
-        let kept = self.kept.display().to_string();
-        let args = ["run", &self.scene.sealed, "--license", &self.license, "--offline-state", &kept, "--", "wait"];
-        let mut command = self.guest(&self.scene.vendor.shim(), Place::Connected, &args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        wait_for_words(&mut stderr, "running under");
-        RunningGuest { child, stderr, since: Instant::now() }
-    }
-
-    /// Asks for a renewal by file; gives the file.
-    fn request(&self, place: Place, name: &str) -> PathBuf {
-        let out = self.scene.scratch.path().join(name);
-        let (file, kept) = (out.display().to_string(), self.kept.display().to_string());
-        let args = ["renewal", "request", &self.scene.sealed, "--license", &self.license, "--offline-state", &kept];
-        run(&mut self.guest(&self.scene.vendor.shim(), place, &[&args[..], &["--out", &file]].concat())).succeeded();
-        out
-    }
-
-    /// The licensing desk answers.
-    fn answer(&self, request: &Path, name: &str) -> (Said, PathBuf) {
-        let out = self.scene.scratch.path().join(name);
-        let mut command = self.scene.vendor.command(["lease", "renew", "--request"]);
-        (run(command.arg(request).arg("--out").arg(&out)), out)
-    }
-
-    fn accept(&self, place: Place, answer: &Path, kept: &Path) -> Said {
-        let (answer, kept) = (answer.display().to_string(), kept.display().to_string());
-        let args = ["renewal", "accept", &answer, "--offline-state", &kept];
-        run(&mut self.guest(&self.scene.vendor.shim(), place, &args))
-    }
-
-    /// The sealed file.
-    fn file(&self) -> PathBuf {
-        let mut files = fs::read_dir(&self.kept).unwrap().map(|entry| entry.unwrap().path());
-        files.find(|path| path.extension().is_some_and(|extension| extension == "offline")).unwrap()
-    }
-}
 
 #[track_caller]
 fn expect(said: &Said, code: i32, words: &str) {
@@ -131,7 +48,7 @@ async fn a_guest_that_is_cut_off_starts_for_seventy_two_hours_and_not_after_them
 #[tokio::test]
 async fn what_runs_outlives_its_lease_without_the_service_and_stops_when_the_allowance_is_over() {
     let mut edge = Edge::set(&["--lease", "2s", "--grace", "0s", "--offline", "12s"]).await;
-    let running = edge.start_waiting();
+    let running = start_waiting(&edge);
     edge.scene.vendor.stop_service();
     let ran = running.wait_until_lost();
     assert!((Duration::from_secs(8)..Duration::from_secs(15)).contains(&ran), "{ran:?}");
@@ -144,7 +61,7 @@ async fn what_runs_outlives_its_lease_without_the_service_and_stops_when_the_all
 #[tokio::test]
 async fn an_allowance_that_the_policy_takes_away_is_gone_for_what_runs_too() {
     let mut edge = Edge::set(&["--lease", "3s", "--grace", "0s", "--offline", "72h"]).await;
-    let running = edge.start_waiting();
+    let running = start_waiting(&edge);
     let policy = edge.scene.scratch.path().join("policy.rego");
     fs::write(&policy, "package sealift.release\nallow := true\nobligations := {\"offline_seconds\": 0}\n").unwrap();
     let file = edge.file();
@@ -158,6 +75,17 @@ async fn an_allowance_that_the_policy_takes_away_is_gone_for_what_runs_too() {
     let ran = running.wait_until_lost();
     assert!(ran < Duration::from_secs(20), "{ran:?}");
     expect(&edge.start(Place::Connected), UNAVAILABLE, "there is no sealed state");
+}
+
+/// Starts a workload that waits.
+fn start_waiting(edge: &Edge) -> RunningGuest {
+    let kept = edge.kept.display().to_string();
+    let args = ["run", &edge.scene.sealed, "--license", &edge.license, "--offline-state", &kept, "--", "wait"];
+    let mut command = edge.guest(&edge.scene.vendor.shim(), Place::Connected, &args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    wait_for_words(&mut stderr, "running under");
+    RunningGuest { child, stderr, since: Instant::now() }
 }
 
 /// A workload that runs, seen from the moment at which it did.
@@ -306,6 +234,65 @@ async fn a_renewal_by_file_is_refused_to_a_revoked_licence_and_a_forged_answer_b
     edge.scene.vendor.sealift(["license", "revoke", &edge.id, "--reason", "contract ended"]).succeeded();
     let (said, _) = edge.answer(&request, "refused.json");
     expect(&said, 5, "contract ended");
+}
+
+/// What `zbarimg` reads from the pictures of a folder, a line for each.
+fn scanned(folder: &Path) -> Vec<String> {
+    let mut pictures: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pictures.sort();
+    for (index, picture) in pictures.iter().enumerate() {
+        assert!(picture.ends_with(format!("{}-of-{}.png", index + 1, pictures.len())), "{pictures:?}");
+    }
+    let said = run(peer("zbarimg").args(["--quiet", "--raw"]).args(&pictures)).succeeded();
+    // Now and then it takes the noise of a code for a product's.
+    let lines = said.stdout.lines().filter(|line| line.starts_with("SEALIFT1 RENEWAL ")).map(ToOwned::to_owned);
+    let lines: Vec<String> = lines.collect();
+    assert_eq!(lines.len(), pictures.len(), "{}", said.stderr);
+    lines
+}
+
+#[tokio::test]
+async fn a_renewal_goes_and_comes_as_qr_codes_in_any_order_and_not_with_one_missing_or_changed() {
+    let edge = Edge::set(&["--offline", "72h"]).await;
+    expect(&edge.start(Place::Connected), RAN, "kept sealed");
+    let path = |name: &str| edge.scene.scratch.path().join(name);
+    let shown = |name: &str| path(name).display().to_string();
+    expect(&edge.request_to(Place::CutOff(49), &[]), 2, "--out <FILE>");
+    edge.request_to(Place::CutOff(49), &["--qr", &shown("void")]).succeeded();
+    expect(&edge.request_to(Place::CutOff(49), &["--qr", &shown("void")]), 3, "is not empty");
+    let both = ["--qr", &shown("request"), "--out", &shown("request.json")];
+    edge.request_to(Place::CutOff(50), &both).succeeded();
+    let lines = scanned(&path("request"));
+    assert!((3..=6).contains(&lines.len()), "codes are few: {}", lines.len());
+    let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+    let private = [mode("request"), mode(&format!("request/1-of-{}.png", lines.len())), mode("request.json")];
+    assert_eq!(private, [0o700, 0o600, 0o600], "a licence is in it");
+
+    let desk = |lines: &[String]| {
+        fs::write(path("lines.txt"), lines.join("\n")).unwrap();
+        let command = ["lease", "renew", "--request", "-", "--qr", &shown("answer")];
+        run(edge.scene.vendor.command(command).stdin(File::open(path("lines.txt")).unwrap()))
+    };
+    expect(&desk(&lines[1..]), 3, &format!("part 1 of {} is missing", lines.len()));
+    expect(&desk(&[&scanned(&path("void"))[..1], &lines[1..]].concat()), 3, "line 2 is of another file");
+    let end = lines[1].len() - 1;
+    let changed = format!("{}{}", &lines[1][..end], if lines[1].ends_with('A') { 'E' } else { 'A' });
+    expect(&desk(&[lines[0].clone(), changed]), 4, "line 2, part 2 of");
+    expect(&desk(&[lines[0].clone(), "SEALIFT2".to_owned()]), 3, "line 2 is not of the form");
+    let noise = "0108900251130063".to_owned();
+    let mixed: Vec<String> = [&noise].into_iter().chain(lines.iter().rev()).chain(&lines[..1]).cloned().collect();
+    desk(&mixed).succeeded();
+    expect(&edge.answer(&path("request.json"), "answer.json").0, 5, "this request was answered already");
+
+    let answer = scanned(&path("answer"));
+    let accept = |lines: &[String]| {
+        fs::write(path("lines.txt"), lines.join("\r\n")).unwrap();
+        edge.accept(Place::CutOff(51), &path("lines.txt"), &edge.kept)
+    };
+    expect(&accept(&answer[1..]), 3, "missing");
+    expect(&accept(&lines), 3, "line 1 is of a request for a renewal, where an answer");
+    accept(&answer).succeeded();
+    expect(&edge.start(Place::CutOff(121)), RAN, "starting from the sealed state");
 }
 
 /// The certificates are those of the simulated platform, named as AMD's would be.

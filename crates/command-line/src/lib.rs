@@ -7,6 +7,7 @@
 
 mod console;
 mod failure;
+mod file;
 mod local;
 mod progress;
 mod registry;
@@ -17,6 +18,7 @@ pub mod whole_file;
 
 pub use console::{CommonArgs, Console, OutputFormat, parse_command_line, start_logging};
 pub use failure::{Answerer, ExitCode, Failure, FailureContext};
+pub use file::write_new;
 pub use local::{LOOPBACK, local_name};
 pub use progress::ByteProgress;
 pub use registry::{RegistryArgs, store_failure};

@@ -1,10 +1,9 @@
 //! `lease`: what runs now.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use attestation_service::api::LeaseStatus;
+use carried_file::{CarriedOutput, Content};
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use release_protocol::{RENEWAL_FILE_MAX, RenewalAnswer, RenewalRequest};
 use serde_json::json;
@@ -12,7 +11,7 @@ use serde_json::json;
 use super::table;
 use crate::cli::LeaseCommand;
 use crate::client::AdminClient;
-use crate::home::{VendorHome, write_new};
+use crate::home::VendorHome;
 
 pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Console) -> Result<(), Failure> {
     let client = AdminClient::new(home)?;
@@ -34,40 +33,26 @@ pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Cons
             client.submit(&format!("/leases/{id}/end"), &json!({})).await?;
             console.result(&json!({"ended": id}), || format!("ended {id}"));
         }
-        LeaseCommand::Renew { request, out } => renew(&client, &request, &out, console).await?,
+        LeaseCommand::Renew { request, answer } => renew(&client, &request, &answer, console).await?,
     }
     Ok(())
 }
 
-/// Has a request that was carried by file judged, and writes the answer.
-async fn renew(client: &AdminClient, request: &Path, out: &Path, console: &Console) -> Result<(), Failure> {
-    refuse_existing(out)?;
-    let cannot = || format!("cannot read the request `{}`", request.display());
-    let mut text = Vec::new();
-    let file = File::open(request).or_fail(ExitCode::BadInput, cannot)?;
-    file.take(RENEWAL_FILE_MAX + 1).read_to_end(&mut text).or_fail(ExitCode::BadInput, cannot)?;
-    if text.len() as u64 > RENEWAL_FILE_MAX {
-        return Err(Failure::bad_input(format!("`{}` has more than {RENEWAL_FILE_MAX} bytes", request.display())));
-    }
+/// Has a request that was carried here judged, and writes the answer.
+async fn renew(client: &AdminClient, request: &Path, output: &CarriedOutput, console: &Console) -> Result<(), Failure> {
+    // The answer is given once: what can fail of writing it fails before.
+    output.prepare()?;
+    let text = carried_file::read(request, Content::RenewalRequest, RENEWAL_FILE_MAX, console)?;
     let request: RenewalRequest = serde_json::from_slice(&text)
         .or_fail(ExitCode::BadInput, || format!("`{}` is no request for a renewal", request.display()))
         .map_err(|failure| failure.hint("the guest makes one by `sealift-shim renewal request`"))?;
     let answer: RenewalAnswer = client.post("/leases/renew", &request).await?;
     let json = serde_json::to_vec(&answer).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
-    write_new(out, &json, 0o644)?;
+    let ready = output.render(Content::RenewalAnswer, &json)?;
+    ready.write(0o644)?;
     let entry = answer.receipt.index.get().saturating_add(1);
-    let document = json!({"file": out, "entry": entry, "bytes": json.len()});
-    console.result(&document, || {
-        format!("renewed: `{}` ({} bytes) for the guest, audit entry {entry}", out.display(), json.len())
-    });
-    Ok(())
-}
-
-fn refuse_existing(file: &Path) -> Result<(), Failure> {
-    if file.exists() {
-        let failure = Failure::bad_input(format!("`{}` exists already", file.display()));
-        return Err(failure.hint("name another file; an answer is not overwritten"));
-    }
+    let document = json!({"file": ready.file(), "codes": ready.codes(), "entry": entry, "bytes": json.len()});
+    console.result(&document, || format!("renewed: {} for the guest, audit entry {entry}", ready.places()));
     Ok(())
 }
 

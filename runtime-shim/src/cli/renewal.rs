@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use carried_file::CarriedOutput;
 use clap::{Args, Subcommand};
 use image_store::ImageReference;
 
@@ -28,16 +29,15 @@ pub(crate) struct RenewalRequestArgs {
     /// Where this guest keeps its keys sealed.
     #[arg(long, value_name = "DIR", env = "SEALIFT_OFFLINE_STATE")]
     pub(crate) offline_state: PathBuf,
-    /// Write the request to this file; an existing one is not overwritten.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: CarriedOutput,
     #[command(flatten)]
     pub(crate) opening: OpeningArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RenewalAcceptArgs {
-    /// The answer of the vendor's desk.
+    /// The answer of the vendor's desk, or the scanned text of its codes; `-` is stdin.
     #[arg(value_name = "FILE")]
     pub(crate) answer: PathBuf,
     /// Where this guest keeps its keys sealed.

@@ -1,15 +1,13 @@
-//! `renewal`: a lease is renewed by files that somebody carries. The request is evidence over a statement of its own; the answer is
+//! `renewal`: a lease is renewed by files, or codes, that somebody carries. The request is evidence over a statement of its own; the answer is
 //! the receipt of the entry that grants it. Neither holds a key: those are in the sealed state.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use carried_file::Content;
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use held_lease::{decision, history};
 use jiff::Timestamp;
@@ -37,10 +35,8 @@ pub(crate) async fn run(command: RenewalCommand, console: &Console) -> Result<()
 }
 
 async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Failure> {
-    let RenewalRequestArgs { reference, license, offline_state, out, opening } = args;
-    if out.exists() {
-        return Err(Failure::bad_input(format!("`{}` exists already", out.display())).hint("name another file"));
-    }
+    let RenewalRequestArgs { reference, license, offline_state, output, opening } = args;
+    output.prepare()?;
     let license_file = license::read(&license)?;
     let keys = license::signers(license_file.unverified())?;
     let store = opening.registry.open(&reference).await?;
@@ -73,6 +69,7 @@ async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Fail
         .or_fail(ExitCode::Other, || "the request cannot be written".to_owned())?;
     let request = RenewalRequest { format: RENEWAL_REQUEST_FORMAT.to_owned(), attestation };
     let json = serde_json::to_vec(&request).or_fail(ExitCode::Other, || "cannot write JSON".to_owned())?;
+    let ready = output.render(Content::RenewalRequest, &json)?;
     let used = record.allowance.used;
     // The platform may have taken its time, while a workload that runs counts on. Only what is kept as pending can be answered.
     let _lock = file.lock()?;
@@ -80,21 +77,16 @@ async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Fail
     record.allowance.count(asked_at, Duration::ZERO);
     record.pending = Some(Pending { request: digest.clone(), asked_at, used });
     file.write(&record)?;
-    write_new(&out, &json)?;
-    let document = json!({"file": out, "request": digest, "lease": record.lease.id, "bytes": json.len()});
-    console.result(&document, || {
-        format!(
-            "`{}` ({} bytes) asks for lease {}; an earlier request is void",
-            out.display(),
-            json.len(),
-            record.lease.id
-        )
-    });
+    // The licence is in it, which is a bearer's token.
+    ready.write(0o600)?;
+    let (file, codes, lease) = (ready.file(), ready.codes(), &record.lease.id);
+    let document = json!({"file": file, "codes": codes, "request": digest, "lease": lease, "bytes": json.len()});
+    console.result(&document, || format!("asked for lease {lease} by {}; an earlier request is void", ready.places()));
     Ok(())
 }
 
 fn accept(args: &RenewalAcceptArgs, console: &Console) -> Result<(), Failure> {
-    let answer = read_answer(&args.answer)?;
+    let answer = read_answer(&args.answer, console)?;
     let entry = Entry::read(&answer.receipt.entry)?;
     let attester = attester::open(console)?;
     let file = SealedFile::at(&args.offline_state, &*attester, &entry.body.license, &entry.body.manifest_digest)?;
@@ -165,11 +157,9 @@ impl Entry {
     }
 }
 
-fn read_answer(path: &Path) -> Result<RenewalAnswer, Failure> {
+fn read_answer(path: &Path, console: &Console) -> Result<RenewalAnswer, Failure> {
     let cannot = || format!("`{}` is no answer to a request for renewal", path.display());
-    let mut json = Vec::new();
-    let file = File::open(path).or_fail(ExitCode::BadInput, || format!("cannot read `{}`", path.display()))?;
-    file.take(RENEWAL_FILE_MAX).read_to_end(&mut json).or_fail(ExitCode::BadInput, cannot)?;
+    let json = carried_file::read(path, Content::RenewalAnswer, RENEWAL_FILE_MAX, console)?;
     let answer: RenewalAnswer = serde_json::from_slice(&json)
         .or_fail(ExitCode::BadInput, cannot)
         .map_err(|failure| failure.hint("the vendor makes one by `sealift lease renew`"))?;
@@ -205,12 +195,4 @@ fn refused(message: &str, hint: &str) -> Failure {
 
 fn moment(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or_default()
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    // The licence is in it, which is a bearer's token.
-    let written = File::options().write(true).create_new(true).mode(0o600).open(path);
-    written
-        .and_then(|mut file| file.write_all(bytes))
-        .or_fail(ExitCode::BadInput, || format!("cannot write `{}`", path.display()))
 }
