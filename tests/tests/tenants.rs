@@ -367,7 +367,7 @@ fn a_deletion_that_was_killed_at_any_step_goes_on_from_there() {
     let scratch = tempfile::tempdir().unwrap();
     let vendor = Vendor::prepare(scratch.path());
     let key = |state: &str| json!([{"name": "file:master.key", "state": state}]);
-    for (step, keys, tables_dropped, gone) in [
+    let steps = [
         ("asked", Value::Null, false, &[][..]),
         ("known", key("intact"), false, &[]),
         ("told its store", key("destroying"), false, &[]),
@@ -375,14 +375,16 @@ fn a_deletion_that_was_killed_at_any_step_goes_on_from_there() {
         ("key destroyed", key("destroyed"), false, &["service/master.key"]),
         ("tables dropped", key("destroyed"), true, &["service/master.key"]),
         ("half removed", key("destroyed"), true, &["service/master.key", "sealift.toml", "service/ca.pem"]),
-    ] {
+    ];
+    for (number, (step, keys, tables_dropped, gone)) in steps.into_iter().enumerate() {
         vendor.sealift(["tenant", "create", "tenant-a"]).succeeded();
         let home = vendor.tenant_home("tenant-a");
         for file in gone {
             fs::remove_file(home.join(file)).unwrap();
         }
         let journal = json!({
-            "tenant": "tenant-a", "url": "https://tenant-a.localhost:8444/", "asked_at": "2026-01-01T00:00:00Z",
+            "tenant": "tenant-a", "url": "https://tenant-a.localhost:8444/",
+            "asked_at": format!("2026-01-01T00:00:0{number}Z"),
             "master_keys": keys, "tables_dropped": tables_dropped,
         });
         let place = home.with_file_name("tenant-a.deletion.json");
@@ -394,4 +396,14 @@ fn a_deletion_that_was_killed_at_any_step_goes_on_from_there() {
         assert_eq!((&record["asked_at"], &record["master_keys"]), (&journal["asked_at"], &key("destroyed")), "{step}");
     }
     assert_eq!(deleted(&vendor).len(), 7);
+    // Killed while its record was being written, and after that.
+    let records = vendor.home().join("deleted-tenants.jsonl");
+    let text = fs::read_to_string(&records).unwrap();
+    for written in [text.trim_end().split_at(text.len() - 20).0.to_owned(), text.clone()] {
+        fs::write(&records, &written).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        fs::write(vendor.tenant_home("tenant-a").with_file_name("tenant-a.deletion.json"), last.to_string()).unwrap();
+        vendor.sealift(["tenant", "delete", "tenant-a", "--yes"]).succeeded();
+        assert_eq!(deleted(&vendor).len(), 7, "{written}");
+    }
 }

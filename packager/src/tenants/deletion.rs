@@ -2,8 +2,8 @@
 //! taken back: whoever deletes it again goes on from there, and whoever serves it stops.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use attestation_service::{CustodyError, Erasure, MasterKeyUri, StoreError, wipe};
 use command_line::{ExitCode, Failure, FailureContext as _};
@@ -72,9 +72,14 @@ pub(crate) fn is_being_deleted(home: &VendorHome) -> bool {
 /// Those that were deleted, oldest first.
 pub(crate) fn deleted(vendor: &VendorHome) -> Result<Vec<DeletedTenant>, Failure> {
     let path = vendor.directory().join(RECORDS);
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(Vec::new()) };
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.or_fail(ExitCode::BadInput, || format!("cannot read `{}`", path.display()))?,
+    };
     let unreadable = || format!("`{}` is malformed", path.display());
-    text.lines().map(|line| serde_json::from_str(line).or_fail(ExitCode::BadInput, unreadable)).collect()
+    // A line without an end was not written whole: its tenant's journal is there still.
+    let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    whole.map(|line| serde_json::from_str(line).or_fail(ExitCode::BadInput, unreadable)).collect()
 }
 
 impl Deletion {
@@ -221,11 +226,18 @@ impl Deletion {
     /// Writes the vendor's record, and the journal is done.
     fn record(mut self) -> Result<DeletedTenant, Failure> {
         self.known.deleted_at = Some(Timestamp::now());
+        let mut records = deleted(&self.vendor)?;
+        // Whoever was interrupted before the journal was gone wrote it down once already.
+        records.retain(|record| (&record.tenant, record.asked_at) != (&self.known.tenant, self.known.asked_at));
+        records.push(self.known.clone());
         let path = self.vendor.directory().join(RECORDS);
-        let failed = || format!("cannot write `{}`", path.display());
-        let line = serde_json::to_string(&self.known).or_fail(ExitCode::Other, failed)?;
-        let mut file = File::options().create(true).append(true).open(&path).or_fail(ExitCode::BadInput, failed)?;
-        writeln!(file, "{line}").and_then(|()| file.sync_all()).or_fail(ExitCode::BadInput, failed)?;
+        let mut text = Vec::new();
+        for record in &records {
+            let line = serde_json::to_vec(record);
+            text.extend(line.or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))?);
+            text.push(b'\n');
+        }
+        replace(self.vendor.directory(), &path, &text)?;
         let journal = self.journal();
         fs::remove_file(&journal).or_fail(ExitCode::BadInput, || format!("cannot remove `{}`", journal.display()))?;
         Ok(self.known)
@@ -238,13 +250,19 @@ impl Deletion {
     /// The journal as it is now, whole or as it was before.
     fn write(&self) -> Result<(), Failure> {
         let path = self.journal();
-        let failed = || format!("cannot write the journal `{}`", path.display());
-        let text = serde_json::to_vec_pretty(&self.known).or_fail(ExitCode::Other, failed)?;
-        let mut staged = tempfile::NamedTempFile::new_in(folder(&self.vendor)).or_fail(ExitCode::BadInput, failed)?;
-        staged.write_all(&text).and_then(|()| staged.as_file().sync_all()).or_fail(ExitCode::BadInput, failed)?;
-        staged.persist(&path).or_fail(ExitCode::BadInput, failed)?;
-        File::open(folder(&self.vendor)).and_then(|folder| folder.sync_all()).or_fail(ExitCode::BadInput, failed)
+        let text = serde_json::to_vec_pretty(&self.known);
+        let text = text.or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))?;
+        replace(&folder(&self.vendor), &path, &text)
     }
+}
+
+/// Puts a file in its folder, whole or as it was before.
+fn replace(folder: &Path, path: &Path, text: &[u8]) -> Result<(), Failure> {
+    let failed = || format!("cannot write `{}`", path.display());
+    let mut staged = tempfile::NamedTempFile::new_in(folder).or_fail(ExitCode::BadInput, failed)?;
+    staged.write_all(text).and_then(|()| staged.as_file().sync_all()).or_fail(ExitCode::BadInput, failed)?;
+    staged.persist(path).or_fail(ExitCode::BadInput, failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).or_fail(ExitCode::BadInput, failed)
 }
 
 /// A key that its store did not destroy, and what it takes.
