@@ -191,6 +191,11 @@ impl Custodian {
         Ok(MasterKey::try_out(&self.home, uri, &self.settings).await?)
     }
 
+    /// Whether it is a file of another service's home.
+    pub(crate) fn is_foreign(&self, uri: &MasterKeyUri) -> bool {
+        uri.is_in_foreign_home(&self.home)
+    }
+
     /// Makes the file of a new master key in the home.
     pub(crate) fn make_file(&self, uri: &MasterKeyUri) -> Result<(), HomeError> {
         match uri {

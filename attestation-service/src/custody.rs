@@ -7,6 +7,7 @@ mod pkcs11;
 mod pkcs11_uri;
 mod sealer;
 mod settings;
+mod shared;
 mod transit;
 mod uri;
 mod working;

@@ -222,10 +222,37 @@ fn a_master_key_in_a_token_is_destroyed_there() {
     vendor
         .sealift(["tenant", "create", "tenant-c", "--master-key", &taken])
         .failed(3, "is that of the tenant `tenant-a`");
+    vendor
+        .sealift(["tenant", "create", "tenant-c", "--master-key", "pkcs11:token=shop;id=%01"])
+        .failed(3, "is that of the tenant `tenant-a`");
     vendor.sealift(["tenant", "delete", "tenant-a", "--yes"]).succeeded();
     let keys = token.keys().succeeded().stdout;
     assert!(!keys.contains("tenant-a") && keys.contains("tenant-b"), "{keys}");
     assert_eq!(deleted(&vendor)[0]["master_keys"][0]["state"], "destroyed");
+}
+
+#[test]
+fn a_master_key_that_another_home_has_is_neither_taken_nor_destroyed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let vendor = Vendor::prepare(scratch.path());
+    let tenants = vendor.serve_tenants();
+    for name in ["tenant-a", "tenant-b"] {
+        vendor.create_tenant(&tenants, name, &[]);
+    }
+    let file = vendor.tenant_home("tenant-a").join("service/master.key");
+    let taken = format!("file:{}", file.display());
+    vendor.tenant("tenant-b", ["key", "rotate", "--to", &taken]).failed(3, "is in the home of another service");
+    vendor
+        .sealift(["tenant", "create", "tenant-c", "--master-key", &taken])
+        .failed(3, "is that of the tenant `tenant-a`");
+    let link = scratch.path().join("link");
+    fs::hard_link(&file, &link).unwrap();
+    let linked = format!("file:{}", link.display());
+    vendor.tenant("tenant-b", ["key", "rotate", "--wait", "--to", &linked]).succeeded();
+    let key = fs::read(&file).unwrap();
+    let delete = ["tenant", "delete", "tenant-b", "--yes"];
+    vendor.sealift(delete).failed(3, "is also that of the tenant `tenant-a`");
+    assert_eq!(fs::read(&file).unwrap(), key);
 }
 
 #[test]

@@ -38,6 +38,20 @@ pub(crate) struct DeletedKey {
     pub(crate) state: KeyState,
 }
 
+impl KeyState {
+    fn is_over(self) -> bool {
+        matches!(self, Self::Destroyed | Self::DestroyedByOperator)
+    }
+}
+
+impl DeletedKey {
+    fn named(&self) -> Result<(MasterKeyUri, KeyState), Failure> {
+        let uri = self.name.parse();
+        let uri = uri.or_fail(ExitCode::BadInput, || format!("the journal names no master key: `{}`", self.name))?;
+        Ok((uri, self.state))
+    }
+}
+
 /// What is known of a deletion, in its journal and in the end in the vendor's records.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct DeletedTenant {
@@ -162,17 +176,17 @@ impl Deletion {
         let keys = erasure.master_keys().await.map_err(|error| {
             self.again(cannot_open("the database does not say which master keys there are".to_owned(), &error))
         })?;
-        self.refuse_shared(&keys).await?;
         let intact = |key: MasterKeyUri| DeletedKey { name: key.to_string(), state: KeyState::Intact };
         self.known.master_keys = Some(keys.into_iter().map(intact).collect());
         self.known.checkpoint = erasure.checkpoint();
         self.write()
     }
 
-    /// Destroying a key that others have, too, would be their end as well.
-    async fn refuse_shared(&self, keys: &[MasterKeyUri]) -> Result<(), Failure> {
-        for key in keys {
-            if let Some(other) = super::master_key_holder(&self.vendor, key, Some(&self.name)).await? {
+    /// Destroying a key that others have, too, would be their end as well. Asked each time that keys are to be destroyed: they
+    /// may have taken it up since it was noted.
+    async fn refuse_shared(&self, keys: &[(MasterKeyUri, KeyState)]) -> Result<(), Failure> {
+        for (key, _) in keys.iter().filter(|(_, state)| !state.is_over()) {
+            if let Some(other) = super::master_key_holder(&self.vendor, &self.name, key).await? {
                 return Err(Failure::bad_input(format!("the master key `{key}` is also that of {other}"))
                     .hint("have one of them rotated to a key of its own first: `sealift key rotate --to KEY`"));
             }
@@ -182,15 +196,10 @@ impl Deletion {
 
     async fn destroy_keys(&mut self, erasure: &Erasure, by_operator: bool) -> Result<(), Failure> {
         let mut keys = self.known.master_keys.clone().unwrap_or_default();
-        for place in 0..keys.len() {
-            let Some(key) = keys.get_mut(place) else { break };
-            if matches!(key.state, KeyState::Destroyed | KeyState::DestroyedByOperator) {
-                continue;
-            }
-            let uri: MasterKeyUri = key
-                .name
-                .parse()
-                .or_fail(ExitCode::BadInput, || format!("the journal names no master key: `{}`", key.name))?;
+        let named = keys.iter().map(DeletedKey::named).collect::<Result<Vec<_>, _>>()?;
+        self.refuse_shared(&named).await?;
+        for (place, (uri, state)) in named.into_iter().enumerate() {
+            let Some(key) = keys.get_mut(place).filter(|_| !state.is_over()) else { continue };
             let again = key.state == KeyState::Destroying;
             key.state = KeyState::Destroying;
             self.known.master_keys = Some(keys.clone());
