@@ -349,9 +349,16 @@ async fn a_tenant_that_cannot_be_opened_does_not_keep_the_others() {
         vendor.sealift(["tenant", "create", name]).succeeded();
     }
     fs::remove_file(vendor.tenant_home("tenant-a").join("service/master.key")).unwrap();
+    // What was delegated to a relay ends with its authority, which only `serve --relay` keeps.
+    vendor.sealift(["tenant", "create", "tenant-c"]).succeeded();
+    fs::write(vendor.tenant_home("tenant-c").join("relay"), "licence").unwrap();
     let tenants = vendor.serve_tenants();
     let log = fs::read_to_string(scratch.path().join("tenants.log")).unwrap();
-    let said = ["the tenant `tenant-a` is not served: ", "serving the tenant `tenant-b`"];
+    let relay = format!(
+        "the tenant `tenant-c` is not served: `{}` is the home of a relay",
+        vendor.tenant_home("tenant-c").display()
+    );
+    let said = ["the tenant `tenant-a` is not served: ", "serving the tenant `tenant-b`", &relay];
     assert!(said.iter().all(|said| log.contains(said)), "{log}");
     // The tenants' own URLs have another port than the one that this test serves them at.
     let address: std::net::SocketAddr = tenants.listen().parse().unwrap();
