@@ -148,6 +148,7 @@ impl Service {
             renewal: asked.renews(),
             challenge_at: asked.challenge_at,
             offline_seconds,
+            at_most_seconds: self.authority_seconds(),
             by_file: asked.by_file.clone(),
             audit,
             basis: self.seal_basis(&asked.lease, &basis).map_err(Refusal::from)?,
@@ -217,6 +218,9 @@ impl Service {
         match (asked.subject, license.relay) {
             (Subject::Relay(_), _) if self.is_relay() => {
                 Some("this service is a relay itself: it hands nothing on to another one".to_owned())
+            }
+            _ if self.authority_seconds() == Some(0) => {
+                Some("this service is a relay, and has no authority of the vendor's now".to_owned())
             }
             (Subject::Relay(_), false) => Some(format!(
                 "licence {id} is for workloads, no relay may hand it on: the vendor issues another by `license issue --relay`"

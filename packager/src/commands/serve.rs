@@ -65,10 +65,14 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
         return Err(failure);
     }
     console.say("stopping");
+    // Whoever got a seat after it was looked whether any is taken would have one that is another relay's, too.
+    if let Some(authority) = &authority {
+        authority.end(&service);
+    }
+    server.stop().await;
     if let Some(authority) = &authority {
         authority.give_back(&service, console).await;
     }
-    server.stop().await;
     Ok(())
 }
 

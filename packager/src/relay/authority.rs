@@ -3,10 +3,9 @@
 use std::future::pending;
 use std::time::Duration;
 
-use attestation_service::Service;
+use attestation_service::{Service, boot_time};
 use command_line::{Console, ExitCode, Failure};
 use release_protocol::{AttestAnswer, Lease, LeaseState, LicenseFile};
-use rustix::time::{ClockId, clock_gettime};
 use url::Url;
 
 use super::parent::Parent;
@@ -42,16 +41,34 @@ impl Held {
     }
 }
 
-/// Seconds since this machine booted, those that it slept included.
-fn boot_time() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
+/// What the relay holds, and how long it may hand on what it took up.
+struct Term {
+    held: Held,
+    /// When authority ends. A lease that was renewed lengthens it once what is delegated now was taken up: whoever keeps that
+    /// from the relay would have it go on by former rules for ever.
+    ends: Duration,
+}
+
+impl Term {
+    /// Nothing was taken up yet.
+    fn new(held: Held) -> Self {
+        Self { held, ends: Duration::ZERO }
+    }
+
+    fn renewed(&mut self, held: Held) {
+        self.ends = self.ends.min(held.ends());
+        self.held = held;
+    }
+
+    fn taken_up(&mut self) {
+        self.ends = self.held.ends();
+    }
 }
 
 /// The authority of a relay that serves.
 pub(crate) struct Authority {
     parent: Parent,
-    held: Held,
+    term: Term,
 }
 
 impl Authority {
@@ -65,20 +82,21 @@ impl Authority {
     ) -> Result<Self, Failure> {
         let parent = Parent::new(license, own_url, super::attester::open(console)?)?;
         let asked = boot_time();
-        let held = Held::new(parent.attest(false).await?, asked)?;
-        let this = Self { parent, held };
-        match this.take_up(home, service, &this.held.token).await {
+        let term = Term::new(Held::new(parent.attest(false).await?, asked)?);
+        let mut this = Self { parent, term };
+        match this.take_up(home, service).await {
             Ok(()) => Ok(this),
             Err(failure) => {
                 // Nothing runs yet: the next start is to find it free.
-                let _ = this.parent.end_lease(&this.held.token).await;
+                let _ = this.parent.end_lease(&this.term.held.token).await;
                 Err(failure)
             }
         }
     }
 
     /// Takes up what is delegated now. Who is refused in the middle has what it had before, or less.
-    async fn take_up(&self, home: &VendorHome, service: &Service, token: &str) -> Result<(), Failure> {
+    async fn take_up(&mut self, home: &VendorHome, service: &Service) -> Result<(), Failure> {
+        let token = &self.term.held.token;
         let delegation = self.parent.delegation(token).await?;
         service.take_up(&delegation).await.map_err(|error| local(&error))?;
         for (path, key) in service.missing_keys(&delegation).await.map_err(|error| local(&error))? {
@@ -86,15 +104,18 @@ impl Authority {
             service.take_up_key(&path, key, &kek).await.map_err(|error| local(&error))?;
         }
         let issued = service.child_license(&delegation).await.map_err(|error| local(&error))?;
-        write_child_license(home, &issued)
+        write_child_license(home, &issued)?;
+        self.term.taken_up();
+        service.has_authority_until(self.term.ends);
+        Ok(())
     }
 
     /// Renews the authority until it is lost; gives why.
     pub(crate) async fn keep(&mut self, home: &VendorHome, service: &Service, console: &Console) -> Failure {
         let mut away: Option<Failure> = None;
-        let mut next = self.held.renews();
+        let mut next = self.term.held.renews();
         loop {
-            let due = next.min(self.held.ends());
+            let due = next.min(self.term.ends);
             let told = tokio::select! {
                 told = self.wait_for_news(away.is_some()) => told,
                 () = wait_until(due) => Ok(()),
@@ -102,7 +123,7 @@ impl Authority {
             if let Err(lost) = told {
                 return lost;
             }
-            let left = self.held.ends().saturating_sub(boot_time());
+            let left = self.term.ends.saturating_sub(boot_time());
             if left.is_zero() {
                 return over(away);
             }
@@ -113,15 +134,15 @@ impl Authority {
                     if away.take().is_some() {
                         console.say("the vendor's service is back; the relay's authority is renewed");
                     }
-                    next = self.held.renews();
+                    next = self.term.held.renews();
                 }
                 Ok(Err(failure)) if failure.code == ExitCode::Unavailable => {
                     if away.is_none() {
-                        let left = self.held.ends().saturating_sub(boot_time()).as_secs();
+                        let left = self.term.ends.saturating_sub(boot_time()).as_secs();
                         console.say(format!("{}: the relay can go on for {left} s without it", failure.message));
                     }
                     away = Some(failure);
-                    let soon = Duration::from_secs(self.held.lease.renew_after_seconds()).min(ASK_AGAIN);
+                    let soon = Duration::from_secs(self.term.held.lease.renew_after_seconds()).min(ASK_AGAIN);
                     next = boot_time() + soon;
                 }
                 Ok(Err(failure)) => return failure,
@@ -129,16 +150,21 @@ impl Authority {
         }
     }
 
+    /// From now on the relay's service grants nothing.
+    pub(crate) fn end(&self, service: &Service) {
+        service.has_authority_until(Duration::ZERO);
+    }
+
     /// Gives the authority back where nothing runs by it. Else it stays taken until it lapses: another relay would give the
     /// same seats out once more.
     pub(crate) async fn give_back(&self, service: &Service, console: &Console) {
         if matches!(service.children().await, Ok(0)) {
-            if let Err(failure) = self.parent.end_lease(&self.held.token).await {
+            if let Err(failure) = self.parent.end_lease(&self.term.held.token).await {
                 console.say(format!("the relay's authority could not be given back: {}", failure.message));
             }
             return;
         }
-        let left = self.held.ends().saturating_sub(boot_time()).as_secs();
+        let left = self.term.held.ends().saturating_sub(boot_time()).as_secs();
         console.say(format!(
             "guests of this relay run on: no relay gets this licence again before {left} s are over, or the vendor ends its lease"
         ));
@@ -146,10 +172,9 @@ impl Authority {
 
     async fn renew(&mut self, home: &VendorHome, service: &Service) -> Result<(), Failure> {
         let asked = boot_time();
-        let held = Held::new(self.parent.attest(true).await?, asked)?;
-        let token = held.token.clone();
-        self.held = held;
-        self.take_up(home, service, &token).await
+        self.term.renewed(Held::new(self.parent.attest(true).await?, asked)?);
+        service.has_authority_until(self.term.ends);
+        self.take_up(home, service).await
     }
 
     /// Returns when the lease has to be renewed now, or why it was lost. Of a service that is away there is no news.
@@ -158,9 +183,9 @@ impl Authority {
             if is_away {
                 return pending().await;
             }
-            match self.parent.watch(&self.held.token, self.held.since).await {
+            match self.parent.watch(&self.term.held.token, self.term.held.since).await {
                 Ok(news) => {
-                    self.held.since = Some(news.since);
+                    self.term.held.since = Some(news.since);
                     match news.state {
                         LeaseState::Live => {}
                         LeaseState::Renew => return Ok(()),
@@ -192,5 +217,38 @@ fn over(away: Option<Failure>) -> Failure {
     match away {
         None => lost,
         Some(why) => why.causes.iter().fold(lost.cause(why.message), Failure::cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use release_protocol::LeaseId;
+
+    use super::*;
+
+    fn held(asked: u64, ttl_seconds: u64) -> Held {
+        let lease = Lease {
+            id: LeaseId("relay".to_owned()),
+            license: "licence".to_owned(),
+            expires_at: jiff::Timestamp::UNIX_EPOCH,
+            ttl_seconds,
+            grace_seconds: 10,
+        };
+        Held { token: String::new(), since: None, lease, asked: Duration::from_secs(asked) }
+    }
+
+    #[test]
+    fn a_renewal_whose_rules_were_not_taken_up_lengthens_nothing() {
+        let mut term = Term::new(held(100, 60));
+        assert_eq!(term.ends, Duration::ZERO, "nothing was taken up yet");
+        term.taken_up();
+        assert_eq!(term.ends, Duration::from_secs(170));
+        term.renewed(held(150, 60));
+        assert_eq!(term.ends, Duration::from_secs(170));
+        term.taken_up();
+        assert_eq!(term.ends, Duration::from_secs(220));
+        // What the vendor shortens is shorter at once.
+        term.renewed(held(200, 5));
+        assert_eq!(term.ends, Duration::from_secs(215));
     }
 }
