@@ -34,7 +34,7 @@ impl Shelf {
             let product = product.ok_or_else(|| format!("no product {folder}"))?;
             roots.revocation_list_date(product, list).map(|date| vec![date]).map_err(|error| error.to_string())
         };
-        let dates: &dyn Fn(&[u8]) -> Result<Vec<Timestamp>, String> = match (folder, name) {
+        let dates: &dyn Fn(&[u8]) -> Dates = match (folder, name) {
             (_, "crl.der") => &list_dates,
             (Self::TDX, _) => &collateral_dates,
             _ => return Ok(()),
@@ -52,6 +52,9 @@ impl Shelf {
     }
 }
 
+/// When the parts of a file were made, or why it counts for nothing.
+type Dates = Result<Vec<Timestamp>, String>;
+
 /// The parts of collateral that say when they were made.
 #[derive(Deserialize)]
 struct Collateral {
@@ -65,7 +68,7 @@ struct Dated {
     issue_date: Timestamp,
 }
 
-fn collateral_dates(json: &[u8]) -> Result<Vec<Timestamp>, String> {
+fn collateral_dates(json: &[u8]) -> Dates {
     let collateral: Collateral = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let date = |part: &str| serde_json::from_str::<Dated>(part).map(|dated| dated.issue_date);
     let dates = [&collateral.tcb_info, &collateral.qe_identity].map(|part| date(part));

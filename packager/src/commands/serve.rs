@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, ServiceSettings, StoreError, serve};
 use command_line::{Console, ExitCode, Failure, FailureContext as _, StopSignals};
@@ -66,8 +67,8 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
     }
     console.say("stopping");
     // Whoever got a seat after it was looked whether any is taken would have one that is another relay's, too.
-    if let Some(authority) = &authority {
-        authority.end(&service);
+    if authority.is_some() {
+        service.has_authority_until(Duration::ZERO);
     }
     server.stop().await;
     if let Some(authority) = &authority {

@@ -199,10 +199,10 @@ fn term(part: &ProvenPart<'_>) -> u64 {
 }
 
 /// Whether a lease was over when the last one was granted: ended, or not renewed in its term, of which its log says nothing.
-fn is_over(decided: impl Iterator<Item = Timestamp>, term: u64, ended: Option<Timestamp>, last: Timestamp) -> bool {
+fn is_over(mut decided: impl Iterator<Item = Timestamp>, term: u64, ended: Option<Timestamp>, last: Timestamp) -> bool {
     let term = SignedDuration::from_secs(i64::try_from(term).unwrap_or(i64::MAX));
     let is_held = |from: Timestamp| from <= last && from.saturating_add(term).is_ok_and(|until| last <= until);
-    ended.is_some_and(|ended| ended < last) || !decided.map(is_held).any(|is_held| is_held)
+    ended.is_some_and(|ended| ended < last) || !decided.any(is_held)
 }
 
 /// That the customer was given what the logs say, and was given every grant.

@@ -150,11 +150,6 @@ impl Authority {
         }
     }
 
-    /// From now on the relay's service grants nothing.
-    pub(crate) fn end(&self, service: &Service) {
-        service.has_authority_until(Duration::ZERO);
-    }
-
     /// Gives the authority back where nothing runs by it. Else it stays taken until it lapses: another relay would give the
     /// same seats out once more.
     pub(crate) async fn give_back(&self, service: &Service, console: &Console) {
