@@ -44,6 +44,9 @@ struct Known {
 /// How long a master key that could not be opened is left alone: stores lock out who tries too often.
 const LEFT_ALONE: Duration = Duration::from_secs(2);
 
+/// How often tokens are renewed at least: one that came under another one's name may be a new one.
+const TOKENS_EVERY: Duration = Duration::from_mins(1);
+
 impl Custodian {
     /// Opens the master key, which a database that knows none is told, and all working keys.
     pub(crate) async fn open(
@@ -168,6 +171,31 @@ impl Custodian {
         }
     }
 
+    /// Lengthens the lives of tokens by which master keys are reached, for ever: nobody else does where no agent is set up.
+    pub(crate) async fn keep_tokens(&self) {
+        let mut said = None;
+        loop {
+            let opened: Vec<_> = lock(&self.opened).values().cloned().collect();
+            let mut wait = TOKENS_EVERY;
+            for key in opened {
+                match key.renew_token().await {
+                    Ok(Some(life)) => wait = wait.min(life / 3),
+                    Ok(None) => {}
+                    // One that may not be renewed is its operator's to replace; what fails by it says so.
+                    Err(error) => {
+                        let why = error.to_string();
+                        if said.as_ref() != Some(&why) {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::info!(error, "the token of a master key's store is not renewed");
+                            said = Some(why);
+                        }
+                    }
+                }
+            }
+            tokio::time::sleep(wait.max(Duration::from_secs(1))).await;
+        }
+    }
+
     /// Why what is under former master keys is not being sealed anew, as far as this process knows.
     pub(crate) fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
@@ -189,6 +217,11 @@ impl Custodian {
     /// Opens a key that is to become the master key, and tries it out.
     pub(crate) async fn candidate(&self, uri: &MasterKeyUri) -> Result<MasterKey, ServiceError> {
         Ok(MasterKey::try_out(&self.home, uri, &self.settings).await?)
+    }
+
+    /// Whether it is a file of another service's home.
+    pub(crate) fn is_foreign(&self, uri: &MasterKeyUri) -> bool {
+        uri.is_in_foreign_home(&self.home)
     }
 
     /// Makes the file of a new master key in the home.

@@ -7,12 +7,14 @@ mod pkcs11;
 mod pkcs11_uri;
 mod sealer;
 mod settings;
+mod shared;
 mod transit;
 mod uri;
 mod working;
 
 use std::error::Error;
 use std::fmt::Display;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -200,6 +202,15 @@ impl MasterKey {
         match self {
             Self::File(key) => Ok(Zeroizing::new(key.key().expose().to_vec())),
             Self::Token(_) | Self::Engine(_) => new_working_key(),
+        }
+    }
+
+    /// Lengthens the life of the token by which the key's store is asked, where it is a Transit engine's. Gives how long it lives
+    /// now, where it ends and can be lengthened again.
+    pub(crate) async fn renew_token(&self) -> Result<Option<Duration>, CustodyError> {
+        match self {
+            Self::File(_) | Self::Token(_) => Ok(None),
+            Self::Engine(key) => key.renew_token().await,
         }
     }
 

@@ -1,115 +1,27 @@
 //! The decision on one release: licence, registered manifest, platform, policy, seat, in this order. Each says yes or gives
 //! its findings; what is denied is recorded with all of them.
 
+mod input;
+mod subject;
+
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use launch_evidence::VerifiedEvidence;
-use release_protocol::{
-    Attestation, Lease, LeaseId, License, LicenseFile, Obligations, ProductName, RelayStatement, RuntimeData, StatedBy,
-    Workload, host_data,
-};
+use release_protocol::{Attestation, Lease, License, LicenseFile, Obligations, ProductName, StatedBy, Workload};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::api::Sbom;
 use crate::finding::{Finding, Stage};
 use crate::platform::Platform;
 use crate::policy::{PolicyDecision, PolicyError};
 use crate::release::{Refusal, chain};
 use crate::service::{Service, ServiceError};
 use crate::store::{
-    ACTOR, AuditKind, ByFile, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing,
-    StoreError, TRIES,
+    ACTOR, AuditKind, Grown, LeaseOutcome, LeaseRequest, LicenseRecord, ProductRules, Rules, Standing, StoreError,
+    TRIES,
 };
-
-/// What a lease is for.
-#[derive(Clone, Copy)]
-pub(crate) enum Subject<'a> {
-    /// A guest that runs an image.
-    Workload(&'a Workload),
-    /// A service that hands the licence's seats on.
-    Relay(&'a RelayStatement),
-}
-
-impl Subject<'_> {
-    fn manifest_digest(&self) -> &str {
-        match self {
-            Self::Workload(workload) => &workload.manifest_digest,
-            Self::Relay(_) => RelayStatement::IN_PLACE_OF_MANIFEST,
-        }
-    }
-
-    fn workload(&self) -> Option<&Workload> {
-        match self {
-            Self::Workload(workload) => Some(workload),
-            Self::Relay(_) => None,
-        }
-    }
-
-    fn relay(&self) -> Option<&RelayStatement> {
-        match self {
-            Self::Workload(_) => None,
-            Self::Relay(relay) => Some(relay),
-        }
-    }
-}
-
-/// What one attested guest asks for.
-pub(crate) struct Asked<'a> {
-    pub(crate) runtime_data: &'a RuntimeData,
-    pub(crate) subject: Subject<'a>,
-    /// Who said so.
-    pub(crate) stated_by: StatedBy,
-    /// The lease that its key would hold.
-    pub(crate) lease: LeaseId,
-    pub(crate) evidence: &'a VerifiedEvidence,
-    /// What it showed.
-    pub(crate) attestation: Attestation,
-    /// When the challenge that it answered had been issued.
-    pub(crate) challenge_at: Timestamp,
-    /// Where it was carried by file, and answers no challenge.
-    pub(crate) by_file: Option<ByFile>,
-    pub(crate) now: Timestamp,
-}
-
-impl Asked<'_> {
-    fn renews(&self) -> bool {
-        self.runtime_data.lease.is_some()
-    }
-
-    /// Why a relay may not take up the lease of an earlier start.
-    fn cannot_resume(&self) -> Option<String> {
-        let resumes = self.subject.relay().is_some_and(|relay| relay.resumes);
-        (resumes && self.evidence.guest_id().is_none()).then(|| {
-            "this TEE's evidence does not tell one guest from another: no relay takes up the lease of an earlier start there"
-                .to_owned()
-        })
-    }
-
-    /// A client that is not ours keeps nothing sealed, whatever it says.
-    fn asks_for_offline(&self) -> bool {
-        self.runtime_data.offline && self.stated_by == StatedBy::Guest
-    }
-
-    fn chip_id(&self) -> String {
-        self.evidence.chip_id().to_string()
-    }
-
-    /// The digest of the launch's initialisation data, as the report binds it.
-    fn init_data(&self) -> Option<String> {
-        self.attestation.init_data.as_ref().map(|data| hex::encode(host_data(data.body.as_bytes())))
-    }
-}
-
-/// What policies are told.
-fn stated_by(stated_by: StatedBy) -> &'static str {
-    match stated_by {
-        StatedBy::Guest => "guest",
-        StatedBy::Launch => "launch",
-    }
-}
+use input::{Registered, offline_seconds, policy_input_of};
+pub(crate) use subject::{Asked, Subject};
 
 /// What it gets.
 pub(crate) struct Granted {
@@ -154,13 +66,6 @@ impl<E: Into<Refusal>> From<E> for No {
     fn from(error: E) -> Self {
         Self::Refused(error.into())
     }
-}
-
-/// A manifest as it was registered for a product of the licence; of a relay, a product without one.
-struct Registered {
-    product: ProductName,
-    image: Option<String>,
-    sbom: Option<Sbom>,
 }
 
 impl Service {
@@ -244,6 +149,7 @@ impl Service {
             renewal: asked.renews(),
             challenge_at: asked.challenge_at,
             offline_seconds,
+            at_most_seconds: self.authority_seconds(),
             by_file: asked.by_file.clone(),
             audit,
             basis: self.seal_basis(&asked.lease, &basis).map_err(Refusal::from)?,
@@ -313,6 +219,9 @@ impl Service {
         match (asked.subject, license.relay) {
             (Subject::Relay(_), _) if self.is_relay() => {
                 Some("this service is a relay itself: it hands nothing on to another one".to_owned())
+            }
+            _ if self.authority_seconds() == Some(0) => {
+                Some("this service is a relay, and has no authority of the vendor's now".to_owned())
             }
             (Subject::Relay(_), false) => Some(format!(
                 "licence {id} is for workloads, no relay may hand it on: the vendor issues another by `license issue --relay`"
@@ -412,56 +321,4 @@ impl Service {
         let entry = self.store.record(AuditKind::Denied, &body, asked.now).await?;
         Err(Refusal::Denied { reasons, entry: Some(entry) })
     }
-}
-
-/// What the policy is asked.
-fn policy_input_of(
-    asked: &Asked<'_>,
-    license: &License,
-    manifest: &Registered,
-    product: &ProductRules,
-    others_on_chip: u64,
-) -> Value {
-    // Apart, so that a policy that knows of no retirement accepts no retired one.
-    let (references, retired): (Vec<_>, Vec<_>) =
-        product.references.iter().partition(|reference| reference.counts(asked.now));
-    json!({
-        "now": asked.now.as_second(),
-        "product": manifest.product,
-        "product_signers": product.signers,
-        "references": references,
-        "retired_references": retired,
-        "tee": asked.evidence.claims(),
-        "platform": asked.evidence.claims().platform(),
-        "devices": asked.evidence.devices(),
-        "checks": checks(asked.evidence),
-        "license": license,
-        "workload": asked.subject.workload(),
-        "relay": asked.subject.relay().is_some(),
-        "stated_by": stated_by(asked.stated_by),
-        "init_data": asked.init_data(),
-        "image": manifest.image,
-        "sbom": manifest.sbom,
-        "renewal": asked.renews(),
-        "offline": asked.asks_for_offline(),
-        "by_file": asked.by_file.is_some(),
-        "others_on_chip": others_on_chip,
-    })
-}
-
-/// How long the guest may do without the service: as long as the licence says, or less where the policy says so, and never
-/// beyond the licence's own end.
-fn offline_seconds(asked: &Asked<'_>, record: &LicenseRecord, by_policy: Option<u64>) -> Option<u64> {
-    let licensed = record.claims.offline_seconds.filter(|_| asked.asks_for_offline())?;
-    let end = match record.drain_until.filter(|_| record.is_draining(asked.now)) {
-        Some(until) => until.as_second(),
-        None => record.claims.valid_until,
-    };
-    let left = u64::try_from(end - asked.now.as_second()).unwrap_or_default();
-    Some(licensed.min(by_policy.unwrap_or(u64::MAX)).min(left)).filter(|seconds| *seconds > 0)
-}
-
-/// The names of the checks and how each ended; what they found stands in the claims.
-fn checks(evidence: &VerifiedEvidence) -> Value {
-    evidence.checks().iter().map(|check| json!({"name": check.name, "verdict": check.verdict})).collect()
 }

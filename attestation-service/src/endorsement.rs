@@ -2,6 +2,7 @@
 //! what it fetched before, else from AMD's key distribution service. Judging them is the verifier's.
 
 mod collateral;
+mod dated;
 mod distribution;
 mod shelf;
 
@@ -18,6 +19,7 @@ use serde_json::Value;
 use url::Url;
 
 use collateral::CollateralService;
+pub use dated::NotTaken;
 pub use distribution::DistributionError;
 use distribution::DistributionService;
 pub use shelf::Shelf;
@@ -169,7 +171,7 @@ impl Endorsements {
     }
 
     /// The revocation list of a product's root (DER), no older than a day where it can be fetched.
-    pub async fn revocation_list(&self, product: Product, now: Timestamp) -> Option<Vec<u8>> {
+    pub async fn revocation_list(&self, product: Product, roots: &TrustRoots, now: Timestamp) -> Option<Vec<u8>> {
         let path = PathBuf::from(product.as_str()).join("crl.der");
         if let Some(list) = self.given.as_ref().and_then(|shelf| shelf.read(&path)) {
             return Some(list);
@@ -177,7 +179,11 @@ impl Endorsements {
         let fresh = self.kept.age(&path, now).is_some_and(|age| age < LIST_FRESH);
         if let (false, Some(service)) = (fresh, &self.service) {
             match service.fetch(&revocation_list_path(product), || None).await {
-                Ok(Some(list)) => self.kept.write(&path, &list),
+                // Whoever answered in AMD's name: what is kept makes room for nothing older, and for nothing that is no list.
+                Ok(Some(list)) => match self.kept.check(roots, &path.display().to_string(), &list, now) {
+                    Ok(()) => self.kept.write(&path, &list),
+                    Err(error) => tracing::warn!(%product, %error, "the revocation list that was fetched is not taken"),
+                },
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%product, error = &error as &dyn std::error::Error, "no fresh revocation list");

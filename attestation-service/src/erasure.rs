@@ -103,12 +103,11 @@ pub async fn master_keys(home: &Home, settings: &ServiceSettings) -> Result<Vec<
         return Ok(uris);
     }
     let mut connection = database.connect().await?;
-    // A home whose service never ran has noted none.
-    let rows = match sqlx::query("SELECT name FROM master_key ORDER BY number").fetch_all(&mut connection).await {
-        Err(sqlx::Error::Database(_)) => Vec::new(),
-        rows => rows?,
-    };
-    for row in rows {
+    // A home whose service never ran has noted none. Of one that does not let it be read nothing is known.
+    if !database.has_table(&mut connection, "master_key").await? {
+        return Ok(uris);
+    }
+    for row in sqlx::query("SELECT name FROM master_key ORDER BY number").fetch_all(&mut connection).await? {
         let uri = row.try_get::<&str, _>("name")?.parse().map_err(|_| StoreError::Value("master key's name"))?;
         if !uris.contains(&uri) {
             uris.push(uri);
@@ -212,6 +211,18 @@ mod tests {
         wipe(home.directory()).unwrap();
         wipe(home.directory()).unwrap();
         assert!(!home.directory().exists());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_does_not_say_which_master_keys_there_are_is_not_taken_for_one_that_knows_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home"));
+        home.create(&["localhost".to_owned()]).unwrap();
+        let settings = ServiceSettings::new(([127, 0, 0, 1], 0).into(), "https://localhost".parse().unwrap());
+        assert_eq!(master_keys(&home, &settings).await.unwrap(), [MasterKeyUri::default()], "no database yet");
+        fs::write(home.database_path(), vec![b'x'; 4096]).unwrap();
+        let refused = master_keys(&home, &settings).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Database(_)), "{refused}");
     }
 
     #[tokio::test]

@@ -46,13 +46,16 @@ const BODY_MAX: usize = 1 << 20;
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What goes on beside the answers, as long as the service is served.
+type Kept = ((), (), (), ());
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
-    refresh: JoinHandle<(((), (), ()), ())>,
+    refresh: JoinHandle<(Kept, ())>,
     service: SharedService,
 }
 
@@ -87,12 +90,13 @@ pub async fn serve(home: &Home, service: Arc<Service>, listen: SocketAddr) -> Re
 }
 
 /// What a service does besides answering: it hears of its replicas until it stops, and the rest for ever.
-fn keep_up(service: &SharedService) -> impl Future<Output = ((), (), ())> + use<> {
+fn keep_up(service: &SharedService) -> impl Future<Output = Kept> + use<> {
     tokio::spawn(Arc::clone(service).hear_of_replicas());
     let fresh = Arc::clone(service);
     let witnessed = Arc::clone(service).keep_witnessed();
     let rotated = Arc::clone(service).keep_rotating();
-    async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, rotated) }
+    let held = Arc::clone(service);
+    async move { tokio::join!(fresh.keep_endorsements_fresh(), witnessed, rotated, held.custodian.keep_tokens()) }
 }
 
 /// All routes, with what stands around those of the key broker and those that need a token. What is registered here is what

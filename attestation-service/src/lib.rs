@@ -56,6 +56,7 @@ pub use log_head::LogHeadError;
 pub use memory::bound_kept_memory;
 pub use platform::{ParsePlatformRuleError, Platform, PlatformProduct, PlatformRule, TcbComponent, TcbLevels};
 pub use policy::{DEFAULT_POLICY, PolicyCase, PolicyDecision, PolicyError, ReleasePolicy, policy_worker};
+pub use relay::boot_time;
 pub use service::{Service, ServiceError, ServiceOptions};
 pub use store::{AuditEntry, Database, DatabaseUrl, DatabaseUrlError, SchemaName, SchemaNameError, Store, StoreError};
 pub use witness::{LogSettings, WitnessSettings};

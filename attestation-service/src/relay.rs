@@ -1,6 +1,7 @@
 //! Relays: a service that holds a licence's seats for a site and gives them to guests there. What the service above says to
 //! it stands here, what it makes of that in `relay/taken.rs`.
 
+mod authority;
 mod taken;
 
 use release_protocol::{LeaseId, LicenseId, ProductName};
@@ -11,6 +12,8 @@ use crate::release::Refusal;
 use crate::service::{Service, ServiceError};
 use crate::store::{AuditKind, Rules, StoreError, TRIES};
 use crate::token::Session;
+pub(crate) use authority::RelayAuthority;
+pub use authority::boot_time;
 
 impl Service {
     /// Answers `GET /kbs/v0/delegation`.

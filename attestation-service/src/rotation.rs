@@ -84,6 +84,11 @@ impl Service {
             if uri == present && !matches!(uri, MasterKeyUri::Transit(_)) {
                 return Err(bad(format!("`{uri}` is the master key already: name another one")));
             }
+            if self.custodian.is_foreign(&uri) {
+                return Err(bad(format!(
+                    "`{uri}` is in the home of another service: name a key that no other one has"
+                )));
+            }
             return Ok(uri);
         }
         match &present {

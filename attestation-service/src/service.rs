@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,6 +18,7 @@ use crate::limits::LimitSettings;
 use crate::log_head::{LogHead, LogHeadError};
 use crate::metrics::Metrics;
 use crate::policy::{PolicyError, ReleasePolicy};
+use crate::relay::RelayAuthority;
 use crate::store::{ProductRules, Store, StoreError};
 use crate::token::TokenIssuer;
 use crate::verification::Verification;
@@ -111,8 +111,8 @@ pub struct Service {
     pub(crate) allows_simulated: bool,
     pub(crate) limits: LimitSettings,
     pub(crate) metrics: Metrics,
-    /// Whether it hands on what another service delegated to it.
-    relays: AtomicBool,
+    /// Until when it hands on what another service delegated to it.
+    pub(crate) relay: RelayAuthority,
     /// How far from now a request for renewal by file may have been made.
     pub(crate) renewal_window: SignedDuration,
     policies: Mutex<HashMap<String, ReleasePolicy>>,
@@ -151,7 +151,7 @@ impl Service {
             renewal_window,
             limits: options.settings.limits,
             metrics,
-            relays: AtomicBool::new(false),
+            relay: RelayAuthority::default(),
             policies: Mutex::new(HashMap::new()),
             clock: options.clock,
         })
@@ -160,15 +160,6 @@ impl Service {
     /// Whether evidence of simulated platforms is accepted.
     pub fn allows_simulated(&self) -> bool {
         self.allows_simulated
-    }
-
-    /// From now on it hands on what another service delegated to it, and its administrators can change nothing of that.
-    pub fn act_as_relay(&self) {
-        self.relays.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_relay(&self) -> bool {
-        self.relays.load(Ordering::Acquire)
     }
 
     /// The database.

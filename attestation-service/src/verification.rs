@@ -104,7 +104,7 @@ impl Verification {
         let hardware: Vec<_> =
             self.roots.products().filter(|(_, simulated)| !simulated).map(|(product, _)| product).collect();
         for product in hardware {
-            let Some(list) = self.endorsements.revocation_list(product, now).await else {
+            let Some(list) = self.endorsements.revocation_list(product, &self.roots, now).await else {
                 if self.requirements.revocation == Revocation::Require {
                     tracing::error!(%product, "no revocation list: evidence of this product is refused");
                 }

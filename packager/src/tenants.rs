@@ -91,26 +91,30 @@ pub(crate) fn all(vendor: &VendorHome) -> Result<Vec<TenantName>, Failure> {
     Ok(names)
 }
 
-/// Who has this master key besides the tenant `except`: the vendor, or another tenant. A file in a home is that home's alone.
+/// Who has this master key of the tenant's besides it, by whatever name: the vendor, or another tenant. A file in a home is
+/// that home's alone: a service takes up none of another's (`rotation.rs`).
 pub(crate) async fn master_key_holder(
     vendor: &VendorHome,
+    tenant: &TenantName,
     key: &MasterKeyUri,
-    except: Option<&TenantName>,
 ) -> Result<Option<String>, Failure> {
     if key.is_in_home() {
         return Ok(None);
     }
+    let own = home_of(vendor, tenant).service();
     let mut homes = vec![("the vendor's home".to_owned(), vendor.clone())];
-    for name in all(vendor)?.iter().filter(|name| Some(*name) != except) {
+    for name in all(vendor)?.iter().filter(|name| *name != tenant) {
         homes.push((format!("the tenant `{name}`"), home_of(vendor, name)));
     }
     for (who, home) in homes {
         // One that is half deleted has no settings any more, and no use for a key.
-        let Ok(settings) = home.settings() else { continue };
-        let keys = master_keys(&home.service(), &settings.service)
+        if !home.settings_path().exists() {
+            continue;
+        }
+        let keys = master_keys(&home.service(), &home.settings()?.service)
             .await
             .map_err(|error| cannot_open(format!("cannot ask {who} for its master keys"), &error))?;
-        if keys.contains(key) {
+        if key.may_be_of(&own, &home.service(), &keys) {
             return Ok(Some(who));
         }
     }

@@ -102,6 +102,17 @@ impl OpenBao {
         self.bao(&make).succeeded().stdout.trim().to_owned()
     }
 
+    /// A token of the service's that lives as long, unless it is renewed.
+    ///
+    /// # Panics
+    /// When none is made.
+    pub fn token_for(&self, life: &str) -> String {
+        let life = format!("-ttl={life}");
+        // What lets a token renew itself is in the policy `default`.
+        let make = ["token", "create", "-policy=sealift", &life, "-field=token"];
+        self.bao(&make).succeeded().stdout.trim().to_owned()
+    }
+
     /// Revokes a token.
     ///
     /// # Panics

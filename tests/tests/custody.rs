@@ -107,6 +107,16 @@ async fn a_release_under_a_transit_key_and_none_while_its_server_is_away_or_refu
 }
 
 #[tokio::test]
+async fn a_transit_token_that_may_be_renewed_is_while_the_service_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let bao = OpenBao::start(tools(), &folder.path().join("bao"));
+    bao.make_key("sealift", &[]);
+    let scene = Scene::set_under(IN_ENGINE, bao.environment(&bao.token_for("20s"))).await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(scene.run().code, RAN);
+}
+
+#[tokio::test]
 async fn one_master_key_after_the_other_while_the_service_runs() {
     let folder = tempfile::tempdir().unwrap();
     let token = token(folder.path());

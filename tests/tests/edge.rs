@@ -12,7 +12,7 @@ use end_to_end::edge::{Edge, Place};
 use end_to_end::peer::{Said, peer, run};
 use end_to_end::scene::{PRODUCT, Scene};
 use end_to_end::waiting::{finish, wait_for_words};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The workload's own code.
 const RAN: i32 = 7;
@@ -314,7 +314,6 @@ async fn certificates_and_policies_go_in_one_file_to_a_service_without_internet(
         fs::create_dir_all(kept.join(name).parent().unwrap()).unwrap();
         fs::copy(platform.join("vcek.der"), kept.join(name)).unwrap();
     }
-    fs::write(kept.join("crl.der"), b"a list").unwrap();
     fs::write(kept.join("notes.txt"), b"nothing of the kind").unwrap();
     let unknown = "cd".repeat(64);
     let said = command(&["collateral", "bundle", "--chip", &unknown, "--out"], &[&bundle]);
@@ -322,7 +321,7 @@ async fn certificates_and_policies_go_in_one_file_to_a_service_without_internet(
     expect(&command(&["collateral", "bundle", "--chip", "cd", "--out"], &[&bundle]), 2, "is no chip id");
     let args = ["--output", "json", "collateral", "bundle", "--chip", &chip, "--product", PRODUCT, "--out"];
     let made: Value = serde_json::from_str(&command(&args, &[&bundle]).succeeded().stdout).unwrap();
-    assert_eq!((made["files"].as_u64(), made["policies"].as_u64()), (Some(2), Some(1)));
+    assert_eq!((made["files"].as_u64(), made["policies"].as_u64()), (Some(1), Some(1)));
     expect(&command(&args, &[&bundle]), 3, "exists already");
 
     let site = path("site");
@@ -330,7 +329,6 @@ async fn certificates_and_policies_go_in_one_file_to_a_service_without_internet(
     import(&bundle).succeeded();
     let taken = fs::read(site.join("Genoa").join(&certificate)).unwrap();
     assert_eq!(taken, fs::read(platform.join("vcek.der")).unwrap());
-    assert_eq!(fs::read(site.join("Genoa/crl.der")).unwrap(), b"a list");
     assert!(!site.join("Genoa").join(&other).exists(), "another chip's");
 
     let changed = |name: &str, change: &dyn Fn(&mut Value)| {
@@ -344,6 +342,16 @@ async fn certificates_and_policies_go_in_one_file_to_a_service_without_internet(
     expect(&import(&outside), 3, "which is no certificate and no list");
     let damaged = changed("damaged.json", &|bundle| bundle["files"][0]["content"] = "AAAA".into());
     expect(&import(&damaged), 4, "is not what its digest says");
+    // What is no list of AMD's would leave the service with none.
+    let list = changed("list.json", &|bundle| {
+        bundle["files"][0] = json!({
+            "path": "Genoa/crl.der", "content": "YSBsaXN0",
+            "sha256": "34d4e6513a0aa3774b2a0c0f1b902ed838e423b6c999d28b6b936a2baded703a",
+        });
+    });
+    fs::write(site.join("Genoa/crl.der"), b"the list").unwrap();
+    expect(&import(&list), 4, "`Genoa/crl.der` of the bundle cannot be used");
+    assert_eq!(fs::read(site.join("Genoa/crl.der")).unwrap(), b"the list");
     let policy = changed("policy.json", &|bundle| bundle["policies"][0]["source"] = "package other".into());
     expect(&import(&policy), 4, "the policy of recipe is not what its digest says");
     expect(&import(Path::new(&scene.license)), 3, "is no bundle of collateral");

@@ -5,15 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use end_to_end::image::{manifest, open};
-use end_to_end::openbao::OpenBao;
 use end_to_end::peer::run;
 use end_to_end::postgres::Cluster;
 use end_to_end::registry::Registry;
 use end_to_end::scene::{PRODUCT, Scene};
-use end_to_end::softhsm::Token;
 use end_to_end::vendor::Vendor;
 use image_store::Manifest;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The image's workload ends with this code.
 const RAN: i32 = 7;
@@ -25,11 +23,6 @@ fn run_with(scene: &Scene, image: &str, license: &str) -> i32 {
     let code = scene.vendor.guest(["run", image, "--license", license]).code;
     scene.vendor.assert_nothing_left();
     code
-}
-
-fn deleted(vendor: &Vendor) -> Vec<Value> {
-    let said = vendor.sealift(["--output", "json", "tenant", "list", "--deleted"]).succeeded().stdout;
-    serde_json::from_str(&said).unwrap()
 }
 
 fn layout(scene: &Scene, tag: &str) -> String {
@@ -172,7 +165,7 @@ async fn a_deleted_tenant_opens_by_no_copy_and_the_others_go_on() {
         record["master_keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect();
     assert_eq!(named, ["file:master.key", "file:master-2.key"]);
     assert!(record["checkpoint"].as_str().unwrap().starts_with("tenant-a.localhost/sealift-audit\n"));
-    assert_eq!(deleted(vendor), [record]);
+    assert_eq!(vendor.deleted_tenants(), [record]);
     assert_eq!(vendor.tenant_state("tenant-a"), None);
     assert!(!vendor.tenant_home("tenant-a").exists());
     vendor.sealift(["tenant", "delete", "tenant-a", "--yes"]).failed(3, "there is no tenant `tenant-a`");
@@ -204,80 +197,6 @@ async fn a_deleted_tenant_opens_by_no_copy_and_the_others_go_on() {
 fn set_private(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-#[test]
-fn a_master_key_in_a_token_is_destroyed_there() {
-    let scratch = tempfile::tempdir().unwrap();
-    let token = Token::make(&scratch.path().join("token"));
-    token.make_key("tenant-a", "01", &["--sensitive"]);
-    token.make_key("tenant-b", "02", &["--sensitive"]);
-    let mut vendor = Vendor::prepare(scratch.path());
-    vendor.add_environment(token.environment());
-    let key = |name: &str| format!("pkcs11:token=shop;object={name}");
-    for name in ["tenant-a", "tenant-b"] {
-        vendor.sealift(["tenant", "create", name, "--master-key", &key(name)]).succeeded();
-    }
-    let taken = key("tenant-a");
-    vendor
-        .sealift(["tenant", "create", "tenant-c", "--master-key", &taken])
-        .failed(3, "is that of the tenant `tenant-a`");
-    vendor.sealift(["tenant", "delete", "tenant-a", "--yes"]).succeeded();
-    let keys = token.keys().succeeded().stdout;
-    assert!(!keys.contains("tenant-a") && keys.contains("tenant-b"), "{keys}");
-    assert_eq!(deleted(&vendor)[0]["master_keys"][0]["state"], "destroyed");
-}
-
-#[test]
-fn a_deletion_that_the_keys_store_refuses_goes_on_when_it_is_repeated() {
-    let scratch = tempfile::tempdir().unwrap();
-    let mut bao = OpenBao::start(Path::new(env!("CARGO_TARGET_TMPDIR")), &scratch.path().join("bao"));
-    for name in ["tenant-a", "tenant-b"] {
-        bao.make_key(name, &[]);
-    }
-    let mut vendor = Vendor::prepare(scratch.path());
-    vendor.add_environment(bao.environment(&bao.token()));
-    let tenants = vendor.serve_tenants();
-    for name in ["tenant-a", "tenant-b"] {
-        vendor.create_tenant(&tenants, name, &["--master-key", &format!("openbao://{name}")]);
-    }
-    let delete = ["tenant", "delete", "tenant-a", "--yes"];
-    let said = vendor.sealift(delete).failed(5, "the master key `openbao://transit/tenant-a` was not destroyed");
-    assert!(said.stderr.contains("`delete` on `keys/KEY`"), "{}", said.stderr);
-    assert_eq!(vendor.tenant_state("tenant-a").as_deref(), Some("being deleted"));
-    vendor.tenant("tenant-a", ["serve", "--offline"]).failed(3, "is being deleted");
-    vendor.sealift(["tenant", "show", "tenant-a"]).failed(3, "is being deleted");
-    vendor.sealift(["tenant", "create", "tenant-a"]).failed(3, "is being deleted");
-    bao.bao(&["read", "transit/keys/tenant-a"]).succeeded();
-
-    bao.stop();
-    vendor.sealift(delete).failed(6, "does not answer");
-    bao.start_again();
-    let policy = scratch.path().join("delete.hcl");
-    let rights = "path \"transit/keys/tenant-a\" { capabilities = [\"read\", \"delete\"] }\n\
-                  path \"transit/keys/tenant-a/config\" { capabilities = [\"update\"] }\n";
-    fs::write(&policy, rights).unwrap();
-    bao.bao(&["policy", "write", "delete", &policy.display().to_string()]).succeeded();
-    let make = ["token", "create", "-policy=delete", "-no-default-policy", "-field=token"];
-    let token = bao.bao(&make).succeeded().stdout.trim().to_owned();
-    run(vendor.command(delete).env("BAO_TOKEN", token)).succeeded();
-    assert_ne!(bao.bao(&["read", "transit/keys/tenant-a"]).code, 0);
-    bao.bao(&["read", "transit/keys/tenant-b"]).succeeded();
-    assert_eq!(deleted(&vendor)[0]["tenant"], "tenant-a");
-    assert_eq!(vendor.tenant_state("tenant-b").as_deref(), Some("served"));
-}
-
-#[test]
-fn a_key_that_the_operator_destroyed_is_written_down_as_that() {
-    let scratch = tempfile::tempdir().unwrap();
-    let mut vendor = Vendor::prepare(scratch.path());
-    vendor.add_environment(vec![("TENANT_KEY".to_owned(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned())]);
-    vendor.sealift(["tenant", "create", "tenant-a", "--master-key", "env://TENANT_KEY"]).succeeded();
-    vendor
-        .sealift(["tenant", "delete", "tenant-a", "--yes"])
-        .failed(3, "the master key `env://TENANT_KEY` was not destroyed");
-    vendor.sealift(["tenant", "delete", "tenant-a", "--yes", "--key-destroyed"]).succeeded();
-    assert_eq!(deleted(&vendor)[0]["master_keys"][0]["state"], "destroyed-by-operator");
 }
 
 #[tokio::test]
@@ -322,9 +241,16 @@ async fn a_tenant_that_cannot_be_opened_does_not_keep_the_others() {
         vendor.sealift(["tenant", "create", name]).succeeded();
     }
     fs::remove_file(vendor.tenant_home("tenant-a").join("service/master.key")).unwrap();
+    // What was delegated to a relay ends with its authority, which only `serve --relay` keeps.
+    vendor.sealift(["tenant", "create", "tenant-c"]).succeeded();
+    fs::write(vendor.tenant_home("tenant-c").join("relay"), "licence").unwrap();
     let tenants = vendor.serve_tenants();
     let log = fs::read_to_string(scratch.path().join("tenants.log")).unwrap();
-    let said = ["the tenant `tenant-a` is not served: ", "serving the tenant `tenant-b`"];
+    let relay = format!(
+        "the tenant `tenant-c` is not served: `{}` is the home of a relay",
+        vendor.tenant_home("tenant-c").display()
+    );
+    let said = ["the tenant `tenant-a` is not served: ", "serving the tenant `tenant-b`", &relay];
     assert!(said.iter().all(|said| log.contains(said)), "{log}");
     // The tenants' own URLs have another port than the one that this test serves them at.
     let address: std::net::SocketAddr = tenants.listen().parse().unwrap();
@@ -360,38 +286,4 @@ fn what_is_no_tenant_is_refused_before_anything_is_made() {
     let sealift = || std::process::Command::new(end_to_end::peer::program("sealift"));
     run(sealift().args(["--home", &nowhere, "tenant", "list"])).failed(3, "cannot read the settings");
     run(sealift().args(["--home", &nowhere, "serve", "--tenants"])).failed(3, "cannot read the settings");
-}
-
-#[test]
-fn a_deletion_that_was_killed_at_any_step_goes_on_from_there() {
-    let scratch = tempfile::tempdir().unwrap();
-    let vendor = Vendor::prepare(scratch.path());
-    let key = |state: &str| json!([{"name": "file:master.key", "state": state}]);
-    for (step, keys, tables_dropped, gone) in [
-        ("asked", Value::Null, false, &[][..]),
-        ("known", key("intact"), false, &[]),
-        ("told its store", key("destroying"), false, &[]),
-        ("key gone, not noted", key("destroying"), false, &["service/master.key"]),
-        ("key destroyed", key("destroyed"), false, &["service/master.key"]),
-        ("tables dropped", key("destroyed"), true, &["service/master.key"]),
-        ("half removed", key("destroyed"), true, &["service/master.key", "sealift.toml", "service/ca.pem"]),
-    ] {
-        vendor.sealift(["tenant", "create", "tenant-a"]).succeeded();
-        let home = vendor.tenant_home("tenant-a");
-        for file in gone {
-            fs::remove_file(home.join(file)).unwrap();
-        }
-        let journal = json!({
-            "tenant": "tenant-a", "url": "https://tenant-a.localhost:8444/", "asked_at": "2026-01-01T00:00:00Z",
-            "master_keys": keys, "tables_dropped": tables_dropped,
-        });
-        let place = home.with_file_name("tenant-a.deletion.json");
-        fs::write(&place, journal.to_string()).unwrap();
-        assert_eq!(vendor.tenant_state("tenant-a").as_deref(), Some("being deleted"), "{step}");
-        vendor.sealift(["tenant", "delete", "tenant-a", "--yes"]).succeeded();
-        assert!(!home.exists() && !place.exists(), "{step}");
-        let record = deleted(&vendor).pop().unwrap();
-        assert_eq!((&record["asked_at"], &record["master_keys"]), (&journal["asked_at"], &key("destroyed")), "{step}");
-    }
-    assert_eq!(deleted(&vendor).len(), 7);
 }

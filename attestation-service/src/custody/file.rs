@@ -1,14 +1,14 @@
 //! A master key that is a file of this machine, or a variable of the service's environment: the base64 of 32 bytes.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
 use super::sealer::{HeldKey, Sealer};
+use super::settings::secret_text;
 use super::uri::FileName;
 use super::{CustodyError, no_key};
-use crate::home::{Home, HomeError, read_secret, write_secret};
+use crate::home::{Home, HomeError, read_secret};
 
 /// A master key in this process's memory.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl FileKey {
     /// Reads the variable.
     pub(super) fn from_environment(variable: &str) -> Result<Self, CustodyError> {
         let name = format!("env://{variable}");
-        let text = std::env::var(variable).map(Zeroizing::new).map_err(no_key(&name))?;
+        let text = secret_text(std::env::var_os(variable)).map_err(no_key(&name))?;
         Self::new(HeldKey::from_text(&text).map_err(no_key(&name))?)
     }
 
@@ -47,21 +47,23 @@ impl FileKey {
     }
 }
 
-/// Makes the file of a new master key, unless there is one.
+/// Makes the file of a new master key, unless there is one. It is there whole or not at all: half a key would be in the way of
+/// every later one of this name.
 pub(crate) fn make(home: &Home, name: &FileName) -> Result<(), HomeError> {
     let path = path(home, name);
     if path.exists() {
         return Ok(());
     }
     let key = HeldKey::generate().map_err(HomeError::MasterKey)?;
-    write_secret(&path, key.to_text().as_bytes())?;
-    // Before anything is sealed under it.
     let folder = path.parent().unwrap_or(Path::new("."));
-    [&path, folder].into_iter().try_for_each(|kept| File::open(kept)?.sync_all()).map_err(|source| HomeError::File {
-        action: "write",
-        path: path.clone(),
-        source,
-    })
+    // Before anything is sealed under it.
+    let made = tempfile::NamedTempFile::new_in(folder).and_then(|mut staged| {
+        staged.write_all(key.to_text().as_bytes())?;
+        staged.as_file().sync_all()?;
+        staged.persist_noclobber(&path)?;
+        File::open(folder)?.sync_all()
+    });
+    made.map_err(|source| HomeError::File { action: "write", path, source })
 }
 
 /// Where the file is.

@@ -19,6 +19,19 @@ pub struct Pkcs11Uri {
 }
 
 impl Pkcs11Uri {
+    /// Whether both may name one key: nothing that both say is said differently.
+    pub(super) fn may_name_what(&self, other: &Self) -> bool {
+        fn agree<T: PartialEq>(one: Option<&T>, two: Option<&T>) -> bool {
+            one.zip(two).is_none_or(|(one, two)| one == two)
+        }
+        let texts = |uri: &Self| {
+            let Self { token, manufacturer, model, serial, object, id: _ } = uri.clone();
+            [token, manufacturer, model, serial, object]
+        };
+        texts(self).iter().zip(&texts(other)).all(|(one, two)| agree(one.as_ref(), two.as_ref()))
+            && agree(self.id.as_ref(), other.id.as_ref())
+    }
+
     /// Reads what comes after `pkcs11:`.
     pub(super) fn parse(text: &str) -> Result<Self, MasterKeyUriError> {
         if let Some((_, query)) = text.split_once('?') {

@@ -1,5 +1,7 @@
 //! How the stores of master keys are reached from this machine: what the settings say, or else the environment.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -101,14 +103,20 @@ pub(crate) enum AccessError {
 impl SecretSource {
     pub(crate) fn read(&self, home: &Home) -> Result<Zeroizing<String>, AccessError> {
         let text = match self {
-            Self::Environment(name) => Zeroizing::new(std::env::var(name).map_err(|error| AccessError::Value {
+            Self::Environment(name) => secret_text(std::env::var_os(name)).map_err(|why| AccessError::Value {
                 what: format!("the environment variable {name}"),
-                why: error.to_string(),
-            })?),
+                why: why.to_owned(),
+            })?,
             Self::File(path) => read_secret(&home.directory().join(path))?,
         };
         Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
     }
+}
+
+/// The text of a variable that has a secret; or why there is none, without a word of what it holds.
+pub(super) fn secret_text(value: Option<OsString>) -> Result<Zeroizing<String>, &'static str> {
+    let bytes = Zeroizing::new(value.ok_or("it is not set")?.into_vec());
+    str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| "it is no UTF-8 text")
 }
 
 /// A setting, or else a variable of the environment.
@@ -225,6 +233,15 @@ mod tests {
             error.to_string(),
             "neither `module` in `[service.custody.pkcs11]` nor SEALIFT_PKCS11_MODULE is set"
         );
+    }
+
+    #[test]
+    fn why_a_variable_has_no_secret_says_nothing_of_what_it_holds() {
+        assert_eq!(secret_text(Some("1234".into())).unwrap().as_str(), "1234");
+        let raw = OsString::from_vec(b"secret\xFF".to_vec());
+        for (value, why) in [(None, "it is not set"), (Some(raw), "it is no UTF-8 text")] {
+            assert_eq!(secret_text(value).unwrap_err(), why);
+        }
     }
 
     #[test]

@@ -62,6 +62,19 @@ struct Decrypted {
     plaintext: Zeroizing<String>,
 }
 
+/// What came of a token's renewal; the token itself is not read.
+#[derive(Deserialize)]
+struct Renewed {
+    auth: RenewedToken,
+}
+
+#[derive(Deserialize)]
+struct RenewedToken {
+    /// In seconds; 0 of one that does not end.
+    lease_duration: u64,
+    renewable: bool,
+}
+
 #[derive(Default, Deserialize)]
 struct Errors {
     #[serde(default)]
@@ -119,6 +132,16 @@ impl EngineKey {
         }
     }
 
+    /// Has the server lengthen the token's life. Gives how long it lives now, where it ends and can be lengthened again.
+    pub(super) async fn renew_token(&self) -> Result<Option<Duration>, CustodyError> {
+        let url = self.address(["auth", "token", "renew-self"])?;
+        let bytes = self.exchange(Method::POST, url, "renew-self", Some(json!({}))).await?;
+        let Renewed { auth } = serde_json::from_slice(&bytes)
+            .map_err(|_| unavailable(&self.name)("its answer is not of the documented form"))?;
+        let ends = auth.renewable && auth.lease_duration > 0;
+        Ok(ends.then(|| Duration::from_secs(auth.lease_duration)))
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -140,7 +163,18 @@ impl EngineKey {
         part: Option<&str>,
         body: Option<Value>,
     ) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
-        let url = self.url(verb, part)?;
+        let TransitKey { mount, key, .. } = &self.name;
+        let url = self.address(mount.split('/').chain([verb, key.as_str()]).chain(part))?;
+        self.exchange(method, url, verb, body).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        url: Url,
+        verb: &str,
+        body: Option<Value>,
+    ) -> Result<Zeroizing<Vec<u8>>, CustodyError> {
         let mut request = self.http.request(method, url).headers(self.headers()?);
         if let Some(body) = body {
             request = request.json(&body);
@@ -162,16 +196,13 @@ impl EngineKey {
         Ok(bytes)
     }
 
-    fn url(&self, verb: &str, part: Option<&str>) -> Result<Url, CustodyError> {
-        let TransitKey { mount, key, .. } = &self.name;
+    fn address<'p>(&self, path: impl IntoIterator<Item = &'p str>) -> Result<Url, CustodyError> {
         let mut url = self.access.address.clone();
         url.path_segments_mut()
             .map_err(|()| unreachable(&self.name)("the server's address takes no path"))?
             .pop_if_empty()
             .push("v1")
-            .extend(mount.split('/'))
-            .extend([verb, key])
-            .extend(part);
+            .extend(path);
         Ok(url)
     }
 

@@ -11,14 +11,15 @@ use launch_evidence::snp::Product;
 
 /// The largest file that is read, in bytes: a certificate has under 2 KiB, a list may grow.
 const FILE_MAX: u64 = 256 * 1024;
-/// The folder of collateral for TDX.
-const TDX: &str = "tdx";
 
 /// A directory of endorsements.
 #[derive(Clone, Debug)]
 pub struct Shelf(PathBuf);
 
 impl Shelf {
+    /// The folder of collateral for TDX.
+    pub(super) const TDX: &str = "tdx";
+
     /// The directory; it need not exist.
     pub fn at(directory: PathBuf) -> Self {
         Self(directory)
@@ -43,7 +44,7 @@ impl Shelf {
 
     /// The files that have the form of endorsements, each with its name, whatever else lies there.
     pub fn endorsements(&self) -> Vec<(String, Vec<u8>)> {
-        let mut found = self.files(TDX, "json");
+        let mut found = self.files(Self::TDX, "json");
         for product in Product::ALL {
             found.extend(self.files(product.as_str(), "der"));
             let chips = fs::read_dir(self.0.join(product.as_str())).into_iter().flatten().flatten();
@@ -68,7 +69,7 @@ impl Shelf {
         };
         let is_product = |name: &str| Product::ALL.iter().any(|product| product.as_str() == name);
         match *name.split('/').collect::<Vec<_>>() {
-            [TDX, file] => file.strip_suffix(".json").is_some_and(is_plain),
+            [Self::TDX, file] => file.strip_suffix(".json").is_some_and(is_plain),
             [product, "crl.der"] => is_product(product),
             [product, chip, file] => {
                 let tcb = file.strip_suffix(".der");

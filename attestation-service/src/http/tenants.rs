@@ -53,7 +53,7 @@ struct Tenant {
     router: Router,
     places: Arc<Semaphore>,
     service: SharedService,
-    upkeep: JoinHandle<((), (), ())>,
+    upkeep: JoinHandle<super::Kept>,
     /// Its connections, until it is taken away.
     connections: Mutex<Option<GracefulShutdown>>,
     /// Whether what is left of them is to be cut.

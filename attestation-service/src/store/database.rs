@@ -175,6 +175,20 @@ impl Database {
         Ok(AnyConnectOptions::from_url(&url)?)
     }
 
+    /// Whether there is a table of this name, whoever may read it.
+    pub(crate) async fn has_table(&self, connection: &mut AnyConnection, name: &str) -> Result<bool, StoreError> {
+        let query = match self {
+            Self::Sqlite(_) => sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1").bind(name),
+            Self::Postgres { schema, .. } => sqlx::query(
+                "SELECT 1 FROM pg_tables WHERE tablename::text = $1 \
+                 AND schemaname::text = coalesce(CAST($2 AS TEXT), current_schema()::text)",
+            )
+            .bind(name)
+            .bind(schema.as_ref().map(SchemaName::as_str)),
+        };
+        Ok(query.fetch_optional(connection).await?.is_some())
+    }
+
     /// One connection, for a look at what is there or for its end; nothing is brought up to date.
     pub(crate) async fn connect(&self) -> Result<AnyConnection, StoreError> {
         install_drivers();

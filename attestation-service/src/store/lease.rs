@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use release_protocol::{Lease, LeaseId, ProductName};
+use release_protocol::{Lease, LeaseId, License, ProductName};
 use serde_json::{Value, json};
 use sqlx::Row as _;
 
@@ -41,6 +41,8 @@ pub(crate) struct LeaseRequest {
     pub(crate) challenge_at: Timestamp,
     /// How long the guest may do without the service, in seconds.
     pub(crate) offline_seconds: Option<u64>,
+    /// What is left of a relay's authority, in seconds: no lease of its lasts longer, grace included.
+    pub(crate) at_most_seconds: Option<u64>,
     /// Where no challenge was answered but a file was carried.
     pub(crate) by_file: Option<ByFile>,
     /// What the audit entry says besides.
@@ -178,7 +180,7 @@ pub(super) async fn decide(
         }
     } else if row.challenge_at >= millis(request.challenge_at) {
         // The same answer to a challenge once more: the same lease, unchanged.
-        let lease = lease(license, &request.id, timestamp(row.expires_at)?, now);
+        let lease = lease(request, timestamp(row.expires_at)?, now);
         let entry = row.entry.map(u64::try_from).transpose();
         return Ok(LeaseOutcome::Held { lease, entry: entry.map_err(|_| StoreError::Value("audit sequence"))? });
     }
@@ -226,7 +228,7 @@ async fn grant(
     };
     batch.put(&request.id, row, true);
     batch.keep_basis(&request.id, entry, request.basis.clone(), false);
-    Ok(LeaseOutcome::Held { lease: lease(license, &request.id, expires_at, now), entry: Some(entry) })
+    Ok(LeaseOutcome::Held { lease: lease(request, expires_at, now), entry: Some(entry) })
 }
 
 async fn renew(
@@ -256,7 +258,7 @@ async fn renew(
     (row.entry, row.last_entry) = (Some(place(entry)?), Some(place(entry)?));
     batch.put(&request.id, row, lapsed);
     batch.keep_basis(&request.id, entry, request.basis.clone(), true);
-    Ok(LeaseOutcome::Held { lease: lease(&request.license, &request.id, expires_at, now), entry: Some(entry) })
+    Ok(LeaseOutcome::Held { lease: lease(request, expires_at, now), entry: Some(entry) })
 }
 
 /// Makes an entry the newest one of its lease.
@@ -343,8 +345,8 @@ struct Ends {
 
 fn ends(request: &LeaseRequest, now: Timestamp) -> Result<Ends, StoreError> {
     let record = &request.license;
-    let mut expires_at = later(now, record.claims.lease_seconds)?;
-    let mut grace_seconds = record.claims.grace_seconds;
+    let (lease_seconds, mut grace_seconds) = terms(request);
+    let mut expires_at = later(now, lease_seconds)?;
     if let Some(until) = record.drain_until.filter(|_| record.is_draining(now)) {
         expires_at = expires_at.min(until);
         grace_seconds = 0;
@@ -357,15 +359,25 @@ fn ends(request: &LeaseRequest, now: Timestamp) -> Result<Ends, StoreError> {
     Ok(Ends { expires_at, seat_until, offline_until })
 }
 
-fn lease(record: &LicenseRecord, id: &LeaseId, expires_at: Timestamp, now: Timestamp) -> Lease {
+/// How long the lease lives, and the grace after that, in seconds.
+fn terms(request: &LeaseRequest) -> (u64, u64) {
+    let License { lease_seconds, grace_seconds, .. } = request.license.claims;
+    let most = request.at_most_seconds.unwrap_or(u64::MAX);
+    let lease_seconds = lease_seconds.min(most);
+    (lease_seconds, grace_seconds.min(most - lease_seconds))
+}
+
+fn lease(request: &LeaseRequest, expires_at: Timestamp, now: Timestamp) -> Lease {
+    let record = &request.license;
+    let (lease_seconds, grace_seconds) = terms(request);
     // A guest counts by its own clock from when it asked: what is left counts, not the service's time of day.
     let left = u64::try_from((expires_at.as_second() - now.as_second()).max(0)).unwrap_or_default();
     let is_draining = record.is_draining(now);
     Lease {
-        id: id.clone(),
+        id: request.id.clone(),
         license: record.claims.id.0.clone(),
         expires_at,
-        ttl_seconds: if is_draining { left } else { record.claims.lease_seconds },
-        grace_seconds: if is_draining { 0 } else { record.claims.grace_seconds },
+        ttl_seconds: if is_draining { left } else { lease_seconds },
+        grace_seconds: if is_draining { 0 } else { grace_seconds },
     }
 }

@@ -1,6 +1,9 @@
 //! Relays, as the service above them sees them: who may hold a licence's seats, what it gets, and how it ends.
 
+use std::time::Duration;
+
 use attestation_service::api::Delegation;
+use attestation_service::boot_time;
 use jose::jwe::Jwe;
 use launch_evidence::simulated::SimulatedGuest;
 use release_protocol::{AttestAnswer, LeaseId, RelayStatement};
@@ -169,6 +172,30 @@ async fn a_relay_hands_nothing_on_to_another_relay() {
     rig.service.act_as_relay();
     let denied = relay(&rig, &Guest::new(&rig, &license.token)).await.denied();
     assert_eq!(denied, ["this service is a relay itself: it hands nothing on to another one"]);
+}
+
+#[tokio::test]
+async fn a_guests_lease_and_grace_end_with_the_relays_authority() {
+    let rig = Rig::start().await;
+    let license = rig.issue(|license| license.seats = 1).await;
+    rig.service.act_as_relay();
+    let guest = Guest::new(&rig, &license.token);
+    let denied = guest.attest(&rig).await.denied();
+    assert_eq!(denied, ["this service is a relay, and has no authority of the vendor's now"]);
+    let (lease_seconds, grace_seconds) = (LEASE_SECONDS.unsigned_abs(), GRACE_SECONDS.unsigned_abs());
+    for (left, most) in [(lease_seconds - 1, lease_seconds - 1), (lease_seconds + grace_seconds - 1, lease_seconds)] {
+        advance(1);
+        rig.service.has_authority_until(boot_time() + Duration::from_secs(left));
+        let lease = guest.start(&rig).await.lease.unwrap();
+        assert!(lease.ttl_seconds <= most && lease.ttl_seconds + lease.grace_seconds <= left, "{lease:?}");
+    }
+    // Its seat is free when it is over.
+    let other = Guest::new(&rig, &license.token);
+    other.attest(&rig).await.problem(409, "seats-exhausted");
+    advance(LEASE_SECONDS + GRACE_SECONDS - 1);
+    other.start(&rig).await;
+    rig.service.has_authority_until(boot_time());
+    assert_eq!(other.attest(&rig).await.denied(), denied);
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use std::io::Read as _;
 use std::path::Path;
 
 use attestation_service::api::Product;
-use attestation_service::endorsement::Shelf;
+use attestation_service::endorsement::{NotTaken, Shelf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use command_line::{Console, ExitCode, Failure, FailureContext as _};
 use jiff::Timestamp;
-use launch_evidence::ChipId;
+use launch_evidence::{ChipId, TrustRoots};
 use release_protocol::ProductName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -125,6 +125,7 @@ async fn import(home: &VendorHome, args: CollateralImportArgs, console: &Console
         return Err(damaged(&format!("the policy of {}", policy.product)));
     }
     let shelf = Shelf::at(directory.clone());
+    let files = newer(&shelf, files, console)?;
     for (path, content) in &files {
         shelf
             .put(path, content)
@@ -175,6 +176,28 @@ fn read(file: &Path, sha256: Option<&str>) -> Result<Bundle, Failure> {
         return Err(failure.cause(format!("only `{FORMAT}` is known")));
     }
     Ok(bundle)
+}
+
+/// The files without those that are older than what is there: whoever carries a bundle may have kept an earlier one.
+fn newer<'b>(
+    shelf: &Shelf,
+    files: Vec<(&'b str, Vec<u8>)>,
+    console: &Console,
+) -> Result<Vec<(&'b str, Vec<u8>)>, Failure> {
+    let (roots, now) = (TrustRoots::amd(), Timestamp::now());
+    let mut taken = Vec::with_capacity(files.len());
+    for (path, content) in files {
+        match shelf.check(&roots, path, &content, now) {
+            Ok(()) => taken.push((path, content)),
+            Err(NotTaken::Older) => console.say(format!("note: `{path}` is left out: the one that is there is newer")),
+            Err(why) => {
+                return Err(Failure::verification(format!("`{path}` of the bundle cannot be used"))
+                    .caused_by(&why)
+                    .hint("nothing was taken; have the bundle made anew, by a service that has a list that counts"));
+            }
+        }
+    }
+    Ok(taken)
 }
 
 /// A file whose name is one of the directory's, and whose content is what its digest says.

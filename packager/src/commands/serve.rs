@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use attestation_service::{LogHeadError, Service, ServiceError, ServiceOptions, ServiceSettings, StoreError, serve};
 use command_line::{Console, ExitCode, Failure, FailureContext as _, StopSignals};
@@ -71,7 +72,11 @@ pub(crate) async fn run(home: &VendorHome, args: ServeArgs, console: &Console) -
         return Err(failure);
     }
     console.say("stopping");
-    // First: nothing may begin by an authority that is given back.
+    // Nothing may begin by an authority that is given back: whoever got a seat after it was looked whether any is taken would
+    // have one that is another relay's, too.
+    if authority.is_some() {
+        service.has_authority_until(Duration::ZERO);
+    }
     server.stop().await;
     if let Some(authority) = &authority {
         authority.give_back(&service, console).await;

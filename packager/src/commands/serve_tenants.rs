@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::serve;
 use crate::cli::ServeArgs;
 use crate::home::VendorHome;
+use crate::relay;
 use crate::tenants::{self, TenantName, is_being_deleted};
 
 /// Where tenants listen that were made without `--listen`.
@@ -201,6 +202,7 @@ async fn open(
     args: &ServeArgs,
 ) -> Result<(Arc<Service>, ServiceSettings), Failure> {
     let home = tenants::home_of(vendor, name);
+    relay::refuse_relay(&home)?;
     let settings = home.settings()?.service;
     let service = serve::open(&home, settings.clone(), args, &platforms(vendor, &home, args)).await?;
     Ok((service, settings))

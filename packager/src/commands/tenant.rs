@@ -60,7 +60,7 @@ async fn create(vendor: &VendorHome, args: TenantCreateArgs, console: &Console) 
         refuse_taken_name(vendor, url)?;
     }
     if let Some(key) = &args.master_key
-        && let Some(other) = tenants::master_key_holder(vendor, key, None).await?
+        && let Some(other) = tenants::master_key_holder(vendor, &args.name, key).await?
     {
         return Err(Failure::bad_input(format!("the master key `{key}` is that of {other}"))
             .hint("a tenant's master key is its own: deleting the tenant destroys it"));

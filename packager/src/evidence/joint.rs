@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use attestation_service::AuditEntry;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jose::signing::VerifyingKey;
 use release_protocol::{EvidenceBundle, JOINT_EVIDENCE_FORMAT, JointEvidence};
 use serde_json::Value;
@@ -156,8 +156,10 @@ fn agreed(
     Ok(first.map(|(_, said)| said).unwrap_or_default())
 }
 
-/// That it was one guest that all of them granted their leases to.
+/// That it was one guest that all of them granted their leases to. Where one part's evidence does not tell guests apart, the
+/// others' do not either: it may be another guest's.
 fn one_guest(parts: &[ProvenPart<'_>]) -> Result<Option<String>, JointError> {
+    let tell_all = parts.iter().all(|part| !part.proven.guests.is_empty());
     let mut first: Option<(&str, &String)> = None;
     for (part, guest) in parts.iter().flat_map(|part| part.proven.guests.iter().map(move |guest| (part, guest))) {
         match first {
@@ -169,7 +171,7 @@ fn one_guest(parts: &[ProvenPart<'_>]) -> Result<Option<String>, JointError> {
             }
         }
     }
-    Ok(first.map(|(_, guest)| guest.clone()))
+    Ok(first.filter(|_| tell_all).map(|(_, guest)| guest.clone()))
 }
 
 /// That no lease had ended before the last one was granted.
@@ -178,11 +180,29 @@ fn check_overlap(parts: &[ProvenPart<'_>]) -> Result<(), JointError> {
     let last: Option<Timestamp> = parts.iter().filter_map(granted).max();
     for part in parts {
         let ended = part.proven.entries.iter().find(|entry| entry.kind == "lease_ended").map(|entry| entry.at);
-        if ended.zip(last).is_some_and(|(ended, last)| ended < last) {
+        let decided = decisions(part).map(|entry| entry.at);
+        if last.is_some_and(|last| is_over(decided, term(part), ended, last)) {
             return Err(JointError::Apart(part.log.clone()));
         }
     }
     Ok(())
+}
+
+/// How long a part's lease lived without a renewal, in seconds: by the licence that its decisions rest on, or by its allowance.
+fn term(part: &ProvenPart<'_>) -> u64 {
+    let by_license = part.bundle.attestations.iter().map(|shown| {
+        let of = |name| shown.basis.policy_input["license"][name].as_u64().unwrap_or_default();
+        of("lease_seconds").saturating_add(of("grace_seconds"))
+    });
+    let by_allowance = decisions(part).filter_map(|entry| entry.body["offline_seconds"].as_u64());
+    by_license.chain(by_allowance).max().unwrap_or_default()
+}
+
+/// Whether a lease was over when the last one was granted: ended, or not renewed in its term, of which its log says nothing.
+fn is_over(mut decided: impl Iterator<Item = Timestamp>, term: u64, ended: Option<Timestamp>, last: Timestamp) -> bool {
+    let term = SignedDuration::from_secs(i64::try_from(term).unwrap_or(i64::MAX));
+    let is_held = |from: Timestamp| from <= last && from.saturating_add(term).is_ok_and(|until| last <= until);
+    ended.is_some_and(|ended| ended < last) || !decided.any(is_held)
 }
 
 /// That the customer was given what the logs say, and was given every grant.
@@ -212,4 +232,21 @@ fn check_receipts(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_was_not_renewed_in_its_term_is_over_though_no_entry_says_so() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let over = |decided: &[i64], ended: Option<i64>| {
+            is_over(decided.iter().map(|second| at(*second)), 10, ended.map(at), at(100))
+        };
+        assert!(!over(&[95], None) && !over(&[90], None) && !over(&[100, 105], None));
+        assert!(!over(&[20, 92], Some(100)));
+        assert!(over(&[89], None) && over(&[20, 89, 101], None), "lapsed");
+        assert!(over(&[95], Some(99)), "ended");
+    }
 }

@@ -48,10 +48,39 @@ impl Held {
     }
 }
 
+/// What the relay holds, and how long it may hand on what it took up.
+struct Term {
+    held: Held,
+    /// When authority ends. A lease that was renewed lengthens it once what is delegated now was taken up: whoever keeps that
+    /// from the relay would have it go on by former rules for ever.
+    ends: BootTime,
+}
+
+impl Term {
+    /// Nothing was taken up yet.
+    fn new(held: Held) -> Self {
+        Self { held, ends: BootTime::from_nanoseconds(0) }
+    }
+
+    fn renewed(&mut self, held: Held) {
+        self.ends = self.ends.min(held.ends());
+        self.held = held;
+    }
+
+    fn taken_up(&mut self) {
+        self.ends = self.held.ends();
+    }
+
+    /// The same for the service that grants by it.
+    fn tell(&self, service: &Service) {
+        service.has_authority_until(Duration::from_nanos(self.ends.to_nanoseconds()));
+    }
+}
+
 /// The authority of a relay that serves.
 pub(crate) struct Authority {
     parent: Parent,
-    held: Held,
+    term: Term,
     kept: KeptKey,
     /// What is believed of the vendor's log; none for a service without one.
     receipts: Option<ReceiptBook>,
@@ -76,8 +105,8 @@ impl Authority {
         let statement = service.relay_statement().map_err(|error| local(&error))?;
         let attester = super::attester::open(console)?;
         let (parent, attested) = ask(license, statement, attester, &kept).await?;
-        let held = Held::new(&attested)?;
-        let mut this = Self { parent, held, kept, receipts, clock: ClockCheck::default(), publish };
+        let term = Term::new(Held::new(&attested)?);
+        let mut this = Self { parent, term, kept, receipts, clock: ClockCheck::default(), publish };
         if let Err(failure) = this.begin(&attested, home, service, console).await {
             // Where nothing runs by it yet, the next start is to find it free.
             if !this.parent.resumes() {
@@ -87,7 +116,7 @@ impl Authority {
         }
         let simulated = if this.parent.is_simulated() { " (SIMULATED platform)" } else { "" };
         let how = if this.parent.resumes() { "going on with" } else { "holding" };
-        let Lease { id, license, .. } = &this.held.lease;
+        let Lease { id, license, .. } = &this.term.held.lease;
         console.say(format!("attested{simulated}; {how} lease {id} of licence {license}"));
         Ok(this)
     }
@@ -99,7 +128,7 @@ impl Authority {
         service: &Service,
         console: &Console,
     ) -> Result<(), Failure> {
-        self.kept.write(self.parent.own_key(), Some(&self.held.lease.id))?;
+        self.kept.write(self.parent.own_key(), Some(&self.term.held.lease.id))?;
         self.believe(attested).await?;
         self.take_up(home, service, console).await
     }
@@ -108,7 +137,7 @@ impl Authority {
     async fn believe(&mut self, attested: &Attested) -> Result<(), Failure> {
         let Some(receipts) = &mut self.receipts else { return Ok(()) };
         let Attested { answer, asked, answered } = attested;
-        let (parent, lease) = (&self.parent, &self.held.lease.id);
+        let (parent, lease) = (&self.parent, &self.term.held.lease.id);
         let accepted =
             receipts.accept(answer.receipt.clone(), lease, |old, new| parent.log_consistency(old, new)).await;
         let service = accepted.map_err(Refused::into_failure)?;
@@ -119,8 +148,8 @@ impl Authority {
     }
 
     /// Takes up what is delegated now. Who is refused in the middle has what it had before, or less.
-    async fn take_up(&self, home: &VendorHome, service: &Service, console: &Console) -> Result<(), Failure> {
-        let token = &self.held.token;
+    async fn take_up(&mut self, home: &VendorHome, service: &Service, console: &Console) -> Result<(), Failure> {
+        let token = &self.term.held.token;
         let delegation = self.parent.delegation(token).await?;
         service.take_up(&delegation).await.map_err(|error| local(&error))?;
         for (path, key) in service.missing_keys(&delegation).await.map_err(|error| local(&error))? {
@@ -128,15 +157,18 @@ impl Authority {
             service.take_up_key(&path, key, &kek).await.map_err(|error| local(&error))?;
         }
         let issued = service.child_license(&delegation).await.map_err(|error| local(&error))?;
-        write_child_license(home, &issued, self.publish, console)
+        write_child_license(home, &issued, self.publish, console)?;
+        self.term.taken_up();
+        self.term.tell(service);
+        Ok(())
     }
 
     /// Renews the authority until it is lost; gives why.
     pub(crate) async fn keep(&mut self, home: &VendorHome, service: &Service, console: &Console) -> Failure {
         let mut away: Option<Failure> = None;
-        let mut next = self.held.renews();
+        let mut next = self.term.held.renews();
         loop {
-            let due = next.min(self.held.ends());
+            let due = next.min(self.term.ends);
             let told = tokio::select! {
                 told = self.wait_for_news(away.is_some()) => told,
                 () = wait_until(due) => Ok(()),
@@ -144,7 +176,7 @@ impl Authority {
             if let Err(lost) = told {
                 return lost;
             }
-            let left = self.held.ends().until();
+            let left = self.term.ends.until();
             if left.is_zero() {
                 return over(away);
             }
@@ -155,15 +187,15 @@ impl Authority {
                     if away.take().is_some() {
                         console.say("the vendor's service is back; the relay's authority is renewed");
                     }
-                    next = self.held.renews();
+                    next = self.term.held.renews();
                 }
                 Ok(Err(failure)) if failure.code == ExitCode::Unavailable => {
                     if away.is_none() {
-                        let left = self.held.ends().until().as_secs();
+                        let left = self.term.ends.until().as_secs();
                         console.say(format!("{}: the relay can go on for {left} s without it", failure.message));
                     }
                     away = Some(failure);
-                    let soon = Duration::from_secs(self.held.lease.renew_after_seconds()).min(ASK_AGAIN);
+                    let soon = Duration::from_secs(self.term.held.lease.renew_after_seconds()).min(ASK_AGAIN);
                     next = BootTime::now().plus(soon);
                 }
                 Ok(Err(failure)) => return failure,
@@ -183,7 +215,7 @@ impl Authority {
             }
             return;
         }
-        let left = self.held.ends().until().as_secs();
+        let left = self.term.held.ends().until().as_secs();
         console.say(format!(
             "guests of this relay run on until their own leases end: started again in this guest, the relay goes on with its \
              own; another gets this licence when {left} s are over, or the vendor has ended that lease"
@@ -191,17 +223,18 @@ impl Authority {
     }
 
     async fn end_lease(&self) -> Result<(), Failure> {
-        let ended = tokio::time::timeout(GIVE_BACK, self.parent.end_lease(&self.held.token)).await;
+        let ended = tokio::time::timeout(GIVE_BACK, self.parent.end_lease(&self.term.held.token)).await;
         ended.unwrap_or_else(|_| Err(Failure::unavailable("the vendor's service does not answer in time")))?;
         self.kept.forget();
         Ok(())
     }
 
     async fn renew(&mut self, home: &VendorHome, service: &Service, console: &Console) -> Result<(), Failure> {
-        let attested = self.parent.attest(Some(&self.held.lease.id)).await?;
+        let attested = self.parent.attest(Some(&self.term.held.lease.id)).await?;
         let held = Held::new(&attested)?;
         self.believe(&attested).await?;
-        self.held = held;
+        self.term.renewed(held);
+        self.term.tell(service);
         self.take_up(home, service, console).await
     }
 
@@ -211,14 +244,14 @@ impl Authority {
             if is_away {
                 return pending().await;
             }
-            match self.parent.watch(&self.held.token, self.held.since).await {
+            match self.parent.watch(&self.term.held.token, self.term.held.since).await {
                 Ok(news) => {
-                    self.held.since = Some(news.since);
+                    self.term.held.since = Some(news.since);
                     match news.state {
                         LeaseState::Live => {}
                         LeaseState::Renew => {
                             // Whatever the service says, it is not asked without a pause.
-                            wait_until(self.held.asked.plus(LOOK_EVERY)).await;
+                            wait_until(self.term.held.asked.plus(LOOK_EVERY)).await;
                             return Ok(());
                         }
                         LeaseState::Ended { reason } => {
@@ -272,5 +305,42 @@ fn over(away: Option<Failure>) -> Failure {
     match away {
         None => lost,
         Some(why) => why.causes.iter().fold(lost.cause(why.message), Failure::cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use release_protocol::LeaseId;
+
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::from_nanoseconds(seconds * 1_000_000_000)
+    }
+
+    fn held(asked: u64, ttl_seconds: u64) -> Held {
+        let lease = Lease {
+            id: LeaseId("relay".to_owned()),
+            license: "licence".to_owned(),
+            expires_at: jiff::Timestamp::UNIX_EPOCH,
+            ttl_seconds,
+            grace_seconds: 10,
+        };
+        Held { token: String::new(), since: None, lease, asked: at(asked) }
+    }
+
+    #[test]
+    fn a_renewal_whose_rules_were_not_taken_up_lengthens_nothing() {
+        let mut term = Term::new(held(100, 60));
+        assert_eq!(term.ends, at(0), "nothing was taken up yet");
+        term.taken_up();
+        assert_eq!(term.ends, at(170));
+        term.renewed(held(150, 60));
+        assert_eq!(term.ends, at(170));
+        term.taken_up();
+        assert_eq!(term.ends, at(220));
+        // What the vendor shortens is shorter at once.
+        term.renewed(held(200, 5));
+        assert_eq!(term.ends, at(215));
     }
 }

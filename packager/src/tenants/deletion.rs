@@ -2,8 +2,8 @@
 //! taken back: whoever deletes it again goes on from there, and whoever serves it stops.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use attestation_service::{CustodyError, Erasure, MasterKeyUri, StoreError, wipe};
 use command_line::{ExitCode, Failure, FailureContext as _};
@@ -36,6 +36,20 @@ pub(crate) enum KeyState {
 pub(crate) struct DeletedKey {
     pub(crate) name: String,
     pub(crate) state: KeyState,
+}
+
+impl KeyState {
+    fn is_over(self) -> bool {
+        matches!(self, Self::Destroyed | Self::DestroyedByOperator)
+    }
+}
+
+impl DeletedKey {
+    fn named(&self) -> Result<(MasterKeyUri, KeyState), Failure> {
+        let uri = self.name.parse();
+        let uri = uri.or_fail(ExitCode::BadInput, || format!("the journal names no master key: `{}`", self.name))?;
+        Ok((uri, self.state))
+    }
 }
 
 /// What is known of a deletion, in its journal and in the end in the vendor's records.
@@ -72,9 +86,14 @@ pub(crate) fn is_being_deleted(home: &VendorHome) -> bool {
 /// Those that were deleted, oldest first.
 pub(crate) fn deleted(vendor: &VendorHome) -> Result<Vec<DeletedTenant>, Failure> {
     let path = vendor.directory().join(RECORDS);
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(Vec::new()) };
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.or_fail(ExitCode::BadInput, || format!("cannot read `{}`", path.display()))?,
+    };
     let unreadable = || format!("`{}` is malformed", path.display());
-    text.lines().map(|line| serde_json::from_str(line).or_fail(ExitCode::BadInput, unreadable)).collect()
+    // A line without an end was not written whole: its tenant's journal is there still.
+    let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    whole.map(|line| serde_json::from_str(line).or_fail(ExitCode::BadInput, unreadable)).collect()
 }
 
 impl Deletion {
@@ -157,17 +176,17 @@ impl Deletion {
         let keys = erasure.master_keys().await.map_err(|error| {
             self.again(cannot_open("the database does not say which master keys there are".to_owned(), &error))
         })?;
-        self.refuse_shared(&keys).await?;
         let intact = |key: MasterKeyUri| DeletedKey { name: key.to_string(), state: KeyState::Intact };
         self.known.master_keys = Some(keys.into_iter().map(intact).collect());
         self.known.checkpoint = erasure.checkpoint();
         self.write()
     }
 
-    /// Destroying a key that others have, too, would be their end as well.
-    async fn refuse_shared(&self, keys: &[MasterKeyUri]) -> Result<(), Failure> {
-        for key in keys {
-            if let Some(other) = super::master_key_holder(&self.vendor, key, Some(&self.name)).await? {
+    /// Destroying a key that others have, too, would be their end as well. Asked each time that keys are to be destroyed: they
+    /// may have taken it up since it was noted.
+    async fn refuse_shared(&self, keys: &[(MasterKeyUri, KeyState)]) -> Result<(), Failure> {
+        for (key, _) in keys.iter().filter(|(_, state)| !state.is_over()) {
+            if let Some(other) = super::master_key_holder(&self.vendor, &self.name, key).await? {
                 return Err(Failure::bad_input(format!("the master key `{key}` is also that of {other}"))
                     .hint("have one of them rotated to a key of its own first: `sealift key rotate --to KEY`"));
             }
@@ -177,15 +196,10 @@ impl Deletion {
 
     async fn destroy_keys(&mut self, erasure: &Erasure, by_operator: bool) -> Result<(), Failure> {
         let mut keys = self.known.master_keys.clone().unwrap_or_default();
-        for place in 0..keys.len() {
-            let Some(key) = keys.get_mut(place) else { break };
-            if matches!(key.state, KeyState::Destroyed | KeyState::DestroyedByOperator) {
-                continue;
-            }
-            let uri: MasterKeyUri = key
-                .name
-                .parse()
-                .or_fail(ExitCode::BadInput, || format!("the journal names no master key: `{}`", key.name))?;
+        let named = keys.iter().map(DeletedKey::named).collect::<Result<Vec<_>, _>>()?;
+        self.refuse_shared(&named).await?;
+        for (place, (uri, state)) in named.into_iter().enumerate() {
+            let Some(key) = keys.get_mut(place).filter(|_| !state.is_over()) else { continue };
             let again = key.state == KeyState::Destroying;
             key.state = KeyState::Destroying;
             self.known.master_keys = Some(keys.clone());
@@ -221,11 +235,18 @@ impl Deletion {
     /// Writes the vendor's record, and the journal is done.
     fn record(mut self) -> Result<DeletedTenant, Failure> {
         self.known.deleted_at = Some(Timestamp::now());
+        let mut records = deleted(&self.vendor)?;
+        // Whoever was interrupted before the journal was gone wrote it down once already.
+        records.retain(|record| (&record.tenant, record.asked_at) != (&self.known.tenant, self.known.asked_at));
+        records.push(self.known.clone());
         let path = self.vendor.directory().join(RECORDS);
-        let failed = || format!("cannot write `{}`", path.display());
-        let line = serde_json::to_string(&self.known).or_fail(ExitCode::Other, failed)?;
-        let mut file = File::options().create(true).append(true).open(&path).or_fail(ExitCode::BadInput, failed)?;
-        writeln!(file, "{line}").and_then(|()| file.sync_all()).or_fail(ExitCode::BadInput, failed)?;
+        let mut text = Vec::new();
+        for record in &records {
+            let line = serde_json::to_vec(record);
+            text.extend(line.or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))?);
+            text.push(b'\n');
+        }
+        replace(self.vendor.directory(), &path, &text)?;
         let journal = self.journal();
         fs::remove_file(&journal).or_fail(ExitCode::BadInput, || format!("cannot remove `{}`", journal.display()))?;
         Ok(self.known)
@@ -238,13 +259,19 @@ impl Deletion {
     /// The journal as it is now, whole or as it was before.
     fn write(&self) -> Result<(), Failure> {
         let path = self.journal();
-        let failed = || format!("cannot write the journal `{}`", path.display());
-        let text = serde_json::to_vec_pretty(&self.known).or_fail(ExitCode::Other, failed)?;
-        let mut staged = tempfile::NamedTempFile::new_in(folder(&self.vendor)).or_fail(ExitCode::BadInput, failed)?;
-        staged.write_all(&text).and_then(|()| staged.as_file().sync_all()).or_fail(ExitCode::BadInput, failed)?;
-        staged.persist(&path).or_fail(ExitCode::BadInput, failed)?;
-        File::open(folder(&self.vendor)).and_then(|folder| folder.sync_all()).or_fail(ExitCode::BadInput, failed)
+        let text = serde_json::to_vec_pretty(&self.known);
+        let text = text.or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))?;
+        replace(&folder(&self.vendor), &path, &text)
     }
+}
+
+/// Puts a file in its folder, whole or as it was before.
+fn replace(folder: &Path, path: &Path, text: &[u8]) -> Result<(), Failure> {
+    let failed = || format!("cannot write `{}`", path.display());
+    let mut staged = tempfile::NamedTempFile::new_in(folder).or_fail(ExitCode::BadInput, failed)?;
+    staged.write_all(text).and_then(|()| staged.as_file().sync_all()).or_fail(ExitCode::BadInput, failed)?;
+    staged.persist(path).or_fail(ExitCode::BadInput, failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).or_fail(ExitCode::BadInput, failed)
 }
 
 /// A key that its store did not destroy, and what it takes.

@@ -113,7 +113,7 @@ impl Partner {
         let mut opening = opening.clone();
         let namesakes = logs.iter().filter(|log| self.log().as_ref() == Some(log)).count();
         if let Some(receipts) = opening.receipts.as_mut().filter(|_| namesakes > 1) {
-            receipts.push(self.authority.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-"));
+            receipts.push(directory_of(&self.authority));
         }
         opening
     }
@@ -138,6 +138,12 @@ fn authority(claims: &License) -> Option<String> {
     let url = &claims.service.url;
     let host = url.host_str()?;
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+/// The name of a partner's directory. A licence that names `..` as its host leads nowhere else.
+fn directory_of(authority: &str) -> String {
+    let name = authority.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
+    if name.starts_with('.') { format!("-{name}") } else { name }
 }
 
 /// Says of whom a failure is.
@@ -314,6 +320,15 @@ impl Joint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partners_receipts_stay_in_the_directory_that_was_named() {
+        for (authority, name) in
+            [("a.example:8443", "a.example-8443"), ("[::1]:8443", "---1--8443"), ("..", "-.."), ("./b", "-.-b")]
+        {
+            assert_eq!(directory_of(authority), name);
+        }
+    }
 
     #[test]
     fn what_any_partner_demands_of_the_root_file_system_binds_all() {

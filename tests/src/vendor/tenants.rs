@@ -77,6 +77,15 @@ impl Vendor {
         Some(tenant["state"].as_str().expect("a state").to_owned())
     }
 
+    /// What is written down of tenants that were deleted, oldest first.
+    ///
+    /// # Panics
+    /// When there is no list.
+    pub fn deleted_tenants(&self) -> Vec<Value> {
+        let said = self.sealift(["--output", "json", "tenant", "list", "--deleted"]).succeeded().stdout;
+        serde_json::from_str(&said).expect("a list")
+    }
+
     /// The tenant's home.
     pub fn tenant_home(&self, name: &str) -> PathBuf {
         self.home.join("tenants").join(name)

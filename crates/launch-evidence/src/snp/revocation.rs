@@ -55,6 +55,11 @@ impl RevocationList {
             && root.has_signed(&self.signed, self.parsed.signature.raw_bytes())
     }
 
+    /// When it was made.
+    pub(crate) fn issued_at(&self) -> Result<Timestamp, jiff::Error> {
+        Timestamp::from_second(seconds(&self.parsed.tbs_cert_list.this_update))
+    }
+
     fn names(&self, certificate: &Certificate) -> bool {
         let revoked = self.parsed.tbs_cert_list.revoked_certificates.iter().flatten();
         revoked.into_iter().any(|entry| entry.serial_number == *certificate.serial())

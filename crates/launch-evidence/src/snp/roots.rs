@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
 use sev::certs::snp::builtin;
 
 use super::Product;
@@ -162,6 +163,19 @@ impl TrustRoots {
         let root = *root.certificate.fingerprint();
         self.lists.push(SignedList { list, root });
         Ok(self)
+    }
+
+    /// When a root of `product` made this revocation list (DER): an older one may lack what was revoked since.
+    ///
+    /// # Errors
+    /// When no root of the product that was given before has signed it.
+    pub fn revocation_list_date(&self, product: Product, der: &[u8]) -> Result<Timestamp, TrustRootError> {
+        let list = RevocationList::parse(der).map_err(TrustRootError::Malformed)?;
+        let mut roots = self.roots.iter().filter(|root| root.product == product);
+        if !roots.any(|root| list.is_of(&root.certificate)) {
+            return Err(TrustRootError::NotSigned);
+        }
+        list.issued_at().map_err(|error| TrustRootError::Malformed(error.to_string()))
     }
 
     /// Adds one certificate of anybody's chain, in DER, to look at saved evidence by: a self-signed root named as AMD

@@ -114,3 +114,16 @@ fn only_whole_lists_that_a_root_signed_are_taken() {
     }
     assert!(matches!(take(vec![0x30, 0]), Err(TrustRootError::Malformed(_))));
 }
+
+#[test]
+fn a_list_is_dated_by_the_root_of_its_product_alone() {
+    let root = Case::new().root.der();
+    let trust = TrustRoots::amd().with_simulated(&root).unwrap();
+    let date = |product, list: List| trust.revocation_list_date(product, &list.der());
+    let made = |this_update| List { this_update, ..List::naming(&[]) };
+    assert!(date(Product::Genoa, made(-2)).unwrap() < date(Product::Genoa, made(-1)).unwrap());
+    assert!(matches!(date(Product::Milan, made(-1)), Err(TrustRootError::NotSigned)));
+    let other_signer = List { signer: Key::Intermediate, ..made(-1) };
+    assert!(matches!(date(Product::Genoa, other_signer), Err(TrustRootError::NotSigned)));
+    assert!(matches!(trust.revocation_list_date(Product::Genoa, b"a list"), Err(TrustRootError::Malformed(_))));
+}
