@@ -1,8 +1,7 @@
 //! The three stages of sealing a layer (read and encrypt, hash, write) and the threads that run them.
 //!
 //! Each stage has to see the chunks in order, so one thread at a time is in it. Threads belong to no stage: whoever is free
-//! takes the one nearest to the end that has work, and sleeps only when there is none. So two cores are busy to the end,
-//! however unequal the stages, and nobody waits for a sleeper to wake.
+//! takes one that has work, and sleeps only when there is none. So two cores are busy to the end, however unequal the stages.
 
 use std::collections::VecDeque;
 use std::io;
@@ -173,13 +172,14 @@ impl Stages {
 }
 
 impl Line {
-    /// Takes away the stage nearest to the end that is free and has work.
+    /// Takes away a stage that is free and has work: hashing first, which is the longest, so that it never waits for a thread
+    /// that has to wake up for it; then the one that frees buffers.
     fn step(&mut self) -> Option<Step> {
-        if let Some(ciphertext) = self.to_write.pop_front_if(|_| self.writing.is_some()) {
-            return self.writing.take().map(|writing| Step::Write(writing, ciphertext));
-        }
         if let Some(pair) = self.to_hash.pop_front_if(|_| self.hashing.is_some()) {
             return self.hashing.take().map(|hashing| Step::Hash(hashing, pair));
+        }
+        if let Some(ciphertext) = self.to_write.pop_front_if(|_| self.writing.is_some()) {
+            return self.writing.take().map(|writing| Step::Write(writing, ciphertext));
         }
         if self.ended || self.under_way == UNDER_WAY_MAX {
             return None;
