@@ -25,12 +25,25 @@ pub(super) struct Sealed {
     pub(super) private: PrivateOptions,
 }
 
-/// Encrypts `plain` from `source` into `destination`; `alone` says that no other layer is. Dropped before its end, it stops at the next chunk and leaves nothing.
+/// Encrypts `plain` from `source` into `destination`; `alone` says that no other layer is. Dropped before its end, it stops at
+/// the next chunk and leaves nothing.
 pub(super) async fn seal(
     source: &Store,
     destination: &Store,
     plain: &Descriptor,
     alone: bool,
+    progress: &ByteProgress,
+) -> Result<Sealed, Failure> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = if alone { cores.min(STAGES) } else { 1 };
+    seal_by(threads, source, destination, plain, progress).await
+}
+
+async fn seal_by(
+    threads: usize,
+    source: &Store,
+    destination: &Store,
+    plain: &Descriptor,
     progress: &ByteProgress,
 ) -> Result<Sealed, Failure> {
     let cannot = || format!("cannot encrypt the layer {}", plain.digest);
@@ -46,7 +59,7 @@ pub(super) async fn seal(
         let _ = stopped.await;
     });
     let layer = Layer { blob, check, encryptor, writer, plain: plain.digest, progress: progress.clone() };
-    let sealed = spawn_blocking(move || layer.run(alone)).await.or_fail(ExitCode::Other, cannot)?;
+    let sealed = spawn_blocking(move || layer.run(threads)).await.or_fail(ExitCode::Other, cannot)?;
     drop(running);
     let (writer, sealed) = sealed.map_err(|error| failure(plain, &error))?;
     writer.finish(sealed.digest, sealed.size).await.map_err(|error| store_failure(cannot(), &error))?;
@@ -83,14 +96,12 @@ struct Layer {
 impl Layer {
     /// Runs the layer to its end, on a thread that may block. The writer comes back unfinished: only a layer that had the right
     /// digest is put in place.
-    fn run(self, alone: bool) -> Result<(BlobWriter, Sealed), SealError> {
+    fn run(self, threads: usize) -> Result<(BlobWriter, Sealed), SealError> {
         let Self { blob, check, encryptor, writer, plain, progress } = self;
         let (ctr, seal) = encryptor.split();
         let reading = Reading { blob, ctr, pool: Pool::default() };
         let hashing = Hashing { found: Hasher::default(), seal, digest: Hasher::default() };
         let writing = Writing { writer, runtime: Handle::current() };
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let threads = if alone { cores.min(STAGES) } else { 1 };
         let (hashing, writer) = Stages::new(reading, hashing, writing, progress).run(threads)?;
         let Hashing { found, seal, digest } = hashing;
         check.finish(found.finish()).map_err(SealError::Check)?;
@@ -118,3 +129,6 @@ fn failure(plain: &Descriptor, error: &SealError) -> Failure {
         SealError::Write(error) => store_failure(format!("cannot write the layer {}", plain.digest), error),
     }
 }
+
+#[cfg(test)]
+mod tests;
