@@ -274,6 +274,7 @@ async fn a_renewal_goes_and_comes_as_qr_codes_in_any_order_and_not_with_one_miss
         run(edge.scene.vendor.command(command).stdin(File::open(path("lines.txt")).unwrap()))
     };
     expect(&desk(&lines[1..]), 3, &format!("part 1 of {} is missing", lines.len()));
+    assert!(!path("answer").exists(), "a folder without codes stayed");
     expect(&desk(&[&scanned(&path("void"))[..1], &lines[1..]].concat()), 3, "line 2 is of another file");
     // The share's first letter: the last one may hold bits that have to be zero.
     let (head, share) = lines[1].rsplit_once(' ').unwrap();

@@ -11,5 +11,5 @@ mod picture;
 mod series;
 
 pub use self::input::read;
-pub use self::output::{CarriedOutput, Ready};
+pub use self::output::{CarriedOutput, Prepared, Ready};
 pub use self::series::{Content, PARTS_MAX, Series, SeriesError, is_series, lines};

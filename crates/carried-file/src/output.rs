@@ -28,24 +28,48 @@ pub struct CarriedOutput {
 
 impl CarriedOutput {
     /// Refuses what exists and makes the folder, before something is made that cannot be had twice.
-    pub fn prepare(&self) -> Result<(), Failure> {
+    pub fn prepare(&self) -> Result<Prepared<'_>, Failure> {
         if let Some(out) = self.out.as_ref().filter(|out| out.exists()) {
             return Err(Failure::bad_input(format!("`{}` exists already", out.display())).hint("name another file"));
         }
-        let Some(folder) = &self.qr else { return Ok(()) };
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => empty(folder),
-            made => made.or_fail(ExitCode::BadInput, || format!("cannot make `{}`", folder.display())),
-        }
+        let Some(folder) = &self.qr else { return Ok(Prepared { output: self, made: None }) };
+        let made = match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => empty(folder).map(|()| None),
+            made => made
+                .or_fail(ExitCode::BadInput, || format!("cannot make `{}`", folder.display()))
+                .map(|()| Some(folder.as_path())),
+        }?;
+        Ok(Prepared { output: self, made })
     }
+}
 
+/// An output that can be written to. A folder that it made and that nothing came into goes with it.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    output: &'a CarriedOutput,
+    made: Option<&'a Path>,
+}
+
+impl<'a> Prepared<'a> {
     /// Draws the codes, if they are wanted.
-    pub fn render<'a>(&'a self, content: Content, bytes: &'a [u8]) -> Result<Ready<'a>, Failure> {
-        let codes = match &self.qr {
+    pub fn render<'b>(&self, content: Content, bytes: &'b [u8]) -> Result<Ready<'b>, Failure>
+    where
+        'a: 'b,
+    {
+        let codes = match &self.output.qr {
             Some(folder) => codes(folder, content, bytes)?,
             None => Vec::new(),
         };
-        Ok(Ready { output: self, bytes, codes })
+        Ok(Ready { output: self.output, bytes, codes })
+    }
+}
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        if let Some(folder) = self.made {
+            // One with codes in it stays.
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 

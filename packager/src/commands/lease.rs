@@ -41,7 +41,7 @@ pub(crate) async fn run(home: &VendorHome, command: LeaseCommand, console: &Cons
 /// Has a request that was carried here judged, and writes the answer.
 async fn renew(client: &AdminClient, request: &Path, output: &CarriedOutput, console: &Console) -> Result<(), Failure> {
     // The answer is given once: what can fail of writing it fails before.
-    output.prepare()?;
+    let output = output.prepare()?;
     let text = carried_file::read(request, Content::RenewalRequest, RENEWAL_FILE_MAX, console)?;
     let request: RenewalRequest = serde_json::from_slice(&text)
         .or_fail(ExitCode::BadInput, || format!("`{}` is no request for a renewal", request.display()))

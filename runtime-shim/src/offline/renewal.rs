@@ -36,7 +36,7 @@ pub(crate) async fn run(command: RenewalCommand, console: &Console) -> Result<()
 
 async fn request(args: RenewalRequestArgs, console: &Console) -> Result<(), Failure> {
     let RenewalRequestArgs { reference, license, offline_state, output, opening } = args;
-    output.prepare()?;
+    let output = output.prepare()?;
     let license_file = license::read(&license)?;
     let keys = license::signers(license_file.unverified())?;
     let store = opening.registry.open(&reference).await?;
