@@ -1,16 +1,16 @@
 //! A tenant's end, step by step. What was done stands in a journal beside its home, written before each step that cannot be
 //! taken back: whoever deletes it again goes on from there, and whoever serves it stops.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use attestation_service::{CustodyError, Erasure, MasterKeyUri, StoreError, wipe};
-use command_line::{ExitCode, Failure, FailureContext as _};
+use command_line::{ExitCode, Failure, FailureContext as _, whole_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{TenantName, beside, folder, home_of};
+use super::{TenantName, beside, home_of};
 use crate::home::{VendorHome, cannot_open, custody_failure};
 
 /// What a journal's file is called after the tenant.
@@ -246,7 +246,7 @@ impl Deletion {
             text.extend(line.or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))?);
             text.push(b'\n');
         }
-        replace(self.vendor.directory(), &path, &text)?;
+        whole_file::write_durably(&path, &text)?;
         let journal = self.journal();
         fs::remove_file(&journal).or_fail(ExitCode::BadInput, || format!("cannot remove `{}`", journal.display()))?;
         Ok(self.known)
@@ -261,17 +261,8 @@ impl Deletion {
         let path = self.journal();
         let text = serde_json::to_vec_pretty(&self.known);
         let text = text.or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))?;
-        replace(&folder(&self.vendor), &path, &text)
+        whole_file::write_durably(&path, &text)
     }
-}
-
-/// Puts a file in its folder, whole or as it was before.
-fn replace(folder: &Path, path: &Path, text: &[u8]) -> Result<(), Failure> {
-    let failed = || format!("cannot write `{}`", path.display());
-    let mut staged = tempfile::NamedTempFile::new_in(folder).or_fail(ExitCode::BadInput, failed)?;
-    staged.write_all(text).and_then(|()| staged.as_file().sync_all()).or_fail(ExitCode::BadInput, failed)?;
-    staged.persist(path).or_fail(ExitCode::BadInput, failed)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).or_fail(ExitCode::BadInput, failed)
 }
 
 /// A key that its store did not destroy, and what it takes.
