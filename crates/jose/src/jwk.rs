@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 use crate::pem;
 
@@ -136,17 +137,21 @@ impl PublicKey {
         }
     }
 
-    /// Reads a `SubjectPublicKeyInfo` (RFC 5280 §4.1) or an RSA public key (RFC 8017 §A.1.1), in DER.
+    /// Reads a `SubjectPublicKeyInfo` (RFC 5280 §4.1), its point compressed or not (RFC 5480 §2.2), or an RSA
+    /// public key (RFC 8017 §A.1.1), in DER.
     pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
-        // A bare curve point is a key to the library as well, but has no place in these formats.
-        if der.first() != Some(&DER_SEQUENCE) {
-            return Err(KeyError::Malformed);
-        }
         if let Ok(key) = rsa::PublicKey::from_der(der) {
             return Self::from_rsa(
                 key.modulus().big_endian_without_leading_zero(),
                 key.exponent().big_endian_without_leading_zero(),
             );
+        }
+        // The library also takes a bare point, which has no place in these formats, and a hybrid one, which
+        // the RFC forbids.
+        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::Malformed)?;
+        let form = info.subject_public_key.raw_bytes().first();
+        if !form.is_some_and(|form| SEC1_FORMS.contains(form)) {
+            return Err(KeyError::Malformed);
         }
         Curve::ALL.into_iter().find_map(|curve| Self::from_ec(curve, der).ok()).ok_or(KeyError::Malformed)
     }
@@ -351,8 +356,9 @@ fn member(value: Option<String>) -> Result<Vec<u8>, KeyError> {
     BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError::Malformed)
 }
 
-const DER_SEQUENCE: u8 = 0x30;
 const SEC1_UNCOMPRESSED: u8 = 0x04;
+/// The first bytes of a point that RFC 5480 §2.2 allows: y is even, odd, or written out.
+const SEC1_FORMS: [u8; 3] = [0x02, 0x03, SEC1_UNCOMPRESSED];
 
 #[cfg(test)]
 mod tests;
