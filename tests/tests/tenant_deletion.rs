@@ -111,6 +111,21 @@ fn a_key_that_the_operator_destroyed_is_written_down_as_that() {
 }
 
 #[test]
+fn two_deletions_do_not_get_into_each_others_way() {
+    let scratch = tempfile::tempdir().unwrap();
+    let vendor = Vendor::prepare(scratch.path());
+    vendor.sealift(["tenant", "create", "tenant-a"]).succeeded();
+    let delete = ["tenant", "delete", "tenant-a", "--yes"];
+    let other = fs::File::open(vendor.home()).unwrap();
+    other.lock().unwrap();
+    vendor.sealift(delete).failed(6, "another `sealift tenant delete` is at work here");
+    assert_eq!(vendor.tenant_state("tenant-a").as_deref(), Some("not served"));
+    drop(other);
+    vendor.sealift(delete).succeeded();
+    assert_eq!(vendor.deleted_tenants().len(), 1);
+}
+
+#[test]
 fn a_deletion_that_was_killed_at_any_step_goes_on_from_there() {
     let scratch = tempfile::tempdir().unwrap();
     let vendor = Vendor::prepare(scratch.path());

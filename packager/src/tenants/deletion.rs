@@ -1,7 +1,7 @@
 //! A tenant's end, step by step. What was done stands in a journal beside its home, written before each step that cannot be
 //! taken back: whoever deletes it again goes on from there, and whoever serves it stops.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::PathBuf;
 
@@ -76,6 +76,7 @@ pub(crate) struct Deletion {
     home: VendorHome,
     name: TenantName,
     known: DeletedTenant,
+    _alone: File,
 }
 
 /// Whether the home is one that is being deleted: nothing may serve it.
@@ -99,12 +100,13 @@ pub(crate) fn deleted(vendor: &VendorHome) -> Result<Vec<DeletedTenant>, Failure
 impl Deletion {
     /// Begins, or goes on with what was begun. From now on the tenant is not served.
     pub(crate) fn begin(vendor: &VendorHome, name: &TenantName) -> Result<Self, Failure> {
+        let alone = alone(vendor)?;
         let home = home_of(vendor, name);
         let journal = beside(home.directory(), JOURNAL);
         if let Ok(text) = fs::read_to_string(&journal) {
             let known = serde_json::from_str(&text)
                 .or_fail(ExitCode::BadInput, || format!("the journal `{}` is malformed", journal.display()))?;
-            return Ok(Self { vendor: vendor.clone(), home, name: name.clone(), known });
+            return Ok(Self { vendor: vendor.clone(), home, name: name.clone(), known, _alone: alone });
         }
         super::existing(vendor, name)?;
         let settings = home.settings()?.service;
@@ -121,7 +123,7 @@ impl Deletion {
             checkpoint: None,
             tables_dropped: false,
         };
-        let deletion = Self { vendor: vendor.clone(), home, name: name.clone(), known };
+        let deletion = Self { vendor: vendor.clone(), home, name: name.clone(), known, _alone: alone };
         deletion.write()?;
         Ok(deletion)
     }
@@ -262,6 +264,19 @@ impl Deletion {
         let text = serde_json::to_vec_pretty(&self.known);
         let text = text.or_fail(ExitCode::Other, || format!("cannot write `{}`", path.display()))?;
         whole_file::write_durably(&path, &text)
+    }
+}
+
+/// One deletion at a time: each goes on from its journal and rewrites the records. Whoever dies lets go of the lock.
+fn alone(vendor: &VendorHome) -> Result<File, Failure> {
+    let directory = vendor.directory();
+    let cannot = || format!("cannot lock `{}`", directory.display());
+    let lock = File::open(directory).or_fail(ExitCode::BadInput, cannot)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Failure::unavailable("another `sealift tenant delete` is at work here")
+            .hint("repeat the command when that one has ended")),
+        Err(TryLockError::Error(error)) => Err(Failure::new(ExitCode::BadInput, cannot()).caused_by(&error)),
     }
 }
 
