@@ -170,13 +170,16 @@ impl Endorsements {
         self.given.as_ref().map(|shelf| shelf.files("tdx", "json")).unwrap_or_default()
     }
 
-    /// The revocation list of a product's root (DER), no older than a day where it can be fetched.
+    /// The revocation list of a product's root (DER), no older than a day where it can be fetched. One that is there and cannot
+    /// be read is empty, not missing.
     pub async fn revocation_list(&self, product: Product, roots: &TrustRoots, now: Timestamp) -> Option<Vec<u8>> {
         let path = PathBuf::from(product.as_str()).join("crl.der");
-        if let Some(list) = self.given.as_ref().and_then(|shelf| shelf.read(&path)) {
+        if let Some(list) = self.given.as_ref().and_then(|shelf| shelf.read_present(&path)) {
             return Some(list);
         }
-        let fresh = self.kept.age(&path, now).is_some_and(|age| age < LIST_FRESH);
+        let is_usable = |list: Vec<u8>| roots.revocation_list_date(product, &list).is_ok();
+        let fresh = self.kept.age(&path, now).is_some_and(|age| age < LIST_FRESH)
+            && self.kept.read(&path).is_some_and(is_usable);
         if let (false, Some(service)) = (fresh, &self.service) {
             match service.fetch(&revocation_list_path(product), || None).await {
                 // Whoever answered in AMD's name: what is kept makes room for nothing older, and for nothing that is no list.
@@ -190,7 +193,7 @@ impl Endorsements {
                 }
             }
         }
-        self.kept.read(&path)
+        self.kept.read_present(&path)
     }
 }
 

@@ -100,6 +100,13 @@ impl Verification {
 
     /// Looks for fresh revocation lists and collateral, once.
     pub(crate) async fn refresh(&self, now: Timestamp) {
+        let roots = self.roots_with_lists(now).await;
+        let fresh = Arc::new(verifiers(&roots, &self.endorsements, self.allows_sample));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    /// What is trusted now. A product whose list is there and cannot be used is refused: what it may have revoked is unknown.
+    async fn roots_with_lists(&self, now: Timestamp) -> TrustRoots {
         let mut roots = self.roots.clone();
         let hardware: Vec<_> =
             self.roots.products().filter(|(_, simulated)| !simulated).map(|(product, _)| product).collect();
@@ -110,13 +117,12 @@ impl Verification {
                 }
                 continue;
             };
-            match roots.clone().with_revocation_list(&list) {
-                Ok(with) => roots = with,
-                Err(error) => tracing::warn!(%product, %error, "a revocation list is not usable"),
+            roots = roots.with_revocation_list_of(product, &list);
+            if let Some(error) = roots.unusable_list(product) {
+                tracing::error!(%product, error, "the revocation list is unusable: evidence of this product is refused");
             }
         }
-        let fresh = Arc::new(verifiers(&roots, &self.endorsements, self.allows_sample));
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        roots
     }
 
     /// Refreshes for ever.
@@ -151,5 +157,37 @@ fn verifiers(roots: &TrustRoots, endorsements: &Endorsements, allows_sample: boo
 impl fmt::Debug for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verification").field("requirements", &self.requirements).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use launch_evidence::snp::Product;
+
+    use super::*;
+    use crate::endorsement::Shelf;
+
+    #[tokio::test]
+    async fn a_list_that_is_there_and_cannot_be_used_is_not_taken_for_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path().join("home"));
+        let mut settings = EvidenceSettings::default();
+        settings.endorsements.fetch = false;
+        let given = directory.path().join("given");
+        settings.endorsements.directory = Some(given.clone());
+        Shelf::at(given.clone()).put("Genoa/crl.der", b"damaged").unwrap();
+        Shelf::at(home.endorsements_path()).put("Milan/crl.der", b"damaged").unwrap();
+        std::fs::create_dir(given.join("Turin")).unwrap();
+        std::fs::write(given.join("Turin/crl.der"), "").unwrap();
+        let verification = Verification::new(&home, &settings, &[]).unwrap();
+
+        let refused = async || {
+            let roots = verification.roots_with_lists(Timestamp::now()).await;
+            Product::ALL.into_iter().filter(|product| roots.unusable_list(*product).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(refused().await, Product::ALL);
+        std::fs::remove_file(given.join("Genoa/crl.der")).unwrap();
+        std::fs::remove_file(given.join("Turin/crl.der")).unwrap();
+        assert_eq!(refused().await, [Product::Milan]);
     }
 }

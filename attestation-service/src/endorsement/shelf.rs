@@ -1,5 +1,5 @@
-//! Certificates and lists as files in a directory. A file that cannot be read is as good as none; what it says is judged
-//! by the verifier.
+//! Certificates and lists as files in a directory. A certificate that cannot be read is as good as none, a list is not; what it
+//! says is judged by the verifier.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -31,6 +31,12 @@ impl Shelf {
         let file = fs::File::open(self.0.join(relative)).ok()?;
         file.take(FILE_MAX + 1).read_to_end(&mut bytes).ok()?;
         (!bytes.is_empty() && bytes.len() as u64 <= FILE_MAX).then_some(bytes)
+    }
+
+    /// The file at `relative`; nothing where it is there and cannot be read.
+    pub(super) fn read_present(&self, relative: &Path) -> Option<Vec<u8>> {
+        let is_missing = matches!(fs::exists(self.0.join(relative)), Ok(false));
+        (!is_missing).then(|| self.read(relative).unwrap_or_default())
     }
 
     /// The files of one extension in a folder of it, by name.

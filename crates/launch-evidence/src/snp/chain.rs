@@ -85,7 +85,7 @@ impl<'t> Chain<'t> {
         match (root, intermediate) {
             (Some(root), Some(intermediate)) => {
                 let policy = expected.requirements.revocation;
-                revocation::check(trust, &root.certificate, intermediate, policy, expected.now, checks);
+                revocation::check(trust, root, intermediate, policy, expected.now, checks);
             }
             _ => checks.skip(CheckName::Revocation, "the chain does not reach a root"),
         }

@@ -8,7 +8,7 @@ use x509_cert::certificate::{Raw, Version};
 use x509_cert::crl::CertificateList;
 
 use super::certificate::{Certificate, check_pss, seconds, shown, signed_part};
-use super::roots::TrustRoots;
+use super::roots::{Root, TrustRoots};
 use super::vetted::Digest;
 use crate::check::{CheckName, Checks};
 use crate::verifier::Revocation;
@@ -84,7 +84,7 @@ pub(crate) struct SignedList {
 /// counts only while current.
 pub(crate) fn check(
     trust: &TrustRoots,
-    root: &Certificate,
+    root: &Root,
     intermediate: &Certificate,
     policy: Revocation,
     now: Timestamp,
@@ -92,11 +92,11 @@ pub(crate) fn check(
 ) {
     const EXPECTED: &str = "a current revocation list that does not name the intermediate";
     let name = shown(intermediate.subject());
-    let own = trust.lists.iter().filter(|signed| signed.root == *root.fingerprint());
+    let own = trust.lists.iter().filter(|signed| signed.root == *root.certificate.fingerprint());
     let own: Vec<&RevocationList> = own.map(|signed| &signed.list).collect();
     if own.iter().any(|list| list.names(intermediate)) {
         checks.note(CheckName::Revocation, false, EXPECTED, format!("{name} revoked"));
-    } else if let Some(offence) = &trust.unusable_list {
+    } else if let Some(offence) = trust.unusable_list(root.product) {
         checks.note(CheckName::Revocation, false, EXPECTED, format!("a list that cannot be used: {offence}"));
     } else if own.iter().any(|list| list.is_current(now)) {
         checks.note(CheckName::Revocation, true, EXPECTED, format!("{name} not revoked"));

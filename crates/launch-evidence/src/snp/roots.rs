@@ -60,8 +60,16 @@ pub struct TrustRoots {
     pub(crate) roots: Vec<Root>,
     pub(crate) intermediates: Vec<Arc<Certificate>>,
     pub(crate) lists: Vec<SignedList>,
-    /// Why a list that was offered cannot be used: what rests on it then fails.
-    pub(crate) unusable_list: Option<String>,
+    /// Lists that were offered and cannot be used: what rests on them then fails.
+    unusable_lists: Vec<UnusableList>,
+}
+
+/// A list that cannot be used.
+#[derive(Clone, Debug)]
+struct UnusableList {
+    /// Whose list it was to be; `None` where it may be anybody's.
+    product: Option<Product>,
+    why: String,
 }
 
 /// A root that is trusted because it was given, and for one product.
@@ -210,7 +218,31 @@ impl TrustRoots {
     #[must_use]
     pub fn with_offered_revocation_list(self, der: &[u8]) -> Self {
         let before = self.clone();
-        self.with_revocation_list(der).unwrap_or_else(|error| Self { unusable_list: Some(error.to_string()), ..before })
+        self.with_revocation_list(der).unwrap_or_else(|error| before.with_unusable_list(None, error.to_string()))
+    }
+
+    /// Adds the revocation list, in DER, that lies where a product's belongs. One that is malformed, or that no root of
+    /// the product has signed, makes the check of revocation fail for that product: what it may have revoked is not known.
+    #[must_use]
+    pub fn with_revocation_list_of(self, product: Product, der: &[u8]) -> Self {
+        let dated = self.revocation_list_date(product, der);
+        // What it names is revoked, wherever it lies.
+        let with = self.clone().with_revocation_list(der).unwrap_or(self);
+        match dated {
+            Ok(_) => with,
+            Err(error) => with.with_unusable_list(Some(product), error.to_string()),
+        }
+    }
+
+    fn with_unusable_list(mut self, product: Option<Product>, why: String) -> Self {
+        self.unusable_lists.push(UnusableList { product, why });
+        self
+    }
+
+    /// Why the check of revocation fails for a product whatever its lists say, if it does.
+    pub fn unusable_list(&self, product: Product) -> Option<&str> {
+        let mut lists = self.unusable_lists.iter();
+        lists.find(|list| list.product.is_none_or(|of| of == product)).map(|list| list.why.as_str())
     }
 
     /// The products of the roots given, with whether each is simulated.

@@ -116,6 +116,25 @@ fn only_whole_lists_that_a_root_signed_are_taken() {
 }
 
 #[test]
+fn a_list_that_cannot_be_used_is_not_taken_for_none() {
+    let lying_at = |product, list: Vec<u8>| {
+        failures(|case| {
+            case.expected.requirements.revocation = Revocation::IfPresent;
+            case.trust = Box::new(move |root| {
+                TrustRoots::amd().with_simulated(root).unwrap().with_revocation_list_of(product, &list)
+            });
+        })
+    };
+    assert_eq!(lying_at(Product::Genoa, List::naming(&[]).der()), []);
+    let other_signer = List { signer: Key::Intermediate, ..List::naming(&[]) };
+    for unusable in [other_signer.der(), b"damaged".to_vec(), Vec::new()] {
+        assert_eq!(lying_at(Product::Genoa, unusable.clone()), [CheckName::Revocation]);
+        assert_eq!(lying_at(Product::Milan, unusable), [], "another product's");
+    }
+    assert_eq!(lying_at(Product::Milan, List::naming(&[2]).der()), [CheckName::Revocation], "in the wrong place");
+}
+
+#[test]
 fn a_list_is_dated_by_the_root_of_its_product_alone() {
     let root = Case::new().root.der();
     let trust = TrustRoots::amd().with_simulated(&root).unwrap();
