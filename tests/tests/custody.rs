@@ -208,6 +208,7 @@ async fn a_master_key_that_cannot_be_used_is_said_so_with_its_exit_code() {
     bao.make_key("sealift", &[]);
     bao.make_key("rsa", &["type=rsa-2048"]);
     bao.make_key("loose", &["exportable=true"]);
+    bao.make_key("copied", &["allow_plaintext_backup=true"]);
     let allowed = bao.token();
     let environment = [token.environment(), bao.environment(&allowed)].concat();
     let path = folder.path();
@@ -224,7 +225,8 @@ async fn a_master_key_that_cannot_be_used_is_said_so_with_its_exit_code() {
     refused(IN_ENGINE, &[("BAO_TOKEN", "nobody")], 5, "permission denied");
     refused("openbao://transit/other", &[], 3, "404");
     refused("openbao://transit/rsa", &[], 3, "takes no associated data");
-    refused("openbao://transit/loose", &[], 3, "may leave the engine");
+    refused("openbao://transit/loose", &[], 3, "may leave the engine (`exportable`");
+    refused("openbao://transit/copied", &[], 3, "may leave the engine (`allow_plaintext_backup`");
     refused(IN_ENGINE, &[("BAO_ADDR", "http://bao.example:8200")], 3, "it is not https");
     refused("vault://transit/sealift", &[("VAULT_ADDR", "")], 3, "nor VAULT_ADDR is set");
     refused("env://NOBODY_SET_THIS", &[], 3, "is not there");

@@ -45,6 +45,8 @@ struct Description {
     derived: bool,
     #[serde(default)]
     exportable: bool,
+    #[serde(default)]
+    allow_plaintext_backup: bool,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +92,8 @@ impl EngineKey {
         let access = settings.transit_access(name.kind).map_err(unreachable(name))?;
         let http = client(home, &access).map_err(unreachable(name))?;
         let key = Self { name: name.clone(), home: home.clone(), access, http };
-        let Description { kind, derived, exportable } = key.ask(Method::GET, "keys", None).await?;
+        let Description { kind, derived, exportable, allow_plaintext_backup } =
+            key.ask(Method::GET, "keys", None).await?;
         let unusable = |why: String| Err(no_key(name)(why));
         if !KINDS.contains(&kind.as_str()) {
             return unusable(format!(
@@ -102,6 +105,9 @@ impl EngineKey {
         }
         if exportable {
             return unusable("it may leave the engine (`exportable` is true)".to_owned());
+        }
+        if allow_plaintext_backup {
+            return unusable("it may leave the engine (`allow_plaintext_backup` is true)".to_owned());
         }
         Ok(key)
     }
