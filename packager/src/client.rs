@@ -33,6 +33,7 @@ fn reach(home: &VendorHome) -> Result<(reqwest::Client, Url, Url), Failure> {
     let ca = reqwest::Certificate::from_pem(&ca)
         .or_fail(ExitCode::BadInput, || format!("`{}` is no certificate", ca_path.display()))?;
     let http = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
         .tls_certs_only([ca])
         .https_only(true)
         .timeout(Duration::from_mins(1))

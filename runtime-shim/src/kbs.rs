@@ -77,6 +77,7 @@ impl ServiceClient {
         authority_name: &'static str,
     ) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
             .https_only(authority.is_some())
             .tls_certs_only(authority)
             .connect_timeout(Duration::from_secs(10))

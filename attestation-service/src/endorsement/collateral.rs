@@ -50,7 +50,10 @@ impl CollateralService {
     pub(super) fn new(base: Url) -> Result<Self, DistributionError> {
         // One provider for all TLS of the process; where there is one already this changes nothing.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).build();
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(15))
+            .build();
         Ok(Self { http: http.map_err(DistributionError::Client)?, base, turn: tokio::sync::Mutex::default() })
     }
 

@@ -63,6 +63,7 @@ impl Parent {
         let authority = reqwest::Certificate::from_pem(service.ca_pem.as_bytes())
             .or_fail(ExitCode::BadInput, || "the licence's certificate authority is malformed".to_owned())?;
         let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
             .https_only(true)
             .tls_certs_only([authority])
             .connect_timeout(Duration::from_secs(10))
