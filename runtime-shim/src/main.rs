@@ -36,8 +36,11 @@ fn main() -> std::process::ExitCode {
     runtime_shim::launcher::intercept();
     // Nor does the first process of a measured guest.
     guest::intercept();
-    // Nor does what holds an output, nor a watchdog, nor what a container engine starts as its OCI runtime.
-    if let Some(code) = stream_processor::holder::intercepted().or_else(oci_runtime::watchdog::intercepted) {
+    // Nor does what holds an output, nor a watchdog or caretaker, nor what a container engine starts as its OCI runtime.
+    let helper = stream_processor::holder::intercepted()
+        .or_else(oci_runtime::watchdog::intercepted)
+        .or_else(run::caretaker::intercepted);
+    if let Some(code) = helper {
         return code.into();
     }
     if let Some(words) = oci_runtime::intercepted() {

@@ -1,5 +1,7 @@
 //! `run` and `unpack`: the whole road, and what must be undone at its end.
 
+pub(crate) mod caretaker;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use self::caretaker::Caretaker;
 use crate::cli::{ImageArgs, NetworkMode, RunArgs, RuntimeKind, UnpackArgs};
 use crate::materialize;
 use crate::secrets::SecretFiles;
@@ -76,7 +79,10 @@ async fn run_leased(
 ) -> Result<u8, Failure> {
     let id = format!("sealift-{}", uuid::Uuid::new_v4().simple());
     let state = args.state_dir.clone().unwrap_or_else(default_state_directory);
-    let instance = Instance::create(state.join(&id))?;
+    let directory = state.join(&id);
+    // The last to go, when everything else is cleaned up.
+    let _caretaker = Caretaker::leave(&directory)?;
+    let instance = Instance::create(directory)?;
     let network = match args.network {
         NetworkMode::Host => Network::Host,
         NetworkMode::None => Network::None,
@@ -134,7 +140,7 @@ async fn run_leased(
     };
     // Signals are ours before there is a workload that they could miss.
     let mut signals = forwarded_signals()?;
-    let started = runtime::start(choice, instance.path(), &id, &instance.path().join("state")).await;
+    let started = runtime::start(choice, instance.path(), &id, &runtime_state(instance.path())).await;
     let mut running = started.map_err(|error| {
         Failure::other("cannot start the workload")
             .caused_by(&error)
@@ -275,6 +281,11 @@ impl Drop for Instance {
             tracing::error!(%error, path = %self.directory.display(), "cannot remove the workload's files");
         }
     }
+}
+
+/// Where runc and crun keep theirs.
+fn runtime_state(instance: &Path) -> PathBuf {
+    instance.join("state")
 }
 
 /// Root's below /var/lib, a user's below the home; both must be on storage that only the guest can read.

@@ -108,6 +108,7 @@ fn external(name: &'static str, bundle: &Path, id: &str, state: &Path) -> Result
     let failed = |source| RuntimeError::Start { name, source };
     std::fs::create_dir_all(state).map_err(failed)?;
     let prefix = prefix(name, &program);
+    std::fs::write(bundle.join(STARTED_BY), name).map_err(failed)?;
     let child = command(&prefix, state)
         .args(["run", "--bundle"])
         .arg(bundle)
@@ -118,6 +119,25 @@ fn external(name: &'static str, bundle: &Path, id: &str, state: &Path) -> Result
         .map_err(failed)?;
     let kind = Kind::External { name, prefix, state: state.to_owned(), id: id.to_owned() };
     Ok(Running { kind, child, status: None })
+}
+
+/// Kills what runc or crun runs of a bundle whose starter is gone, and removes their state. The embedded launcher's workload has
+/// gone with its starter. What fails has failed: nobody is there to be told.
+pub async fn kill_left(bundle: &Path, id: &str, state: &Path) {
+    let name = std::fs::read_to_string(bundle.join(STARTED_BY)).unwrap_or_default();
+    let Some((name, program)) =
+        ["runc", "crun"].into_iter().find(|known| *known == name).and_then(|name| Some((name, find(name)?)))
+    else {
+        return;
+    };
+    let prefix = prefix(name, &program);
+    // What was being started at that moment may not be known to it yet.
+    for pause in [Duration::ZERO, KILL_AGAIN, KILL_AGAIN] {
+        tokio::time::sleep(pause).await;
+        let mut command = command(&prefix, state);
+        command.args(["delete", "--force", id]);
+        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    }
 }
 
 /// The words that start the runtime, before its own arguments.
@@ -212,6 +232,8 @@ impl Running {
     }
 }
 
+/// Where it stands, in the bundle, which of runc and crun was started.
+const STARTED_BY: &str = "started-by";
 /// How long one try to kill may take to show.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
 

@@ -102,13 +102,24 @@ impl Drop for SecretFiles {
     }
 }
 
+/// Removes the secrets of an instance whose process is gone.
+pub(crate) fn remove_left(instance: &Path) {
+    for directory in directories(instance) {
+        // Most of them are not there, and nobody is to be told of one that stays.
+        let _ = fs::remove_dir_all(directory);
+    }
+}
+
+/// Where an instance's secrets may be: in file systems that are memory, on most machines.
+fn directories(instance: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = format!("{}-secrets", instance.file_name().unwrap_or_default().display());
+    [instance, Path::new("/dev/shm"), Path::new("/run")].map(|base| base.join(&name)).into_iter()
+}
+
 /// A directory of the caller's alone in a file system that is memory.
 fn make_directory(instance: &Path) -> Result<PathBuf, Failure> {
-    let name = format!("sealift-secrets-{}", uuid::Uuid::new_v4().simple());
-    [instance, Path::new("/dev/shm"), Path::new("/run")]
-        .into_iter()
-        .filter(|base| is_memory(base))
-        .map(|base| base.join(&name))
+    directories(instance)
+        .filter(|directory| directory.parent().is_some_and(is_memory))
         .find(|directory| fs::DirBuilder::new().mode(0o700).create(directory).is_ok())
         .ok_or_else(|| {
             Failure::other("there is no memory file system to keep the secrets in").hint(
@@ -163,10 +174,19 @@ mod tests {
     fn files_are_made_in_memory_only() {
         assert!(is_memory(Path::new("/dev/shm")));
         assert!(!is_memory(Path::new("/proc")));
-        let directory = make_directory(Path::new("/nowhere")).unwrap();
-        assert!(is_memory(&directory));
-        assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+        let instance = Path::new("/nowhere").join(uuid::Uuid::new_v4().simple().to_string());
+        let make = || {
+            let directory = make_directory(&instance).unwrap();
+            assert!(is_memory(&directory));
+            assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+            directory
+        };
+        let directory = make();
         drop(SecretFiles { directory: directory.clone(), files: Vec::new() });
         assert!(!directory.exists());
+        let left = make();
+        write(&left.join("0"), b"a secret").unwrap();
+        remove_left(&instance);
+        assert!(!left.exists());
     }
 }

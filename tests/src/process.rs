@@ -26,6 +26,21 @@ pub fn stat(pid: u32) -> Option<Vec<String>> {
     Some(fields.split(' ').map(str::to_owned).collect())
 }
 
+/// The processes that were started by these words, among others.
+///
+/// # Panics
+/// When there is no list of processes.
+pub fn started_by(words: &[&str]) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let numbers = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let has_words = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let given: Vec<_> = line.split(|byte| *byte == 0).collect();
+        given.windows(words.len()).any(|window| window.iter().zip(words).all(|(given, word)| *given == word.as_bytes()))
+    };
+    numbers.filter(has_words).collect()
+}
+
 /// User and system time of a process and of its children, those that have ended and those that run, in seconds.
 ///
 /// # Panics

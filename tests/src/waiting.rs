@@ -34,6 +34,19 @@ pub fn start_stubborn(vendor: &Vendor, sealed: &str, license: &str, runtime: &st
     start(vendor, sealed, &[license], &["--runtime", runtime, "--stop-timeout", "1", "--", "stubborn"])
 }
 
+/// The same with further arguments of `run`.
+///
+/// # Panics
+/// When it ends early.
+pub fn start_waiting_with(
+    vendor: &Vendor,
+    sealed: &str,
+    license: &str,
+    more: &[&str],
+) -> (Child, BufReader<ChildStdout>) {
+    start(vendor, sealed, &[license], &[more, &["--", "wait"]].concat())
+}
+
 fn start(vendor: &Vendor, sealed: &str, licenses: &[&str], more: &[&str]) -> (Child, BufReader<ChildStdout>) {
     let licenses = licenses.iter().flat_map(|license| ["--license", *license]);
     let args = ["run", sealed].into_iter().chain(licenses).chain(more.iter().copied());

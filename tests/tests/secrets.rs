@@ -1,10 +1,14 @@
 //! Secrets beside image keys, from the vendor's command to the workload's file; and initialisation data that a vendor approves.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use end_to_end::peer::Said;
+use end_to_end::process::started_by;
 use end_to_end::scene::{PRODUCT, Scene};
+use end_to_end::waiting::{finish, start_waiting_with};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SECRET: &str = "password of the database\n";
@@ -29,14 +33,17 @@ fn run_with(scene: &Scene, secret: &str, runtime: &str) -> Said {
         runtime,
     ]);
     scene.vendor.assert_nothing_left();
-    assert_eq!(secrets_in_memory(), Vec::<String>::new());
+    assert_eq!(copies_in_memory(), Vec::<PathBuf>::new());
     said
 }
 
-fn secrets_in_memory() -> Vec<String> {
-    let names = |base: &str| std::fs::read_dir(Path::new(base)).unwrap().flatten().map(|entry| entry.file_name());
-    let all = names("/dev/shm").chain(names("/run")).map(|name| name.to_string_lossy().into_owned());
-    all.filter(|name| name.starts_with("sealift-secrets-")).collect()
+/// Where the secret is kept; other tests keep theirs beside it.
+fn copies_in_memory() -> Vec<PathBuf> {
+    let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_guests = |path: &PathBuf| path.display().to_string().ends_with("-secrets");
+    let directories = ["/dev/shm", "/run"].into_iter().flat_map(|base| entries(Path::new(base))).filter(of_guests);
+    let files = directories.flat_map(|directory| entries(&directory).collect::<Vec<_>>());
+    files.filter(|file| std::fs::read(file).is_ok_and(|content| content == SECRET.as_bytes())).collect()
 }
 
 #[tokio::test]
@@ -54,6 +61,41 @@ async fn a_workload_reads_the_secret_that_the_vendor_put_and_nothing_of_it_stays
     assert!(listed.contains("recipe/config/database  25"), "{listed}");
     scene.vendor.sealift(["secret", "remove", "--product", PRODUCT, "config/database"]).succeeded();
     run_with(&scene, &format!("config/database={PRINTED}"), "runc").failed(125, "does not know the key or secret");
+}
+
+#[tokio::test]
+async fn a_shim_that_is_killed_takes_workload_files_and_secrets_with_it() {
+    let scene = Scene::set().await;
+    put(&scene, "config/database", SECRET).succeeded();
+    for runtime in ["runc", "crun", "embedded"] {
+        let more = ["--secret", &format!("config/database={PRINTED}"), "--runtime", runtime];
+        // A licence of its own: a seat is free again only when its lease is over.
+        let (_, license) = scene.vendor.license(PRODUCT, &[]);
+        let license = license.display().to_string();
+        let (child, stdout) = start_waiting_with(&scene.vendor, &scene.sealed, &license, &more);
+        let [instance] = &children(&scene.vendor.state_directory())[..] else { panic!("not one instance") };
+        let [copy] = &copies_in_memory()[..] else { panic!("not one copy") };
+        let secrets = copy.parent().unwrap().to_owned();
+
+        let shims = started_by(&["run", &scene.sealed]);
+        let shims: Vec<_> = shims.into_iter().filter(|pid| *pid != child.id()).collect();
+        let [shim] = shims[..] else { panic!("not one shim: {shims:?}") };
+        kill_process(Pid::from_raw(shim.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
+        // The workload has the other end of it.
+        let (code, ..) = finish(child, stdout);
+        assert_ne!(code, 0, "{runtime}");
+        let until = Instant::now() + Duration::from_secs(30);
+        while instance.exists() || secrets.exists() {
+            assert!(Instant::now() < until, "{runtime}: {} or {}", instance.display(), secrets.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        scene.vendor.assert_nothing_left();
+        assert_eq!(copies_in_memory(), Vec::<PathBuf>::new());
+    }
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
 #[tokio::test]
