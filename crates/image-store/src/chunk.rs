@@ -54,10 +54,9 @@ impl Chunk {
         Ok(self.length)
     }
 
-    /// Fills it with what another one holds, which stays.
-    pub fn copy(&mut self, from: &Self) {
-        self.length = from.length;
-        self.bytes_mut().copy_from_slice(from.bytes());
+    /// Makes it as long as another one, whatever it holds.
+    pub fn lengthen_to(&mut self, other: &Self) {
+        self.length = other.length;
     }
 
     /// What it was filled with.
@@ -111,13 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_as_long_as_what_it_is_of() {
+    fn one_chunk_is_made_as_long_as_another() {
         let pool = Pool::default();
-        let (mut chunk, mut copy) = (pool.take(), pool.take());
-        copy.fill(&mut io::repeat(1).take(2000)).unwrap();
+        let (mut chunk, mut other) = (pool.take(), pool.take());
+        other.fill(&mut io::repeat(1).take(2000)).unwrap();
         chunk.fill(&mut io::repeat(2).take(1000)).unwrap();
-        copy.copy(&chunk);
-        copy.bytes_mut().fill(3);
-        assert_eq!((chunk.bytes(), copy.bytes()), (&[2; 1000][..], &[3; 1000][..]));
+        other.lengthen_to(&chunk);
+        other.bytes_mut().fill(3);
+        assert_eq!((chunk.bytes(), other.bytes()), (&[2; 1000][..], &[3; 1000][..]));
     }
 }

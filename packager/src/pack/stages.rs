@@ -206,8 +206,8 @@ impl Reading {
         if plain.fill(&mut self.blob).map_err(SealError::Read)? == 0 {
             return Ok(None);
         }
-        ciphertext.copy(&plain);
-        self.ctr.apply(ciphertext.bytes_mut()).map_err(SealError::Cipher)?;
+        ciphertext.lengthen_to(&plain);
+        self.ctr.apply_to(plain.bytes(), ciphertext.bytes_mut()).map_err(SealError::Cipher)?;
         Ok(Some(Pair { plain, ciphertext }))
     }
 }

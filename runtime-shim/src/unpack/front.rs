@@ -171,8 +171,8 @@ fn read(half: ReadHalf, number: usize, shared: &Shared<'_>, to_check: &SyncSende
         }
         let decrypt = |ctr: &mut CtrStream| {
             let mut decrypted = shared.pool.take();
-            decrypted.copy(&blob);
-            ctr.apply(decrypted.bytes_mut()).map(|()| decrypted)
+            decrypted.lengthen_to(&blob);
+            ctr.apply_to(blob.bytes(), decrypted.bytes_mut()).map(|()| decrypted)
         };
         let decrypted = ctr.as_mut().map(decrypt).transpose().map_err(UnpackError::Cipher)?;
         pass_on(Step::Chunk { blob, decrypted })?;

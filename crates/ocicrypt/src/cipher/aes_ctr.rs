@@ -1,9 +1,10 @@
 //! AES-256 in counter mode as Go's `cipher.NewCTR` runs it: the 16-byte nonce is the first counter
-//! block, counted up big-endian over all 128 bits. In place, chunks of any length, any position.
+//! block, counted up big-endian over all 128 bits. In place at any position, or from one buffer into
+//! another from the start on; chunks of any length.
 
 use std::fmt;
 
-use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, StreamingEncryptingKey, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
 use zeroize::Zeroizing;
 
@@ -13,6 +14,9 @@ use crate::secret::{LayerKey, Nonce, scrub_stack};
 /// The key stream of one layer. Applying it encrypts and decrypts alike.
 pub struct CtrStream {
     key: Box<EncryptingKey>,
+    /// The library's way from one buffer into another, which counts by itself, and how far it has come.
+    copying: StreamingEncryptingKey,
+    copied: u64,
     first: u128,
     /// Bytes since the start of the layer.
     position: u64,
@@ -23,10 +27,11 @@ pub struct CtrStream {
 impl CtrStream {
     /// Starts at the beginning of a layer.
     pub fn new(key: &LayerKey, nonce: &Nonce) -> Result<Self, CipherError> {
-        let key = schedule(key);
+        let keys = schedules(key, nonce);
         scrub_stack();
-        let key = key?;
-        Ok(Self { key, first: u128::from_be_bytes(*nonce.expose()), position: 0, block: Zeroizing::new([0; BLOCK]) })
+        let (key, copying) = keys?;
+        let first = u128::from_be_bytes(*nonce.expose());
+        Ok(Self { key, copying, copied: 0, first, position: 0, block: Zeroizing::new([0; BLOCK]) })
     }
 
     /// Exclusive-ors the next bytes of the key stream into `chunk`.
@@ -49,6 +54,27 @@ impl CtrStream {
             self.apply_within_block(tail);
         }
         Ok(())
+    }
+
+    /// Writes `from`, exclusive-ored with the next bytes of the key stream, to `to`. From the start of a layer on, in chunks of
+    /// whole blocks but for the last, this spares a copy.
+    ///
+    /// # Errors
+    /// [`CipherError::Internal`] where the two are not of one length, too.
+    pub fn apply_to(&mut self, from: &[u8], to: &mut [u8]) -> Result<(), CipherError> {
+        if from.len() != to.len() {
+            return Err(CipherError::Internal);
+        }
+        let is_there = self.copied == self.position && self.used() == 0;
+        let whole = if is_there { from.len() - from.len() % BLOCK } else { 0 };
+        let ((from, from_rest), (to, to_rest)) = (from.split_at(whole), to.split_at_mut(whole));
+        for (from, to) in from.chunks(PIECE_MAX).zip(to.chunks_mut(PIECE_MAX)) {
+            self.copying.less_safe_update(from, to).map_err(|_| CipherError::Internal)?;
+            self.advance(from.len());
+            self.copied = self.position;
+        }
+        to_rest.copy_from_slice(from_rest);
+        self.apply(to_rest)
     }
 
     /// Bytes of the layer that went through so far.
@@ -95,11 +121,17 @@ impl CtrStream {
     }
 }
 
-/// The key's schedule, which begins with the key itself, in its place on the heap.
+/// The key's schedules, which begin with the key itself, in their places on the heap.
 #[inline(never)]
-fn schedule(key: &LayerKey) -> Result<Box<EncryptingKey>, CipherError> {
-    let key = UnboundCipherKey::new(&AES_256, key.expose()).and_then(EncryptingKey::ctr);
-    key.map(Box::new).map_err(|_| CipherError::Internal)
+fn schedules(key: &LayerKey, nonce: &Nonce) -> Result<(Box<EncryptingKey>, StreamingEncryptingKey), CipherError> {
+    let unbound = || UnboundCipherKey::new(&AES_256, key.expose());
+    let first = EncryptionContext::Iv128(FixedLength::from(*nonce.expose()));
+    let in_place = unbound().and_then(EncryptingKey::ctr);
+    let copying = unbound().and_then(|key| StreamingEncryptingKey::less_safe_ctr(key, first));
+    match (in_place.map(Box::new), copying) {
+        (Ok(in_place), Ok(copying)) => Ok((in_place, copying)),
+        _ => Err(CipherError::Internal),
+    }
 }
 
 impl fmt::Debug for CtrStream {

@@ -58,6 +58,20 @@ fn ciphertext_and_hmac_are_those_of_other_code() {
     }
 }
 
+#[test]
+fn from_one_buffer_into_another_the_ciphertext_is_the_same() {
+    for [start, ciphertext, _] in VECTORS {
+        for chunk in [16, 48, 64, 100] {
+            let (from, mut to) = (plain(100), vec![0; 100]);
+            let mut ctr = CtrStream::new(&counting_key(), &nonce(start)).unwrap();
+            from.chunks(chunk).zip(to.chunks_mut(chunk)).for_each(|(from, to)| ctr.apply_to(from, to).unwrap());
+            assert_eq!(hex(&to), ciphertext);
+        }
+    }
+    let mut ctr = CtrStream::new(&counting_key(), &nonce(VECTORS[0][0])).unwrap();
+    assert_eq!(ctr.apply_to(&[0; 16], &mut [0; 32]), Err(CipherError::Internal));
+}
+
 /// A layer, encrypted: its ciphertext and options.
 fn sealed(len: usize) -> (Vec<u8>, PublicOptions, PrivateOptions) {
     let mut layer = plain(len);
@@ -191,6 +205,30 @@ proptest! {
         }
         prop_assert_eq!(decryptor.finish(), Ok(Digest::of(&plain(len))));
         prop_assert_eq!(whole, plain(len));
+    }
+
+    #[test]
+    fn in_place_and_into_another_buffer_are_one_key_stream(
+        steps in proptest::collection::vec((0usize..5, 0usize..20, 0usize..3), 1..20),
+        first: u128,
+    ) {
+        let nonce = Nonce::try_from(&first.to_be_bytes()[..]).unwrap();
+        let mut all = vec![0; 4096];
+        CtrStream::new(&counting_key(), &nonce).unwrap().apply(&mut all).unwrap();
+        let mut stream = CtrStream::new(&counting_key(), &nonce).unwrap();
+        for (blocks, bytes, way) in steps {
+            let at = usize::try_from(stream.position()).unwrap();
+            let mut part = vec![0; blocks * 16 + bytes];
+            match way {
+                0 => stream.apply(&mut part).unwrap(),
+                1 => stream.apply_to(&vec![0; part.len()], &mut part).unwrap(),
+                _ => {
+                    stream.seek((at / 2) as u64).unwrap();
+                    continue;
+                }
+            }
+            prop_assert_eq!(&part[..], &all[at..at + part.len()]);
+        }
     }
 
     #[test]
