@@ -11,7 +11,11 @@ use end_to_end::waiting::{finish, start_waiting_with};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-const SECRET: &str = "password of the database\n";
+/// A secret of each test's own: they run side by side, and keep theirs in the same memory.
+fn secret_of(test: &str) -> String {
+    format!("password of the database of {test}\n")
+}
+
 /// The image's program prints this file.
 const PRINTED: &str = "/opt/opaque/upper";
 
@@ -33,32 +37,33 @@ fn run_with(scene: &Scene, secret: &str, runtime: &str) -> Said {
         runtime,
     ]);
     scene.vendor.assert_nothing_left();
-    assert_eq!(copies_in_memory(), Vec::<PathBuf>::new());
     said
 }
 
-/// Where the secret is kept; other tests keep theirs beside it.
-fn copies_in_memory() -> Vec<PathBuf> {
+/// Where the secret is kept.
+fn copies_in_memory(secret: &str) -> Vec<PathBuf> {
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let of_guests = |path: &PathBuf| path.display().to_string().ends_with("-secrets");
     let directories = ["/dev/shm", "/run"].into_iter().flat_map(|base| entries(Path::new(base))).filter(of_guests);
     let files = directories.flat_map(|directory| entries(&directory).collect::<Vec<_>>());
-    files.filter(|file| std::fs::read(file).is_ok_and(|content| content == SECRET.as_bytes())).collect()
+    files.filter(|file| std::fs::read(file).is_ok_and(|content| content == secret.as_bytes())).collect()
 }
 
 #[tokio::test]
 async fn a_workload_reads_the_secret_that_the_vendor_put_and_nothing_of_it_stays() {
     let scene = Scene::set().await;
-    let put = put(&scene, "config/database", SECRET).succeeded();
+    let secret = secret_of("one that runs");
+    let put = put(&scene, "config/database", &secret).succeeded();
     assert_eq!(put.stdout, format!("kbs:///{PRODUCT}/config/database\n"));
     for runtime in ["runc", "embedded"] {
         let said = run_with(&scene, &format!("config/database={PRINTED}"), runtime);
         assert_eq!(said.code, 7, "{}", said.stderr);
-        assert!(said.stdout.contains(SECRET), "{}", said.stdout);
-        assert!(!said.stderr.contains(SECRET.trim()));
+        assert_eq!(copies_in_memory(&secret), Vec::<PathBuf>::new());
+        assert!(said.stdout.contains(&secret), "{}", said.stdout);
+        assert!(!said.stderr.contains(secret.trim()));
     }
     let listed = scene.vendor.sealift(["secret", "list", "--product", PRODUCT]).succeeded().stdout;
-    assert!(listed.contains("recipe/config/database  25"), "{listed}");
+    assert!(listed.contains(&format!("recipe/config/database  {}", secret.len())), "{listed}");
     scene.vendor.sealift(["secret", "remove", "--product", PRODUCT, "config/database"]).succeeded();
     run_with(&scene, &format!("config/database={PRINTED}"), "runc").failed(125, "does not know the key or secret");
 }
@@ -66,7 +71,8 @@ async fn a_workload_reads_the_secret_that_the_vendor_put_and_nothing_of_it_stays
 #[tokio::test]
 async fn a_shim_that_is_killed_takes_workload_files_and_secrets_with_it() {
     let scene = Scene::set().await;
-    put(&scene, "config/database", SECRET).succeeded();
+    let secret = secret_of("one that is killed");
+    put(&scene, "config/database", &secret).succeeded();
     for runtime in ["runc", "crun", "embedded"] {
         let more = ["--secret", &format!("config/database={PRINTED}"), "--runtime", runtime];
         // A licence of its own: a seat is free again only when its lease is over.
@@ -74,7 +80,7 @@ async fn a_shim_that_is_killed_takes_workload_files_and_secrets_with_it() {
         let license = license.display().to_string();
         let (child, stdout) = start_waiting_with(&scene.vendor, &scene.sealed, &license, &more);
         let [instance] = &children(&scene.vendor.state_directory())[..] else { panic!("not one instance") };
-        let [copy] = &copies_in_memory()[..] else { panic!("not one copy") };
+        let [copy] = &copies_in_memory(&secret)[..] else { panic!("not one copy") };
         let secrets = copy.parent().unwrap().to_owned();
 
         let shims = started_by(&["run", &scene.sealed]);
@@ -90,7 +96,7 @@ async fn a_shim_that_is_killed_takes_workload_files_and_secrets_with_it() {
             std::thread::sleep(Duration::from_millis(20));
         }
         scene.vendor.assert_nothing_left();
-        assert_eq!(copies_in_memory(), Vec::<PathBuf>::new());
+        assert_eq!(copies_in_memory(&secret), Vec::<PathBuf>::new());
     }
 }
 
@@ -101,8 +107,8 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn names_and_places_that_cannot_be_are_refused_before_anything_is_asked() {
     let scene = Scene::set().await;
-    put(&scene, "config", SECRET).failed(2, "names no secret");
-    put(&scene, "image-key/key-1", SECRET).failed(2, "are the image keys");
+    put(&scene, "config", "a secret").failed(2, "names no secret");
+    put(&scene, "image-key/key-1", "a secret").failed(2, "are the image keys");
     put(&scene, "config/empty", "").failed(3, "is empty or has more than");
     run_with(&scene, "config/database=relative", "runc").failed(122, "no absolute path");
     run_with(&scene, "config/database=/proc/x", "runc").failed(122, "is the kernel's");
