@@ -134,9 +134,7 @@ pub async fn kill_left(bundle: &Path, id: &str, state: &Path) {
     // What was being started at that moment may not be known to it yet.
     for pause in [Duration::ZERO, KILL_AGAIN, KILL_AGAIN] {
         tokio::time::sleep(pause).await;
-        let mut command = command(&prefix, state);
-        command.args(["delete", "--force", id]);
-        let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        let _ = ask(&prefix, state, &["delete", "--force", id]).await;
     }
 }
 
@@ -226,10 +224,16 @@ impl Running {
     /// Has the runtime do something to its container; what it says of one that is not there is of no interest.
     async fn ask(&self, before: &[&str], after: &[&str]) -> Result<(), RuntimeError> {
         let Kind::External { prefix, state, id, .. } = &self.kind else { return Ok(()) };
-        let mut command = command(prefix, state);
-        command.args(before).arg(id).args(after).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().await.map(drop).map_err(|source| RuntimeError::Handle { action: "kill", source })
+        let words = [before, &[id], after].concat();
+        ask(prefix, state, &words).await.map_err(|source| RuntimeError::Handle { action: "kill", source })
     }
+}
+
+/// Runs the runtime with these words, and hears nothing of what it says.
+async fn ask(prefix: &[OsString], state: &Path, words: &[&str]) -> io::Result<()> {
+    let mut command = command(prefix, state);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().await.map(drop)
 }
 
 /// Where it stands, in the bundle, which of runc and crun was started.

@@ -1,6 +1,7 @@
 //! Secrets beside image keys, from the vendor's command to the workload's file; and initialisation data that a vendor approves.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,9 @@ use end_to_end::waiting::{finish, start_waiting_with};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// A secret of each test's own: they run side by side, and keep theirs in the same memory.
-fn secret_of(test: &str) -> String {
-    format!("password of the database of {test}\n")
+/// A secret that no other test has, nor an earlier run: they keep theirs in the same memory.
+fn new_secret() -> String {
+    format!("password of the database {:016x}\n", RandomState::new().hash_one(0))
 }
 
 /// The image's program prints this file.
@@ -52,7 +53,7 @@ fn copies_in_memory(secret: &str) -> Vec<PathBuf> {
 #[tokio::test]
 async fn a_workload_reads_the_secret_that_the_vendor_put_and_nothing_of_it_stays() {
     let scene = Scene::set().await;
-    let secret = secret_of("one that runs");
+    let secret = new_secret();
     let put = put(&scene, "config/database", &secret).succeeded();
     assert_eq!(put.stdout, format!("kbs:///{PRODUCT}/config/database\n"));
     for runtime in ["runc", "embedded"] {
@@ -71,7 +72,7 @@ async fn a_workload_reads_the_secret_that_the_vendor_put_and_nothing_of_it_stays
 #[tokio::test]
 async fn a_shim_that_is_killed_takes_workload_files_and_secrets_with_it() {
     let scene = Scene::set().await;
-    let secret = secret_of("one that is killed");
+    let secret = new_secret();
     put(&scene, "config/database", &secret).succeeded();
     for runtime in ["runc", "crun", "embedded"] {
         let more = ["--secret", &format!("config/database={PRINTED}"), "--runtime", runtime];

@@ -1,5 +1,5 @@
-//! Certificates and lists as files in a directory. A certificate that cannot be read is as good as none, a list is not; what it
-//! says is judged by the verifier.
+//! Certificates and lists as files in a directory. A certificate that cannot be read is as good as none, a list is not. What
+//! they say is judged by the verifier.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
