@@ -76,6 +76,8 @@ impl Cluster {
         }
         let addresses = if self.port.is_some() { "listen_addresses=127.0.0.1" } else { "listen_addresses=" };
         command.args(["-c", addresses, "-c", "max_connections=60", "-c", "shared_buffers=16MB"]);
+        // In its folder, and gone with it however it ends.
+        command.args(["-c", "dynamic_shared_memory_type=mmap"]);
         command.stdout(log.try_clone().expect("log")).stderr(log);
         let mut postmaster = command.spawn().expect("postgres");
         let until = Instant::now() + Duration::from_mins(1);
